@@ -1,0 +1,5 @@
+"""Let pbr build the package from setup.cfg."""
+
+import setuptools
+
+setuptools.setup(setup_requires=["pbr>=6.1.1"], pbr=True)

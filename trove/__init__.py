@@ -1,0 +1,1 @@
+"""Trove: the Database service of OpenStack."""

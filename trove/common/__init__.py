@@ -1,0 +1,1 @@
+"""The five small modules that everything may import."""

@@ -1,0 +1,1 @@
+"""The conductor: receives what agents report."""

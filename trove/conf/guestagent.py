@@ -1,0 +1,23 @@
+"""Options of trove-guestagent; written by the compute driver into the server."""
+
+from oslo_config import cfg
+
+GROUP = cfg.OptGroup("guestagent", title="Guest agent")
+
+OPTS = [
+    cfg.StrOpt("instance_id", help="Instance this agent serves."),
+    cfg.StrOpt("key_file", help="File (0600) with the base64 key of the instance."),
+    cfg.StrOpt("datastore_manager", default="mariadb", help="Datastore family to run."),
+    cfg.StrOpt("state_dir", default="/var/lib/trove-guestagent", help="Agent's own state."),
+    cfg.StrOpt("mount_point", default="/var/lib/trove-data", help="Where the data volume is."),
+    cfg.HostAddressOpt("bind_address", default="127.0.0.1", help="Address the engine listens on."),
+    cfg.PortOpt("port", help="Port the engine listens on; by default the engine's standard port."),
+    cfg.StrOpt("basedir", help="Where the engine is installed; by default the system's."),
+    cfg.StrOpt("template_dir", help="Ready data directory that new instances are copied from."),
+    cfg.StrOpt(
+        "engine_user",
+        default="mysql",
+        help="System user the engine runs as when the agent is root; else the agent's own user.",
+    ),
+    cfg.FloatOpt("probe_interval_s", default=2.0, min=0.1, help="Seconds between engine pings."),
+]

@@ -1,0 +1,31 @@
+"""Options of the local drivers."""
+
+from oslo_config import cfg
+
+GROUP = cfg.OptGroup("local", title="Local drivers: instances as processes of this machine")
+
+OPTS = [
+    cfg.StrOpt("state_dir", default="/var/lib/trove", help="Servers, volumes, ports, images."),
+    cfg.StrOpt(
+        "address_pool",
+        default="127.64.0.0/16",
+        help="Part of 127.0.0.0/8 that instances get their addresses from.",
+    ),
+    cfg.MultiStrOpt(
+        "flavors",
+        default=[
+            "1:db.tiny:256:1",
+            "2:db.small:512:1",
+            "3:db.medium:1024:2",
+            "4:db.large:4096:2",
+        ],
+        help="Flavors, each id:name:memory-in-MiB:cpus.",
+    ),
+    cfg.StrOpt(
+        "agent_command",
+        default="trove-guestagent",
+        help="Program that is started as the server of an instance.",
+    ),
+    cfg.BoolOpt("use_cgroups", default=True, help="Limit memory and processes by cgroup."),
+    cfg.IntOpt("max_processes", default=4096, min=64, help="Process limit of one instance."),
+]

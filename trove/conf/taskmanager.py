@@ -1,0 +1,34 @@
+"""Options of trove-taskmanager."""
+
+from oslo_config import cfg
+
+GROUP = cfg.OptGroup("taskmanager", title="Task manager")
+
+OPTS = [
+    cfg.IntOpt("workers", default=1, min=1, help="Task manager processes."),
+    cfg.IntOpt("threads", default=16, min=1, help="Operations stepped at a time, a process."),
+    cfg.FloatOpt("sweep_interval_s", default=1.0, min=0.05, help="Seconds between looks for work."),
+    cfg.FloatOpt("lease_s", default=30.0, min=0.5, help="Seconds a claim on an operation holds."),
+    cfg.FloatOpt(
+        "reconcile_interval_s", default=5.0, min=0.1, help="Seconds between reconciler runs."
+    ),
+    cfg.FloatOpt("usage_timeout_s", default=900.0, min=1, help="Longest a create may take."),
+    cfg.FloatOpt("restart_timeout_s", default=300.0, min=1, help="Longest a restart may take."),
+    cfg.FloatOpt(
+        "guest_stop_timeout_s",
+        default=30.0,
+        min=0.1,
+        help="Longest a delete waits for the engine's clean shutdown.",
+    ),
+    cfg.FloatOpt(
+        "job_retry_interval_s",
+        default=10.0,
+        min=0.1,
+        help="Seconds after which a job without outcome is sent to its guest again.",
+    ),
+    cfg.StrOpt("compute_driver", default="nova", help="Entry point in trove.drivers.compute."),
+    cfg.StrOpt("volume_driver", default="cinder", help="Entry point in trove.drivers.volume."),
+    cfg.StrOpt("network_driver", default="neutron", help="Entry point in trove.drivers.network."),
+    cfg.StrOpt("image_driver", default="glance", help="Entry point in trove.drivers.image."),
+    cfg.StrOpt("secrets_driver", default="local", help="Entry point in trove.drivers.secrets."),
+]

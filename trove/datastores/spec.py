@@ -1,0 +1,74 @@
+"""What a datastore is: its names, limits and capabilities, as data.
+
+One module an engine registers a :class:`DatastoreSpec`; the API validates with it, the taskmanager
+reads ports and capabilities from it, the agent's composition is checked against it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+from collections.abc import Callable, Mapping
+
+
+class Capability(enum.StrEnum):
+    """What a datastore can do beyond running."""
+
+    DATABASES = "databases"
+    USERS = "users"
+    HOSTS = "hosts"
+    ROOT = "root"
+    CONFIGURATION = "configuration"
+    BACKUP = "backup"
+    REPLICATION = "replication"
+    CLUSTER = "cluster"
+    LOGS = "logs"
+    UPGRADE = "upgrade"
+    TLS = "tls"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DatastoreSpec:
+    """Facts of one datastore manager.
+
+    ``check_*`` return None for a good value, else what is wrong with it, for people.
+    """
+
+    manager: str
+    port: int
+    root_name: str
+    capabilities: frozenset[Capability]
+    reserved_databases: frozenset[str]
+    reserved_users: frozenset[str]
+    check_database_name: Callable[[str], str | None]
+    check_user_name: Callable[[str], str | None]
+    check_host: Callable[[str], str | None]
+    check_password: Callable[[str], str | None]
+    check_character_set: Callable[[str | None, str | None], str | None]
+    has_volume: bool = True
+    minimum_ram_mib: int = 128
+
+
+_REGISTRY: dict[str, DatastoreSpec] = {}
+
+
+def register(spec: DatastoreSpec) -> DatastoreSpec:
+    """Add a spec to the registry; raises ValueError when its manager is there already."""
+    if spec.manager in _REGISTRY:
+        raise ValueError(f"datastore manager {spec.manager} is registered twice")
+    _REGISTRY[spec.manager] = spec
+    return spec
+
+
+def registry() -> Mapping[str, DatastoreSpec]:
+    """Return all specs by manager (import :mod:`trove.datastores.all` first)."""
+    return _REGISTRY
+
+
+_PRINTABLE = re.compile(r"^[^\x00-\x1f\x7f]+$")
+
+
+def is_printable(text: str) -> bool:
+    """Tell whether a text has no control characters."""
+    return _PRINTABLE.match(text) is not None

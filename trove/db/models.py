@@ -1,0 +1,340 @@
+"""The tables, as typed declarative models.
+
+Times are stored as UTC without zone and handed out UTC-aware. Rows of instances stay after
+deletion (``is_deleted``), so that late reports of their agents change nothing anybody sees.
+Secrets are only ever stored wrapped (``*_wrapped``).
+"""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.dialects import mysql
+
+from trove import states
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime.datetime]):
+    """A UTC-aware datetime with microseconds."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        """Use fractional seconds on MySQL and MariaDB."""
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(sa.DateTime())
+
+    def process_bind_param(
+        self, value: datetime.datetime | None, dialect: sa.Dialect
+    ) -> datetime.datetime | None:
+        """Store UTC without zone; refuses naive datetimes with ValueError."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("naive datetime handed to the database")
+        return value.astimezone(datetime.UTC).replace(tzinfo=None)
+
+    def process_result_value(
+        self, value: datetime.datetime | None, dialect: sa.Dialect
+    ) -> datetime.datetime | None:
+        """Hand out UTC-aware."""
+        return None if value is None else value.replace(tzinfo=datetime.UTC)
+
+
+class EnumString(sa.types.TypeDecorator[Any]):
+    """A StrEnum stored as its value; new members need no migration."""
+
+    impl = sa.String(40)
+    cache_ok = True
+
+    def __init__(self, enum_class: type) -> None:
+        """Take the StrEnum class."""
+        super().__init__()
+        self.enum_class = enum_class
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
+        """Store the value."""
+        return None if value is None else str(self.enum_class(value).value)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
+        """Hand out the member."""
+        return None if value is None else self.enum_class(value)
+
+
+def new_id() -> str:
+    """Return a new lowercase dashed UUID."""
+    return str(uuid.uuid4())
+
+
+#: MySQL's JSON and LONGBLOB where they exist, TEXT and BLOB in SQLite.
+Json = sa.JSON().with_variant(mysql.JSON(), "mysql", "mariadb")
+Bytes = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+
+
+class Base(orm.DeclarativeBase):
+    """Base of all models."""
+
+    # binary collation: ids and names compare the same on every backend, case included
+    __table_args__: Any = {
+        "mysql_engine": "InnoDB",
+        "mysql_charset": "utf8mb4",
+        "mysql_collate": "utf8mb4_bin",
+    }
+    type_annotation_map = {
+        datetime.datetime: UtcDateTime,
+        bytes: Bytes,
+        dict[str, Any]: Json,
+        list[Any]: Json,
+    }
+
+
+class Datastore(Base):
+    """A database engine that the service offers."""
+
+    __tablename__ = "datastores"
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(255), unique=True)
+    default_version_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    created: orm.Mapped[datetime.datetime]
+    updated: orm.Mapped[datetime.datetime]
+
+    versions: orm.Mapped[list[DatastoreVersion]] = orm.relationship(
+        back_populates="datastore", order_by="DatastoreVersion.name"
+    )
+
+
+class DatastoreVersion(Base):
+    """A version of a datastore with the image that runs it."""
+
+    __tablename__ = "datastore_versions"
+    __table_args__ = (
+        sa.UniqueConstraint("datastore_id", "name", "version", name="uq_datastore_versions_name"),
+        Base.__table_args__,
+    )
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
+    datastore_id: orm.Mapped[str] = orm.mapped_column(sa.String(36), sa.ForeignKey("datastores.id"))
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(150))
+    version: orm.Mapped[str] = orm.mapped_column(sa.String(150))
+    manager: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    image_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    image_tags: orm.Mapped[list[Any]] = orm.mapped_column(default=list)
+    packages: orm.Mapped[list[Any]] = orm.mapped_column(default=list)
+    active: orm.Mapped[bool] = orm.mapped_column(default=True)
+    registry_ext: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    repl_strategy: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    created: orm.Mapped[datetime.datetime]
+    updated: orm.Mapped[datetime.datetime]
+
+    datastore: orm.Mapped[Datastore] = orm.relationship(back_populates="versions")
+
+
+class Instance(Base):
+    """A database instance; what its agent reports is in :class:`InstanceHeartbeat`."""
+
+    __tablename__ = "instances"
+    __table_args__ = (
+        # the page of one project's live instances, in the order of the list
+        sa.Index("ix_instances_project_live_id", "project_id", "is_deleted", "id"),
+        sa.Index("ix_instances_live_task", "is_deleted", "task"),
+        Base.__table_args__,
+    )
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    user_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    datastore_version_id: orm.Mapped[str] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("datastore_versions.id"), index=True
+    )
+    flavor_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    #: Memory of the flavor when it was chosen: what quota was charged.
+    flavor_ram_mib: orm.Mapped[int]
+    volume_size_gib: orm.Mapped[int | None]
+    volume_type: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    availability_zone: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    region: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    access: orm.Mapped[dict[str, Any] | None]
+    #: [{"address": str, "type": "private"|"public", "network": str}]
+    addresses: orm.Mapped[list[Any]] = orm.mapped_column(default=list)
+    replica_of_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36), index=True)
+    task: orm.Mapped[states.TaskStatus] = orm.mapped_column(EnumString(states.TaskStatus))
+    server_status: orm.Mapped[states.ServerStatus] = orm.mapped_column(
+        EnumString(states.ServerStatus), default=states.ServerStatus.NONE
+    )
+    server_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    volume_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    port_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    #: Key of the guest channel, wrapped for the purpose "instance-key:<id>"; NULL after deletion.
+    key_wrapped: orm.Mapped[bytes | None]
+    fault_message: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    fault_details: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    fault_created: orm.Mapped[datetime.datetime | None]
+    root_enabled: orm.Mapped[bool] = orm.mapped_column(default=False)
+    created: orm.Mapped[datetime.datetime]
+    updated: orm.Mapped[datetime.datetime]
+    is_deleted: orm.Mapped[bool] = orm.mapped_column(default=False)
+    deleted: orm.Mapped[datetime.datetime | None]
+
+    version: orm.Mapped[DatastoreVersion] = orm.relationship()
+    heartbeat: orm.Mapped[InstanceHeartbeat] = orm.relationship(
+        back_populates="instance", uselist=False
+    )
+
+
+class InstanceHeartbeat(Base):
+    """The last report of an instance's agent; made together with the instance.
+
+    A report is stored only if its (boot, sequence) is above the stored pair. ``received`` is the
+    conductor's clock.
+    """
+
+    __tablename__ = "instance_heartbeats"
+
+    instance_id: orm.Mapped[str] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("instances.id"), primary_key=True
+    )
+    boot: orm.Mapped[int] = orm.mapped_column(default=0)
+    sequence: orm.Mapped[int] = orm.mapped_column(sa.BigInteger(), default=0)
+    service_status: orm.Mapped[states.ServiceStatus] = orm.mapped_column(
+        EnumString(states.ServiceStatus), default=states.ServiceStatus.NEW
+    )
+    received: orm.Mapped[datetime.datetime]
+    engine_version: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    agent_version: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    disk_used_bytes: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger())
+    disk_total_bytes: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger())
+    job_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    job_progress_percent: orm.Mapped[int | None]
+    message: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    #: Certificate request of the last hello.
+    csr_pem: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+
+    instance: orm.Mapped[Instance] = orm.relationship(back_populates="heartbeat")
+
+
+class Operation(Base):
+    """Long work, persisted; see :mod:`trove.db.operations` for the rules."""
+
+    __tablename__ = "operations"
+    __table_args__ = (
+        sa.Index("ix_operations_due", "state", "wake_at"),
+        sa.Index("ix_operations_resource", "resource_id", "created"),
+        Base.__table_args__,
+    )
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
+    kind: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    resource_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    #: At most one active operation holds a key; NULL once the operation has ended.
+    lock_key: orm.Mapped[str | None] = orm.mapped_column(sa.String(100), unique=True)
+    state: orm.Mapped[states.OperationState] = orm.mapped_column(
+        EnumString(states.OperationState), default=states.OperationState.PENDING
+    )
+    #: Name of the step to run next (RUNNING) or to undo next (UNDOING).
+    step: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    data: orm.Mapped[dict[str, Any]] = orm.mapped_column(default=dict)
+    #: Secrets needed on the way (JSON), wrapped for "operation:<id>"; NULL once ended.
+    secret_wrapped: orm.Mapped[bytes | None]
+    #: Token of the claim that is running it; a new one for each claim.
+    owner: orm.Mapped[str | None] = orm.mapped_column(sa.String(150))
+    lease_until: orm.Mapped[datetime.datetime | None]
+    #: Counts events for the resource, so that none is lost between a look and a wait.
+    signals: orm.Mapped[int] = orm.mapped_column(default=0)
+    wake_on: orm.Mapped[str | None] = orm.mapped_column(sa.String(100))
+    wake_at: orm.Mapped[datetime.datetime]
+    deadline: orm.Mapped[datetime.datetime]
+    #: Failed tries of the current step.
+    attempts: orm.Mapped[int] = orm.mapped_column(default=0)
+    #: "undo" or "supersede" once somebody asked for the end of it.
+    cancel: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
+    error: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    request_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    user_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    #: Per cent.
+    progress: orm.Mapped[int] = orm.mapped_column(default=0)
+    created: orm.Mapped[datetime.datetime]
+    updated: orm.Mapped[datetime.datetime]
+
+
+class OperationStep(Base):
+    """Journal of what operations did; append-only."""
+
+    __tablename__ = "operation_steps"
+    __table_args__ = (
+        sa.Index("ix_operation_steps_operation", "operation_id", "id"),
+        Base.__table_args__,
+    )
+
+    id: orm.Mapped[int] = orm.mapped_column(
+        sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
+    )
+    operation_id: orm.Mapped[str] = orm.mapped_column(sa.String(36), sa.ForeignKey("operations.id"))
+    step: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    #: started, done, waiting, retried, failed, undone, cancelled, ended.
+    event: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    message: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    created: orm.Mapped[datetime.datetime]
+
+
+class GuestJob(Base):
+    """A job sent to an agent and its outcome; ``id`` makes it idempotent."""
+
+    __tablename__ = "guest_jobs"
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
+    instance_id: orm.Mapped[str] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("instances.id"), index=True
+    )
+    operation_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36), index=True)
+    kind: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    #: NULL until the outcome is known.
+    succeeded: orm.Mapped[bool | None]
+    result: orm.Mapped[dict[str, Any] | None]
+    error: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    error_code: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    created: orm.Mapped[datetime.datetime]
+    updated: orm.Mapped[datetime.datetime]
+
+
+class RootHistory(Base):
+    """Who enabled the superuser of an instance, and when it was disabled again."""
+
+    __tablename__ = "root_history"
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
+    instance_id: orm.Mapped[str] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("instances.id"), index=True
+    )
+    user_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    enabled: orm.Mapped[datetime.datetime]
+    disabled: orm.Mapped[datetime.datetime | None]
+
+
+class Quota(Base):
+    """A project's own limit for a resource; without a row the configured default holds."""
+
+    __tablename__ = "quotas"
+
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)
+    resource: orm.Mapped[str] = orm.mapped_column(sa.String(32), primary_key=True)
+    #: -1 is unlimited.
+    limit: orm.Mapped[int]
+
+
+class QuotaUsage(Base):
+    """What a project uses of a resource; changed only by conditional updates."""
+
+    __tablename__ = "quota_usages"
+
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)
+    resource: orm.Mapped[str] = orm.mapped_column(sa.String(32), primary_key=True)
+    in_use: orm.Mapped[int] = orm.mapped_column(default=0)

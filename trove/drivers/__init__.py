@@ -1,0 +1,1 @@
+"""Drivers for what lies outside: servers, volumes, networks, images, secrets."""

@@ -1,0 +1,99 @@
+"""The interface of compute drivers.
+
+Drivers never wait for a server to reach a state and never write the database; they raise
+:class:`trove.common.exception.DriverError` (``retryable`` tells whether trying again can help) or
+its subclasses. Every ``create_`` has a ``find_`` by the instance id, so that an operation that died
+after acting finds what it made.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from trove import states
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Flavor:
+    """Size of a server: memory in MiB, disks in GiB."""
+
+    id: str
+    name: str
+    ram_mib: int
+    vcpus: int
+    disk_gib: int = 0
+    ephemeral_gib: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSpec:
+    """What server to make.
+
+    ``files`` are written into the server before its agent starts (path relative to the agent's
+    configuration directory -> content); the first is ``guest.conf``. They hold secrets, so they are
+    kept out of repr.
+    """
+
+    instance_id: str
+    name: str
+    project_id: str
+    flavor: Flavor
+    image_id: str
+    datastore_manager: str
+    port_id: str
+    address: str
+    volume_id: str | None = None
+    availability_zone: str | None = None
+    files: Mapping[str, str] = dataclasses.field(repr=False, default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server as the driver sees it now."""
+
+    id: str
+    instance_id: str
+    status: states.ServerStatus
+    fault: str | None = None
+
+
+class ComputeDriver(abc.ABC):
+    """Servers and flavors."""
+
+    @abc.abstractmethod
+    def list_flavors(self) -> Sequence[Flavor]:
+        """Return all flavors, in order of memory."""
+
+    @abc.abstractmethod
+    def get_flavor(self, flavor_id: str) -> Flavor:
+        """Return a flavor by id; raises FlavorNotFound."""
+
+    @abc.abstractmethod
+    def create_server(self, spec: ServerSpec) -> Server:
+        """Begin to make a server; raises DriverError. Must not make a second one for an id."""
+
+    @abc.abstractmethod
+    def find_server(self, instance_id: str) -> Server | None:
+        """Return the server made for an instance, or None."""
+
+    @abc.abstractmethod
+    def list_servers(self) -> Sequence[Server]:
+        """Return all servers made by this service (one call, for the reconciler)."""
+
+    @abc.abstractmethod
+    def start_server(self, server_id: str) -> None:
+        """Start a server that is SHUTOFF; does nothing when it runs. Raises DriverError."""
+
+    @abc.abstractmethod
+    def stop_server(self, server_id: str) -> None:
+        """Begin the clean shutdown of a server, engine included; nothing when it is off."""
+
+    @abc.abstractmethod
+    def reboot_server(self, server_id: str) -> None:
+        """Stop and start a server."""
+
+    @abc.abstractmethod
+    def delete_server(self, server_id: str) -> None:
+        """Begin to remove a server and all its processes; nothing when it is gone."""

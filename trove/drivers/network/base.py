@@ -1,0 +1,51 @@
+"""The interface of network drivers; see :mod:`trove.drivers.compute.base` for the rules."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """An address of an instance."""
+
+    id: str
+    instance_id: str
+    address: str
+    network_id: str
+    is_public: bool = False
+
+
+class NetworkDriver(abc.ABC):
+    """Ports and addresses."""
+
+    @abc.abstractmethod
+    def create_port(
+        self,
+        *,
+        instance_id: str,
+        project_id: str,
+        nic: Mapping[str, Any] | None,
+        access: Mapping[str, Any] | None,
+        engine_port: int,
+    ) -> Port:
+        """Make the port of an instance; not a second one for the same id.
+
+        ``nic`` and ``access`` are as in the API's create body. Raises AddressPoolExhausted or
+        another DriverError.
+        """
+
+    @abc.abstractmethod
+    def find_port(self, instance_id: str) -> Port | None:
+        """Return the port made for an instance, or None."""
+
+    @abc.abstractmethod
+    def list_ports(self) -> Sequence[Port]:
+        """Return all ports made by this service."""
+
+    @abc.abstractmethod
+    def delete_port(self, port_id: str) -> None:
+        """Remove a port; nothing when it is gone."""

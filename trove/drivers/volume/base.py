@@ -1,0 +1,39 @@
+"""The interface of volume drivers; see :mod:`trove.drivers.compute.base` for the rules."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A volume made for an instance. ``status`` is "available", "in-use", "error" or "creating"."""
+
+    id: str
+    instance_id: str
+    size_gib: int
+    status: str
+
+
+class VolumeDriver(abc.ABC):
+    """Volumes."""
+
+    @abc.abstractmethod
+    def create_volume(
+        self, *, instance_id: str, size_gib: int, volume_type: str | None, project_id: str
+    ) -> Volume:
+        """Begin to make a volume; raises DriverError. Not a second one for the same id."""
+
+    @abc.abstractmethod
+    def find_volume(self, instance_id: str) -> Volume | None:
+        """Return the volume made for an instance, or None."""
+
+    @abc.abstractmethod
+    def list_volumes(self) -> Sequence[Volume]:
+        """Return all volumes made by this service."""
+
+    @abc.abstractmethod
+    def delete_volume(self, volume_id: str) -> None:
+        """Begin to remove a volume with its data; nothing when it is gone."""

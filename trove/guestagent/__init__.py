@@ -1,0 +1,1 @@
+"""The guest agent: supervises one engine and executes jobs."""

@@ -1,0 +1,1 @@
+"""Commands of the openstack client that python-troveclient lacks."""

@@ -1,0 +1,1 @@
+"""The rules of oslo.policy, one module a resource."""

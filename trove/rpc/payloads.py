@@ -1,0 +1,350 @@
+"""What the guest channel carries: frozen dataclasses with a JSON-ready wire form.
+
+Changes are additive only: a new field has a default, no field is renamed, removed or retyped.
+``tests/unit/rpc/test_payloads.py`` pins the wire format by a fingerprint. Unknown keys are ignored
+by :meth:`Payload.from_wire`, so that versions N-1 and N understand each other; a missing or
+mistyped key raises :class:`MalformedPayload`, since a guest may be hostile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from trove.common import exception
+
+
+class MalformedPayload(exception.TroveError):
+    """A message does not have the form of its type."""
+
+    msg_fmt = "Malformed {type} payload: {reason}"
+    code = "trove.malformed_payload"
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _to_wire(value: Any) -> Any:
+    if isinstance(value, Payload):
+        return value.to_wire()
+    if isinstance(value, tuple | list):
+        return [_to_wire(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _to_wire(item) for key, item in value.items()}
+    return value
+
+
+def _from_wire(hint: Any, value: Any, where: str) -> Any:
+    """Check ``value`` against a type hint; returns it rebuilt, raises TypeError."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            if type(None) in typing.get_args(hint):
+                return None
+            raise TypeError(f"{where} must not be null")
+        (inner,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
+        return _from_wire(inner, value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{where} must be a list")
+        item_hint = typing.get_args(hint)[0]
+        return tuple(_from_wire(item_hint, item, f"{where}[]") for item in value)
+    if origin in (dict, Mapping) or hint is dict or typing.get_origin(hint) is not None:
+        if not isinstance(value, dict):
+            raise TypeError(f"{where} must be an object")
+        return dict(value)
+    if hint is Any:
+        return value
+    if isinstance(hint, type) and issubclass(hint, Payload):
+        return hint.from_wire(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise TypeError(f"{where} must be of type {hint.__name__}")
+    return value
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """Base of all payloads."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return a dict of JSON types."""
+        return {
+            field.name: _to_wire(getattr(self, field.name)) for field in dataclasses.fields(self)
+        }
+
+    @classmethod
+    def from_wire(cls, wire: object) -> Self:
+        """Rebuild from :meth:`to_wire`'s dict; raises MalformedPayload."""
+        if not isinstance(wire, dict):
+            raise MalformedPayload(type=cls.__name__, reason="must be an object")
+        hints = _HINTS.get(cls)
+        if hints is None:
+            hints = _HINTS[cls] = typing.get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            if field.name not in wire:
+                if field.default is dataclasses.MISSING and (
+                    field.default_factory is dataclasses.MISSING
+                ):
+                    raise MalformedPayload(type=cls.__name__, reason=f"{field.name} is missing")
+                continue
+            try:
+                values[field.name] = _from_wire(hints[field.name], wire[field.name], field.name)
+            except TypeError as e:
+                raise MalformedPayload(type=cls.__name__, reason=str(e)) from None
+        return cls(**values)
+
+
+# -- shared pieces -----
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Database(Payload):
+    """A database (schema) of an engine."""
+
+    name: str
+    character_set: str | None = None
+    collate: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class User(Payload):
+    """A database user; ``password`` only on its way into the guest."""
+
+    name: str
+    host: str = "%"
+    password: str | None = dataclasses.field(repr=False, default=None)
+    databases: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UserChange(Payload):
+    """New attributes of a user; None leaves an attribute as it is."""
+
+    new_name: str | None = None
+    new_host: str | None = None
+    new_password: str | None = dataclasses.field(repr=False, default=None)
+
+
+# -- guest to control plane -----
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat(Payload):
+    """How an instance is. (``boot``, ``sequence``) orders the reports of one instance.
+
+    ``boot`` counts starts of the agent on its data volume, ``sequence`` counts reports since.
+    Sizes are bytes. ``service_status`` is a name of :class:`trove.states.ServiceStatus`.
+    """
+
+    boot: int
+    sequence: int
+    service_status: str
+    engine_version: str | None = None
+    agent_version: str | None = None
+    disk_used_bytes: int | None = None
+    disk_total_bytes: int | None = None
+    job_id: str | None = None
+    job_progress_percent: int | None = None
+    message: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Hello(Payload):
+    """First report after a start of the agent.
+
+    ``csr_pem`` asks for a server certificate: the private key never leaves the guest.
+    """
+
+    heartbeat: Heartbeat
+    csr_pem: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class JobOutcome(Payload):
+    """How a job ended. ``error`` is for people; ``error_code`` is stable."""
+
+    job_id: str
+    succeeded: bool
+    heartbeat: Heartbeat
+    result: dict[str, Any] = dataclasses.field(default_factory=dict)
+    error: str | None = None
+    error_code: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ack(Payload):
+    """The conductor's answer to hello and to a job's outcome. ``now_s`` is its clock (Unix)."""
+
+    now_s: float
+    accepted: bool = True
+
+
+# -- control plane to guest: jobs -----
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Payload):
+    """Work for an agent, idempotent by ``job_id``; ``kind`` names the type of ``payload``."""
+
+    job_id: str
+    kind: str
+    payload: dict[str, Any] = dataclasses.field(repr=False, default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareJob(Payload):
+    """Make the engine of a new instance. Memory is MiB, volume GiB."""
+
+    KIND: ClassVar[str] = "prepare"
+
+    memory_mib: int
+    vcpus: int
+    volume_size_gib: int | None = None
+    server_id: int = 1
+    certificate_pem: str | None = None
+    ca_pem: str | None = None
+    databases: tuple[Database, ...] = ()
+    users: tuple[User, ...] = ()
+    root_password: str | None = dataclasses.field(repr=False, default=None)
+    overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RestartJob(Payload):
+    """Restart the engine."""
+
+    KIND: ClassVar[str] = "restart"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StopJob(Payload):
+    """Stop the engine cleanly and keep it stopped (before the server is deleted)."""
+
+    KIND: ClassVar[str] = "stop"
+
+
+# -- control plane to guest: short calls -----
+# Each call has a request and an answer type; CALLS at the end is their registry.
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Empty(Payload):
+    """Nothing to say."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Payload):
+    """A page of a list: items after ``marker``, at most ``limit``."""
+
+    limit: int
+    marker: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Databases(Payload):
+    """Databases in order of name; ``next_marker`` when there are more."""
+
+    databases: tuple[Database, ...] = ()
+    next_marker: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Users(Payload):
+    """Users in order of name and host, without passwords; ``next_marker`` when there are more."""
+
+    users: tuple[User, ...] = ()
+    next_marker: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseRef(Payload):
+    """Which database."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UserRef(Payload):
+    """Which user."""
+
+    name: str
+    host: str = "%"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateUser(Payload):
+    """Change a user."""
+
+    user: UserRef
+    change: UserChange
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Grant(Payload):
+    """Grant a user access to databases, or revoke it."""
+
+    user: UserRef
+    databases: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EnableRoot(Payload):
+    """Enable the engine's superuser with this password."""
+
+    password: str = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RootUser(Payload):
+    """Name of the engine's superuser."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Failure(Payload):
+    """Instead of an answer: why a call failed. ``code`` is one of trove.common.exception's."""
+
+    code: str
+    message: str
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+#: Short calls of the control plane to an agent: method -> (request type, answer type).
+#: Errors come back as Failure with these codes: trove.already_exists (arguments kind, name),
+#: trove.database_not_found (name), trove.user_not_found (name, host), trove.guest_error (reason).
+CALLS: Mapping[str, tuple[type[Payload], type[Payload]]] = {
+    "ping": (Empty, Heartbeat),
+    "list_databases": (Page, Databases),
+    "create_databases": (Databases, Empty),
+    "delete_database": (DatabaseRef, Empty),
+    "list_users": (Page, Users),
+    "get_user": (UserRef, User),
+    "create_users": (Users, Empty),
+    "update_user": (UpdateUser, Empty),
+    "delete_user": (UserRef, Empty),
+    "grant": (Grant, Empty),
+    "revoke": (Grant, Empty),
+    "enable_root": (EnableRoot, RootUser),
+    "disable_root": (Empty, Empty),
+}
+
+#: Jobs: kind -> type of the payload.
+JOBS: Mapping[str, type[Payload]] = {
+    PrepareJob.KIND: PrepareJob,
+    RestartJob.KIND: RestartJob,
+    StopJob.KIND: StopJob,
+}
+
+#: Reports of an agent to the conductor: method -> (request type, answer type or None for casts).
+REPORTS: Mapping[str, tuple[type[Payload], type[Payload] | None]] = {
+    "hello": (Hello, Ack),
+    "heartbeat": (Heartbeat, None),
+    "job_done": (JobOutcome, Ack),
+}

@@ -1,0 +1,1 @@
+"""The taskmanager: runs operations and reconciles."""

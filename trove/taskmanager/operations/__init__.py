@@ -1,0 +1,1 @@
+"""Operations as persisted steps, and the engine that runs them."""
