@@ -3,3 +3,6 @@
 from trove.common import concurrency
 
 concurrency.use_native_threads()
+
+# one MariaDB server for the whole run: plugins are loaded once, imported fixtures are not
+pytest_plugins = ("tests.fixtures.database",)

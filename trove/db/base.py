@@ -1,17 +1,38 @@
-"""The way to the SQL backend: oslo.db's enginefacade, transactions as context managers."""
+"""The way to the SQL backend: oslo.db's enginefacade, transactions as context managers.
+
+A writer on SQLite takes the write lock when it begins: a transaction that first read and then
+wrote would fail at once, without waiting, when another one had committed in between. On servers
+transactions are READ COMMITTED: every change is a conditional UPDATE that sees the newest row, and
+gap locks would only add deadlocks.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from oslo_config import cfg
+from oslo_db import api as oslo_db_api
 from oslo_db.sqlalchemy import enginefacade
 from sqlalchemy import orm
 
 from trove.common import exception
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def retry_on_conflict(function: _F) -> _F:
+    """Repeat a function that is one whole transaction when the backend ended it for a deadlock.
+
+    Galera and InnoDB may refuse any transaction so; nothing of it was kept.
+    """
+    wrap = oslo_db_api.wrap_db_retry(
+        max_retries=10, retry_interval=0.02, max_retry_interval=0.5, retry_on_deadlock=True
+    )
+    return wrap(function)  # type: ignore[no-any-return]
 
 
 class _Context:
@@ -20,15 +41,47 @@ class _Context:
 
 enginefacade.transaction_context_provider(_Context)
 
+_WRITER = "trove_writer"
+
 
 def _tune_sqlite(dbapi_connection: Any, record: Any) -> None:
     """Have writers and readers of SQLite side by side, and keep what was committed."""
     cursor = dbapi_connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=20000")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA busy_timeout=10000")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    """Begin a writer's transaction with the write lock; oslo.db begins all others."""
+    if _WRITER in connection.get_execution_options() and "in_transaction" not in connection.info:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.info["in_transaction"] = True
+
+
+def _tune_server(dbapi_connection: Any, record: Any) -> None:
+    """Choose the isolation of a MariaDB or MySQL session."""
+    cursor = dbapi_connection.cursor()
+    cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    cursor.close()
+
+
+def _listen(engine: sa.Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _tune_sqlite)
+        sa.event.listen(engine, "begin", _begin_immediate, insert=True)
+    elif engine.dialect.name in ("mysql", "mariadb"):
+        sa.event.listen(engine, "connect", _tune_server)
+
+
+def _with_charset(connection: str) -> str:
+    """Ask MySQL and MariaDB for real UTF-8 where the URL does not say a character set."""
+    url = sa.make_url(connection)
+    if url.get_backend_name() not in ("mysql", "mariadb") or "charset" in url.query:
+        return connection
+    return url.update_query_dict({"charset": "utf8mb4"}).render_as_string(hide_password=False)
 
 
 class Database:
@@ -41,12 +94,9 @@ class Database:
     def __init__(self, connection: str, **options: Any) -> None:
         """Take an SQLAlchemy URL and enginefacade options; connects on first use."""
         self._manager = enginefacade.transaction_context()
-        self._manager.configure(connection=connection, **options)
+        self._manager.configure(connection=_with_charset(connection), **options)
+        self._manager.append_on_engine_create(_listen)
         self.is_sqlite = connection.startswith("sqlite")
-        if self.is_sqlite:
-            self._manager.append_on_engine_create(
-                lambda engine: sa.event.listen(engine, "connect", _tune_sqlite)
-            )
 
     def __repr__(self) -> str:
         """Say nothing of the connection: its URL holds a password."""
@@ -85,6 +135,8 @@ class Database:
     def writer(self) -> Iterator[orm.Session]:
         """Give a session for writing, committed at the end."""
         with self._manager.writer.using(_Context()) as session:
+            if self.is_sqlite:
+                session.connection(execution_options={_WRITER: True})
             yield session
 
     def dispose(self) -> None:

@@ -73,7 +73,7 @@ def new_id() -> str:
 
 
 #: MySQL's JSON and LONGBLOB where they exist, TEXT and BLOB in SQLite.
-Json = sa.JSON().with_variant(mysql.JSON(), "mysql", "mariadb")
+Json = sa.JSON(none_as_null=True).with_variant(mysql.JSON(none_as_null=True), "mysql", "mariadb")
 Bytes = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
 

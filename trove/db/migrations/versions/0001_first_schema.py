@@ -1,0 +1,269 @@
+"""The first schema: datastores, instances, operations, quotas.
+
+Revision ID: 0001
+Revises:
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+_TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+_ENUM = sa.String(40)
+_JSON = sa.JSON().with_variant(mysql.JSON(), "mysql", "mariadb")
+_BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+_SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_TABLE: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
+
+
+def upgrade() -> None:
+    """Make all tables."""
+    _datastores()
+    _operations()
+    _quota_usages()
+    _quotas()
+    _datastore_versions()
+    _operation_steps()
+    _instances()
+    _guest_jobs()
+    _instance_heartbeats()
+    _root_history()
+
+
+def _datastores() -> None:
+    op.create_table(
+        "datastores",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("default_version_id", sa.String(length=36), nullable=True),
+        sa.Column("created", _TIME, nullable=False),
+        sa.Column("updated", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("name"),
+        **_TABLE,
+    )
+
+
+def _operations() -> None:
+    op.create_table(
+        "operations",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("kind", sa.String(length=64), nullable=False),
+        sa.Column("resource_id", sa.String(length=36), nullable=False),
+        sa.Column("lock_key", sa.String(length=100), nullable=True),
+        sa.Column("state", _ENUM, nullable=False),
+        sa.Column("step", sa.String(length=64), nullable=False),
+        sa.Column("data", _JSON, nullable=False),
+        sa.Column("secret_wrapped", _BYTES, nullable=True),
+        sa.Column("owner", sa.String(length=150), nullable=True),
+        sa.Column("lease_until", _TIME, nullable=True),
+        sa.Column("signals", sa.Integer(), nullable=False),
+        sa.Column("wake_on", sa.String(length=100), nullable=True),
+        sa.Column("wake_at", _TIME, nullable=False),
+        sa.Column("deadline", _TIME, nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("cancel", sa.String(length=16), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("request_id", sa.String(length=64), nullable=True),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=True),
+        sa.Column("progress", sa.Integer(), nullable=False),
+        sa.Column("created", _TIME, nullable=False),
+        sa.Column("updated", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("lock_key"),
+        **_TABLE,
+    )
+    op.create_index("ix_operations_due", "operations", ["state", "wake_at"], unique=False)
+    op.create_index(
+        "ix_operations_resource", "operations", ["resource_id", "created"], unique=False
+    )
+
+
+def _quota_usages() -> None:
+    op.create_table(
+        "quota_usages",
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("resource", sa.String(length=32), nullable=False),
+        sa.Column("in_use", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("project_id", "resource"),
+        **_TABLE,
+    )
+
+
+def _quotas() -> None:
+    op.create_table(
+        "quotas",
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("resource", sa.String(length=32), nullable=False),
+        sa.Column("limit", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("project_id", "resource"),
+        **_TABLE,
+    )
+
+
+def _datastore_versions() -> None:
+    op.create_table(
+        "datastore_versions",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("datastore_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=150), nullable=False),
+        sa.Column("version", sa.String(length=150), nullable=False),
+        sa.Column("manager", sa.String(length=64), nullable=False),
+        sa.Column("image_id", sa.String(length=36), nullable=True),
+        sa.Column("image_tags", _JSON, nullable=False),
+        sa.Column("packages", _JSON, nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("registry_ext", sa.String(length=255), nullable=True),
+        sa.Column("repl_strategy", sa.String(length=255), nullable=True),
+        sa.Column("created", _TIME, nullable=False),
+        sa.Column("updated", _TIME, nullable=False),
+        sa.ForeignKeyConstraint(["datastore_id"], ["datastores.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("datastore_id", "name", "version", name="uq_datastore_versions_name"),
+        **_TABLE,
+    )
+
+
+def _operation_steps() -> None:
+    op.create_table(
+        "operation_steps",
+        sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
+        sa.Column("operation_id", sa.String(length=36), nullable=False),
+        sa.Column("step", sa.String(length=64), nullable=False),
+        sa.Column("event", sa.String(length=16), nullable=False),
+        sa.Column("message", sa.Text(), nullable=True),
+        sa.Column("created", _TIME, nullable=False),
+        sa.ForeignKeyConstraint(["operation_id"], ["operations.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        **_TABLE,
+    )
+    op.create_index(
+        "ix_operation_steps_operation", "operation_steps", ["operation_id", "id"], unique=False
+    )
+
+
+def _instances() -> None:
+    op.create_table(
+        "instances",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=True),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("datastore_version_id", sa.String(length=36), nullable=False),
+        sa.Column("flavor_id", sa.String(length=255), nullable=False),
+        sa.Column("flavor_ram_mib", sa.Integer(), nullable=False),
+        sa.Column("volume_size_gib", sa.Integer(), nullable=True),
+        sa.Column("volume_type", sa.String(length=255), nullable=True),
+        sa.Column("availability_zone", sa.String(length=255), nullable=True),
+        sa.Column("region", sa.String(length=255), nullable=True),
+        sa.Column("access", _JSON, nullable=True),
+        sa.Column("addresses", _JSON, nullable=False),
+        sa.Column("replica_of_id", sa.String(length=36), nullable=True),
+        sa.Column("task", _ENUM, nullable=False),
+        sa.Column("server_status", _ENUM, nullable=False),
+        sa.Column("server_id", sa.String(length=255), nullable=True),
+        sa.Column("volume_id", sa.String(length=255), nullable=True),
+        sa.Column("port_id", sa.String(length=255), nullable=True),
+        sa.Column("key_wrapped", _BYTES, nullable=True),
+        sa.Column("fault_message", sa.Text(), nullable=True),
+        sa.Column("fault_details", sa.Text(), nullable=True),
+        sa.Column("fault_created", _TIME, nullable=True),
+        sa.Column("root_enabled", sa.Boolean(), nullable=False),
+        sa.Column("created", _TIME, nullable=False),
+        sa.Column("updated", _TIME, nullable=False),
+        sa.Column("is_deleted", sa.Boolean(), nullable=False),
+        sa.Column("deleted", _TIME, nullable=True),
+        sa.ForeignKeyConstraint(["datastore_version_id"], ["datastore_versions.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        **_TABLE,
+    )
+    op.create_index(
+        op.f("ix_instances_datastore_version_id"),
+        "instances",
+        ["datastore_version_id"],
+        unique=False,
+    )
+    op.create_index("ix_instances_live_task", "instances", ["is_deleted", "task"], unique=False)
+    op.create_index(
+        "ix_instances_project_live_id",
+        "instances",
+        ["project_id", "is_deleted", "id"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("ix_instances_replica_of_id"), "instances", ["replica_of_id"], unique=False
+    )
+
+
+def _guest_jobs() -> None:
+    op.create_table(
+        "guest_jobs",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("instance_id", sa.String(length=36), nullable=False),
+        sa.Column("operation_id", sa.String(length=36), nullable=True),
+        sa.Column("kind", sa.String(length=64), nullable=False),
+        sa.Column("succeeded", sa.Boolean(), nullable=True),
+        sa.Column("result", _JSON, nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("error_code", sa.String(length=64), nullable=True),
+        sa.Column("created", _TIME, nullable=False),
+        sa.Column("updated", _TIME, nullable=False),
+        sa.ForeignKeyConstraint(["instance_id"], ["instances.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        **_TABLE,
+    )
+    op.create_index(op.f("ix_guest_jobs_instance_id"), "guest_jobs", ["instance_id"], unique=False)
+    op.create_index(
+        op.f("ix_guest_jobs_operation_id"), "guest_jobs", ["operation_id"], unique=False
+    )
+
+
+def _instance_heartbeats() -> None:
+    op.create_table(
+        "instance_heartbeats",
+        sa.Column("instance_id", sa.String(length=36), nullable=False),
+        sa.Column("boot", sa.Integer(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("service_status", _ENUM, nullable=False),
+        sa.Column("received", _TIME, nullable=False),
+        sa.Column("engine_version", sa.String(length=64), nullable=True),
+        sa.Column("agent_version", sa.String(length=64), nullable=True),
+        sa.Column("disk_used_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("disk_total_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("job_id", sa.String(length=36), nullable=True),
+        sa.Column("job_progress_percent", sa.Integer(), nullable=True),
+        sa.Column("message", sa.Text(), nullable=True),
+        sa.Column("csr_pem", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["instance_id"], ["instances.id"]),
+        sa.PrimaryKeyConstraint("instance_id"),
+        **_TABLE,
+    )
+
+
+def _root_history() -> None:
+    op.create_table(
+        "root_history",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("instance_id", sa.String(length=36), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=True),
+        sa.Column("enabled", _TIME, nullable=False),
+        sa.Column("disabled", _TIME, nullable=True),
+        sa.ForeignKeyConstraint(["instance_id"], ["instances.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        **_TABLE,
+    )
+    op.create_index(
+        op.f("ix_root_history_instance_id"), "root_history", ["instance_id"], unique=False
+    )
