@@ -49,6 +49,14 @@ class DatastoreSpec:
     has_volume: bool = True
     minimum_ram_mib: int = 128
 
+    def is_reserved_database(self, name: str) -> bool:
+        """Tell whether a database belongs to the engine or the service, in any spelling."""
+        return name.strip().lower() in self.reserved_databases
+
+    def is_reserved_user(self, name: str) -> bool:
+        """Tell whether a user belongs to the engine or the service, in any spelling."""
+        return name.strip().lower() in self.reserved_users
+
 
 _REGISTRY: dict[str, DatastoreSpec] = {}
 

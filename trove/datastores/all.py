@@ -1,0 +1,7 @@
+"""Import this to have the specs of all datastores in the registry."""
+
+from __future__ import annotations
+
+from trove.datastores import mariadb
+
+__all__ = ["mariadb"]
