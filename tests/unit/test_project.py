@@ -1,0 +1,74 @@
+"""The project's files fit each other: entry points, package data, README."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import stat
+import subprocess
+
+import pytest
+
+from tests.fixtures import project
+
+ENTRY_POINTS = [
+    pytest.param(group, name, target, id=f"{group}/{name}")
+    for group, names in project.entry_points().items()
+    for name, target in names.items()
+]
+
+
+@pytest.mark.parametrize(("group", "name", "target"), ENTRY_POINTS)
+def test_entry_point_names_something_callable(group: str, name: str, target: str) -> None:
+    module, _, attribute = target.partition(":")
+    assert callable(getattr(importlib.import_module(module), attribute))
+
+
+def test_every_file_of_the_package_is_shipped() -> None:
+    """pbr packs what git tracks: a data file that is not tracked is missing after 'pip install'."""
+    if not (project.ROOT / ".git").exists():
+        pytest.skip("not a git checkout: the files here are the ones that were packed")
+    # files that are new to git show as untracked; those it is told to ignore would never show
+    ignored = subprocess.run(
+        ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "trove"],
+        cwd=project.ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    assert [name for name in ignored if "__pycache__" not in name] == []
+
+
+def test_package_says_that_it_is_typed() -> None:
+    assert (project.ROOT / "trove" / "py.typed").is_file()
+
+
+def test_readme_shows_the_two_commands_and_they_are_there() -> None:
+    readme = (project.ROOT / "README.rst").read_text()
+    commands = re.findall(r"^\s+\$?\s*(tools/\S+)", readme, flags=re.MULTILINE)
+    assert commands[:2] == ["tools/quickstart.sh", "tools/run-tests.sh"]
+    for command in commands:
+        path = project.ROOT / command
+        assert path.is_file(), command
+        assert os.stat(path).st_mode & stat.S_IXUSR, f"{command} is not executable"
+
+
+def test_readme_points_at_files_that_exist() -> None:
+    readme = (project.ROOT / "README.rst").read_text()
+    paths = re.findall(r"``((?:doc|etc|tools|trove|tests)/[\w./-]*)``", readme)
+    assert paths
+    for path in paths:
+        assert (project.ROOT / path).exists(), path
+
+
+def test_licence_is_apache_2() -> None:
+    text = (project.ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+
+
+def test_tox_has_the_environments_that_the_documentation_names() -> None:
+    tox = (project.ROOT / "tox.ini").read_text()
+    for environment in ("functional", "integration", "pep8", "cover", "docs", "genconfig"):
+        assert f"[testenv:{environment}]" in tox
