@@ -32,7 +32,7 @@ def retry_on_conflict(function: _F) -> _F:
     wrap = oslo_db_api.wrap_db_retry(
         max_retries=10, retry_interval=0.02, max_retry_interval=0.5, retry_on_deadlock=True
     )
-    return wrap(function)  # type: ignore[no-any-return]
+    return wrap(function)
 
 
 class _Context:
