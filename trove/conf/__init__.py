@@ -5,6 +5,7 @@ Only ``trove.cmd`` and ``trove.wsgi`` make a configuration; every other module i
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 from oslo_config import cfg
@@ -18,7 +19,8 @@ _MODULES = (api, conductor, database, guest, guestagent, local, quota, taskmanag
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register every option group of this project on ``conf``."""
     for module in _MODULES:
-        conf.register_group(module.GROUP)
+        # a copy: a group carries the values of the configuration that it was registered on
+        conf.register_group(copy.deepcopy(module.GROUP))
         conf.register_opts(module.OPTS, group=module.GROUP)
 
 

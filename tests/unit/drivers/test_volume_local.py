@@ -1,0 +1,73 @@
+"""Volumes as directories."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from oslo_config import cfg
+
+from trove.common import exception
+from trove.drivers.volume import base
+from trove.drivers.volume.local import LocalVolume
+
+
+def _create(conf: cfg.ConfigOpts, instance_id: str, *, size_gib: int = 1) -> base.Volume:
+    return LocalVolume(conf).create_volume(
+        instance_id=instance_id, size_gib=size_gib, volume_type=None, project_id="p"
+    )
+
+
+def _path(conf: cfg.ConfigOpts) -> pathlib.Path:
+    return pathlib.Path(conf.local.state_dir) / "volumes"
+
+
+def test_a_volume_is_made_once_and_remembers_its_size(conf: cfg.ConfigOpts) -> None:
+    made = _create(conf, "i1")
+    (_path(conf) / "i1" / "data").write_text("rows")
+    assert _create(conf, "i1", size_gib=3) == made
+    assert LocalVolume(conf).find_volume("i1") == made
+    assert LocalVolume(conf).list_volumes() == [made]
+    assert (_path(conf) / "i1" / "data").read_text() == "rows"
+    assert made.status == "available"
+
+
+def test_others_may_pass_through_to_the_data_but_not_look(conf: cfg.ConfigOpts) -> None:
+    _create(conf, "i1")
+    for path in (_path(conf), _path(conf) / "i1"):
+        assert path.stat().st_mode & 0o777 == 0o711
+
+
+def test_delete_removes_the_data_and_may_be_repeated(conf: cfg.ConfigOpts) -> None:
+    volume = _create(conf, "i1")
+    (_path(conf) / "i1" / "data").mkdir()
+    LocalVolume(conf).delete_volume(volume.id)
+    LocalVolume(conf).delete_volume(volume.id)
+    assert LocalVolume(conf).find_volume("i1") is None
+    assert list(_path(conf).iterdir()) == []
+
+
+def test_too_little_space_is_said_with_path_and_figures(conf: cfg.ConfigOpts) -> None:
+    with pytest.raises(
+        exception.DriverError, match=r"needs 10000000\.0 GiB free in .*volumes.*are"
+    ):
+        _create(conf, "i1", size_gib=10_000_000)
+    assert LocalVolume(conf).list_volumes() == []
+
+
+def test_a_lost_directory_and_a_half_made_one_are_seen(conf: cfg.ConfigOpts) -> None:
+    _create(conf, "lost")
+    (_path(conf) / "lost").rmdir()
+    (_path(conf) / "half").mkdir()
+    seen = {volume.id: volume.status for volume in LocalVolume(conf).list_volumes()}
+    assert seen == {"lost": "error", "half": "creating"}
+    assert _create(conf, "half").status == "available"
+
+
+def test_a_state_directory_that_cannot_be_made_is_named(
+    conf: cfg.ConfigOpts, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    conf.set_override("state_dir", str(tmp_path / "file" / "s"), group="local")
+    with pytest.raises(exception.DriverError, match=str(tmp_path / "file")):
+        _create(conf, "i1")
