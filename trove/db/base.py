@@ -20,7 +20,6 @@ from sqlalchemy import orm
 
 from trove.common import exception
 
-
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -55,10 +54,13 @@ def _tune_sqlite(dbapi_connection: Any, record: Any) -> None:
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
-    """Begin a writer's transaction with the write lock; oslo.db begins all others."""
-    if _WRITER in connection.get_execution_options() and "in_transaction" not in connection.info:
+    """Have a writer hold the write lock from the beginning.
+
+    oslo.db has just begun a deferred transaction, in which nothing happened yet: this swaps it.
+    """
+    if _WRITER in connection.get_execution_options():
+        connection.exec_driver_sql("ROLLBACK")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-        connection.info["in_transaction"] = True
 
 
 def _tune_server(dbapi_connection: Any, record: Any) -> None:
@@ -71,7 +73,7 @@ def _tune_server(dbapi_connection: Any, record: Any) -> None:
 def _listen(engine: sa.Engine) -> None:
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _tune_sqlite)
-        sa.event.listen(engine, "begin", _begin_immediate, insert=True)
+        sa.event.listen(engine, "begin", _begin_immediate)
     elif engine.dialect.name in ("mysql", "mariadb"):
         sa.event.listen(engine, "connect", _tune_server)
 
