@@ -1,0 +1,184 @@
+"""A compute driver for tests: servers are entries of a dict, faults are injected."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+
+from oslo_config import cfg
+
+from trove import states
+from trove.common import exception
+from trove.drivers import injection
+from trove.drivers.compute import base
+
+FLAVORS = (
+    base.Flavor(id="1", name="db.tiny", ram_mib=256, vcpus=1),
+    base.Flavor(id="2", name="db.small", ram_mib=512, vcpus=1),
+)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class _Entry:
+    server: base.Server
+    spec: base.ServerSpec
+    looks_until_active: int
+    looks_until_gone: int | None = None
+
+
+class FakeCompute(base.ComputeDriver):
+    """Servers that exist only here.
+
+    ``looks_to_build`` and ``looks_to_delete`` say how many times a server is looked at before it
+    is ACTIVE or gone. ``on_start`` is called with the instance id when a server starts.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts | None = None) -> None:
+        """Begin without servers; the configuration is not used."""
+        self.injector = injection.Injector()
+        self.on_start: Callable[[str], None] | None = None
+        self.on_stop: Callable[[str], None] | None = None
+        self.looks_to_build = 0
+        self.looks_to_delete = 0
+        #: How often a server was made for each instance.
+        self.created: dict[str, int] = {}
+        self._entries: dict[str, _Entry] = {}
+        self._lock = threading.RLock()
+
+    def list_flavors(self) -> Sequence[base.Flavor]:
+        """Return all flavors, in order of memory."""
+        with self.injector.around("list_flavors"):
+            return FLAVORS
+
+    def get_flavor(self, flavor_id: str) -> base.Flavor:
+        """Return a flavor by id; raises FlavorNotFound."""
+        with self.injector.around("get_flavor"):
+            for flavor in FLAVORS:
+                if flavor.id == flavor_id:
+                    return flavor
+            raise exception.FlavorNotFound(flavor_id=flavor_id)
+
+    def create_server(self, spec: base.ServerSpec) -> base.Server:
+        """Make a server, unless the instance has one."""
+        with self.injector.around("create_server"), self._lock:
+            entry = self._find(spec.instance_id)
+            if entry is not None:
+                return entry.server
+            is_slow = self.looks_to_build > 0
+            entry = _Entry(
+                server=base.Server(
+                    id=str(uuid.uuid4()),
+                    instance_id=spec.instance_id,
+                    status=states.ServerStatus.BUILD if is_slow else states.ServerStatus.ACTIVE,
+                ),
+                spec=spec,
+                looks_until_active=self.looks_to_build,
+            )
+            self._entries[entry.server.id] = entry
+            self.created[spec.instance_id] = self.created.get(spec.instance_id, 0) + 1
+            if not is_slow:
+                self._started(spec.instance_id)
+            return entry.server
+
+    def find_server(self, instance_id: str) -> base.Server | None:
+        """Return the server made for an instance, or None."""
+        with self.injector.around("find_server"), self._lock:
+            entry = self._find(instance_id)
+            return None if entry is None else self._look(entry)
+
+    def list_servers(self) -> Sequence[base.Server]:
+        """Return all servers."""
+        with self.injector.around("list_servers"), self._lock:
+            looked = [self._look(entry) for entry in list(self._entries.values())]
+            return [server for server in looked if server is not None]
+
+    def start_server(self, server_id: str) -> None:
+        """Start a server that is SHUTOFF."""
+        with self.injector.around("start_server"), self._lock:
+            entry = self._get(server_id)
+            if entry.server.status is states.ServerStatus.SHUTOFF:
+                self.set_status(entry.server.instance_id, states.ServerStatus.ACTIVE)
+                self._started(entry.server.instance_id)
+
+    def stop_server(self, server_id: str) -> None:
+        """Stop a server."""
+        with self.injector.around("stop_server"), self._lock:
+            entry = self._get(server_id)
+            self.set_status(entry.server.instance_id, states.ServerStatus.SHUTOFF)
+            self._stopped(entry.server.instance_id)
+
+    def reboot_server(self, server_id: str) -> None:
+        """Stop and start a server."""
+        with self.injector.around("reboot_server"), self._lock:
+            entry = self._get(server_id)
+            self._stopped(entry.server.instance_id)
+            self.set_status(entry.server.instance_id, states.ServerStatus.ACTIVE)
+            self._started(entry.server.instance_id)
+
+    def delete_server(self, server_id: str) -> None:
+        """Begin to remove a server; nothing when it is gone."""
+        with self.injector.around("delete_server"), self._lock:
+            entry = self._entries.get(server_id)
+            if entry is None:
+                return
+            self._stopped(entry.server.instance_id)
+            if self.looks_to_delete == 0:
+                del self._entries[server_id]
+            elif entry.looks_until_gone is None:
+                entry.looks_until_gone = self.looks_to_delete
+
+    # -- for tests -----
+
+    def set_status(
+        self, instance_id: str, status: states.ServerStatus, *, fault: str | None = None
+    ) -> None:
+        """Put the server of an instance into a state, as if the cloud had done it."""
+        with self._lock:
+            entry = self._find(instance_id)
+            if entry is None:
+                raise KeyError(instance_id)
+            entry.looks_until_active = 0
+            entry.server = dataclasses.replace(entry.server, status=status, fault=fault)
+
+    def spec_of(self, instance_id: str) -> base.ServerSpec:
+        """Return what the server of an instance was made from."""
+        with self._lock:
+            entry = self._find(instance_id)
+            if entry is None:
+                raise KeyError(instance_id)
+            return entry.spec
+
+    def _find(self, instance_id: str) -> _Entry | None:
+        for entry in self._entries.values():
+            if entry.server.instance_id == instance_id:
+                return entry
+        return None
+
+    def _get(self, server_id: str) -> _Entry:
+        entry = self._entries.get(server_id)
+        if entry is None:
+            raise exception.DriverError(service="compute", reason=f"no server {server_id}")
+        return entry
+
+    def _look(self, entry: _Entry) -> base.Server | None:
+        if entry.looks_until_gone is not None:
+            entry.looks_until_gone -= 1
+            if entry.looks_until_gone < 0:
+                self._entries.pop(entry.server.id, None)
+                return None
+        elif entry.looks_until_active > 0:
+            entry.looks_until_active -= 1
+            if entry.looks_until_active == 0:
+                self.set_status(entry.server.instance_id, states.ServerStatus.ACTIVE)
+                self._started(entry.server.instance_id)
+        return entry.server
+
+    def _started(self, instance_id: str) -> None:
+        if self.on_start is not None:
+            self.on_start(instance_id)
+
+    def _stopped(self, instance_id: str) -> None:
+        if self.on_stop is not None:
+            self.on_stop(instance_id)

@@ -1,0 +1,73 @@
+"""Load the configured drivers by entry point, once, at start."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from oslo_config import cfg
+from stevedore import driver, extension
+from stevedore import exception as stevedore_exception
+
+from trove.common import exception
+from trove.drivers.compute import base as compute
+from trove.drivers.image import base as image
+from trove.drivers.network import base as network
+from trove.drivers.secrets import base as secrets
+from trove.drivers.volume import base as volume
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Drivers:
+    """One driver of each kind."""
+
+    compute: compute.ComputeDriver
+    volume: volume.VolumeDriver
+    network: network.NetworkDriver
+    image: image.ImageDriver
+    secrets: secrets.SecretsDriver
+
+
+def _load(kind: str, interface: type, conf: cfg.ConfigOpts) -> Any:
+    """Return the configured driver of a kind; raises ConfigurationError."""
+    option = f"{kind}_driver"
+    name = conf.taskmanager[option]
+    namespace = f"trove.drivers.{kind}"
+    try:
+        plugin = driver.DriverManager(
+            namespace, name, invoke_on_load=True, invoke_args=(conf,)
+        ).driver
+    except stevedore_exception.NoMatches:
+        known = sorted(extension.ExtensionManager(namespace).entry_points_names())
+        raise exception.ConfigurationError(
+            reason=f"[taskmanager] {option} = {name}: there is no such driver;"
+            f" {', '.join(known) or 'none'} can be chosen"
+        ) from None
+    if not isinstance(plugin, interface):
+        raise exception.ConfigurationError(
+            reason=f"[taskmanager] {option} = {name}: it is no {interface.__name__}"
+        )
+    return plugin
+
+
+def load_compute(conf: cfg.ConfigOpts) -> compute.ComputeDriver:
+    """Load the compute driver alone."""
+    plugin: compute.ComputeDriver = _load("compute", compute.ComputeDriver, conf)
+    return plugin
+
+
+def load_image(conf: cfg.ConfigOpts) -> image.ImageDriver:
+    """Load the image driver alone."""
+    plugin: image.ImageDriver = _load("image", image.ImageDriver, conf)
+    return plugin
+
+
+def load(conf: cfg.ConfigOpts) -> Drivers:
+    """Load all configured drivers; raises ConfigurationError naming the option that is wrong."""
+    return Drivers(
+        compute=load_compute(conf),
+        volume=_load("volume", volume.VolumeDriver, conf),
+        network=_load("network", network.NetworkDriver, conf),
+        image=load_image(conf),
+        secrets=_load("secrets", secrets.SecretsDriver, conf),
+    )

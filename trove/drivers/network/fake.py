@@ -1,0 +1,73 @@
+"""A network driver for tests: ports are entries of a dict, faults are injected."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oslo_config import cfg
+
+from trove.drivers import injection
+from trove.drivers.network import base
+
+
+class FakeNetwork(base.NetworkDriver):
+    """Ports that exist only here, with addresses of 192.0.2.0/24 and on."""
+
+    def __init__(self, conf: cfg.ConfigOpts | None = None) -> None:
+        """Begin without ports; the configuration is not used."""
+        self.injector = injection.Injector()
+        #: How often a port was made for each instance.
+        self.created: dict[str, int] = {}
+        self._ports: dict[str, base.Port] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def create_port(
+        self,
+        *,
+        instance_id: str,
+        project_id: str,
+        nic: Mapping[str, Any] | None,
+        access: Mapping[str, Any] | None,
+        engine_port: int,
+    ) -> base.Port:
+        """Make a port, unless the instance has one."""
+        with self.injector.around("create_port"), self._lock:
+            port = self._find(instance_id)
+            if port is None:
+                number = next(self._numbers)
+                port = base.Port(
+                    id=str(uuid.uuid4()),
+                    instance_id=instance_id,
+                    address=f"192.0.{2 + number // 250}.{1 + number % 250}",
+                    network_id=str((nic or {}).get("net-id") or "fake-network"),
+                    is_public=bool((access or {}).get("is_public", False)),
+                )
+                self._ports[port.id] = port
+                self.created[instance_id] = self.created.get(instance_id, 0) + 1
+            return port
+
+    def find_port(self, instance_id: str) -> base.Port | None:
+        """Return the port made for an instance, or None."""
+        with self.injector.around("find_port"), self._lock:
+            return self._find(instance_id)
+
+    def list_ports(self) -> Sequence[base.Port]:
+        """Return all ports."""
+        with self.injector.around("list_ports"), self._lock:
+            return list(self._ports.values())
+
+    def delete_port(self, port_id: str) -> None:
+        """Remove a port; nothing when it is gone."""
+        with self.injector.around("delete_port"), self._lock:
+            self._ports.pop(port_id, None)
+
+    def _find(self, instance_id: str) -> base.Port | None:
+        for port in self._ports.values():
+            if port.instance_id == instance_id:
+                return port
+        return None

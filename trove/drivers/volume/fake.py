@@ -1,0 +1,62 @@
+"""A volume driver for tests: volumes are entries of a dict, faults are injected."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+from trove.drivers import injection
+from trove.drivers.volume import base
+
+
+class FakeVolume(base.VolumeDriver):
+    """Volumes that exist only here."""
+
+    def __init__(self, conf: cfg.ConfigOpts | None = None) -> None:
+        """Begin without volumes; the configuration is not used."""
+        self.injector = injection.Injector()
+        #: How often a volume was made for each instance.
+        self.created: dict[str, int] = {}
+        self._volumes: dict[str, base.Volume] = {}
+        self._lock = threading.Lock()
+
+    def create_volume(
+        self, *, instance_id: str, size_gib: int, volume_type: str | None, project_id: str
+    ) -> base.Volume:
+        """Make a volume, unless the instance has one."""
+        with self.injector.around("create_volume"), self._lock:
+            volume = self._find(instance_id)
+            if volume is None:
+                volume = base.Volume(
+                    id=str(uuid.uuid4()),
+                    instance_id=instance_id,
+                    size_gib=size_gib,
+                    status="available",
+                )
+                self._volumes[volume.id] = volume
+                self.created[instance_id] = self.created.get(instance_id, 0) + 1
+            return volume
+
+    def find_volume(self, instance_id: str) -> base.Volume | None:
+        """Return the volume made for an instance, or None."""
+        with self.injector.around("find_volume"), self._lock:
+            return self._find(instance_id)
+
+    def list_volumes(self) -> Sequence[base.Volume]:
+        """Return all volumes."""
+        with self.injector.around("list_volumes"), self._lock:
+            return list(self._volumes.values())
+
+    def delete_volume(self, volume_id: str) -> None:
+        """Remove a volume; nothing when it is gone."""
+        with self.injector.around("delete_volume"), self._lock:
+            self._volumes.pop(volume_id, None)
+
+    def _find(self, instance_id: str) -> base.Volume | None:
+        for volume in self._volumes.values():
+            if volume.instance_id == instance_id:
+                return volume
+        return None
