@@ -14,6 +14,7 @@ Only :mod:`trove.rpc` imports oslo.messaging. Its option defaults that matter he
 from __future__ import annotations
 
 import enum
+import importlib
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -44,6 +45,13 @@ _RABBIT_DEFAULTS: Mapping[str, object] = {
     "kombu_missing_consumer_retry_timeout": 5,
 }
 
+#: oslo.messaging reads these groups of any configuration, yet registers them on its global one
+#: alone and lists them nowhere; the second came with version 18.
+_UNLISTED_OPTIONS = (
+    ("oslo_messaging._metrics.client", "oslo_messaging_metrics"),
+    ("oslo_messaging._tracing.client", "oslo_messaging_tracing"),
+)
+
 _SEND_ERRORS = (
     oslo_messaging.MessageDeliveryFailure,
     kombu.exceptions.OperationalError,
@@ -70,6 +78,12 @@ def prepare(conf: cfg.ConfigOpts) -> None:
     for group, options in messaging_opts.list_opts():
         if group in (None, "oslo_messaging_rabbit"):
             conf.register_opts(options, group=group)
+    for module_name, group in _UNLISTED_OPTIONS:
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError:
+            continue
+        conf.register_opts(getattr(module, group), group=group)
     for name, value in _RABBIT_DEFAULTS.items():
         conf.set_default(name, value, group="oslo_messaging_rabbit")
 
