@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import signal
@@ -126,17 +127,21 @@ class Cgroups:
     """The groups of all instances; does nothing where groups cannot be made."""
 
     def __init__(self, *, enabled: bool = True) -> None:
-        """Find out what is possible, and say so once when nothing is."""
-        self._parents: Mapping[str, pathlib.Path] = {}
-        if not enabled:
+        """Find out on first use what is possible, and say so once when nothing is."""
+        self._enabled = enabled
+
+    @functools.cached_property
+    def _parents(self) -> Mapping[str, pathlib.Path]:
+        if not self._enabled:
             LOG.info("instances run without limits: [local] use_cgroups is off")
-            return
+            return {}
         try:
-            self._parents = find_parents()
+            return find_parents()
         except (NotPossible, OSError) as e:
             LOG.warning(
                 "instances run without limits of memory and processes: no cgroup can be made: %s", e
             )
+        return {}
 
     def create(self, instance_id: str, limits: Limits) -> Sequence[pathlib.Path]:
         """Make the groups of an instance, or change their limits; returns their directories.
