@@ -329,12 +329,17 @@ def _decode(text: object) -> bytes:
 
 def _parse(plaintext: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(plaintext)
+        body = json.loads(plaintext, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise Rejected(Reason.MALFORMED) from None
     if not isinstance(body, dict) or not isinstance(body.get("method"), str):
         raise Rejected(Reason.MALFORMED)
     return body
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and infinities: no JSON, and no database stores them."""
+    raise ValueError(name)
 
 
 def _claimed_instance(envelope: object) -> str:

@@ -1,0 +1,112 @@
+"""Heartbeats of all instances, stored together.
+
+A heartbeat waits at most ``flush_interval_s`` for others. Of one instance only the newest is kept,
+so what waits is bounded by the number of instances, also while the database is down: then
+everything is tried again at the next flush.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from oslo_db import exception as db_exception
+from oslo_log import log
+
+from trove.common import concurrency
+from trove.db import base, heartbeats
+
+LOG = log.getLogger(__name__)
+
+
+class HeartbeatBatcher:
+    """Takes reports from many threads and stores them from one."""
+
+    def __init__(
+        self,
+        database: base.Database,
+        *,
+        flush_interval_s: float,
+        batch_size: int,
+        max_waiting: int = 100_000,
+    ) -> None:
+        """Take where to store, how long to wait and how many go into a statement."""
+        self._database = database
+        self._batch_size = batch_size
+        self._max_waiting = max_waiting
+        self._lock = threading.Lock()
+        self._waiting: dict[str, heartbeats.Report] = {}
+        self._stored = 0
+        self._dropped = 0
+        self._thread = concurrency.PeriodicThread(
+            "heartbeats", self.flush, interval_s=flush_interval_s
+        )
+
+    def start(self) -> None:
+        """Begin to store."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Store what waits, if the database lets us, and end."""
+        self._thread.stop()
+        try:
+            self.flush()
+        except db_exception.DBError as e:
+            LOG.warning("heartbeats lost at the end: %s", type(e).__name__)
+
+    def put(self, report: heartbeats.Report) -> None:
+        """Have a report stored soon, unless a newer one of the instance waits already."""
+        with self._lock:
+            self._keep_newest(report)
+            is_full = len(self._waiting) >= self._batch_size
+        if is_full:
+            self._thread.poke()
+
+    def flush(self) -> None:
+        """Store all that waits; raises oslo.db's errors, and then it waits for the next flush."""
+        while True:
+            with self._lock:
+                ids = list(self._waiting)[: self._batch_size]
+                batch = {instance_id: self._waiting.pop(instance_id) for instance_id in ids}
+            if not batch:
+                return
+            try:
+                self._store(batch)
+            except db_exception.DBError:
+                with self._lock:
+                    for report in batch.values():
+                        self._keep_newest(report)
+                raise
+
+    def counters(self) -> dict[str, int]:
+        """Return how many reports were stored and dropped."""
+        with self._lock:
+            return {"stored": self._stored, "dropped": self._dropped}
+
+    def _keep_newest(self, report: heartbeats.Report) -> None:
+        waiting = self._waiting.get(report.instance_id)
+        if waiting is None and len(self._waiting) >= self._max_waiting:
+            self._dropped += 1
+        elif waiting is None or waiting.order < report.order:
+            self._waiting[report.instance_id] = report
+
+    def _store(self, batch: Mapping[str, heartbeats.Report]) -> None:
+        """Store a batch; if the database refuses its content, all that it does not refuse."""
+        try:
+            self._write(batch)
+        except db_exception.DBDataError:
+            # values were checked, so this is a mistake of ours: it must not stop the others
+            LOG.exception("a batch of %d heartbeats was refused, trying one by one", len(batch))
+            for instance_id, report in batch.items():
+                try:
+                    self._write({instance_id: report})
+                except db_exception.DBDataError:
+                    LOG.error("the heartbeat of instance %s was refused", instance_id)
+                    with self._lock:
+                        self._dropped += 1
+
+    def _write(self, batch: Mapping[str, heartbeats.Report]) -> None:
+        with self._database.writer() as session:
+            heartbeats.store(session, batch.values())
+        with self._lock:
+            self._stored += len(batch)
