@@ -172,6 +172,13 @@ class NotImplementedByEngine(TroveError):
     code = "trove.not_supported"
 
 
+class NotAvailable(TroveError):
+    """A part of the API that this deployment does not offer."""
+
+    msg_fmt = "Not available: {feature}."
+    code = "trove.not_available"
+
+
 class ServiceUnavailable(TroveError):
     """Something that the request needs is down for now."""
 

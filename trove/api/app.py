@@ -1,0 +1,138 @@
+"""The whole REST API as one WSGI application, made from what it is handed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import pecan
+from oslo_config import cfg
+from oslo_middleware import healthcheck, http_proxy_to_wsgi
+from oslo_middleware.healthcheck import opts as healthcheck_opts
+from oslo_policy import policy
+
+from trove import policies
+from trove.api import auth, edge, method, ratelimit, routing, urls
+from trove.api.controllers import root
+from trove.api.controllers.services import Services
+from trove.common import concurrency, crypto
+from trove.db import base
+from trove.drivers.compute.base import ComputeDriver
+from trove.rpc.guest import GuestApi
+from trove.rpc.taskmanager import TaskManagerApi
+from trove.services.accounts import Accounts
+from trove.services.datastores import Datastores
+from trove.services.flavors import Flavors
+from trove.services.instances import Instances
+from trove.services.quotas import Quotas
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Collaborators:
+    """What the API works with. Without ``compute`` flavors come from ``[local] flavors``."""
+
+    database: base.Database
+    guest: GuestApi
+    taskmanager: TaskManagerApi
+    enforcer: policy.Enforcer
+    key_ring: crypto.KeyRing
+    compute: ComputeDriver | None = None
+    clock: concurrency.Clock = dataclasses.field(default_factory=concurrency.SystemClock)
+
+
+class _Front:
+    """Behind the edge: public documents on one side, what needs a caller on the other."""
+
+    def __init__(
+        self,
+        *,
+        public: WSGIApplication,
+        protected: WSGIApplication,
+        health: WSGIApplication,
+        public_endpoint: str | None,
+    ) -> None:
+        self._public = public
+        self._protected = protected
+        self._health = health
+        self._public_endpoint = public_endpoint
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        segments = environ[edge.SEGMENTS]
+        if segments == ["healthcheck"]:
+            return self._health(environ, start_response)
+        # whatever is asked for, the answer is JSON
+        environ.pop("HTTP_ACCEPT", None)
+        environ[method.URLS] = urls.from_environ(
+            environ, segments, public_endpoint=self._public_endpoint
+        )
+        app = self._public if len(segments) < 2 else self._protected
+        return app(environ, start_response)
+
+
+def make_app(conf: cfg.ConfigOpts, collaborators: Collaborators) -> WSGIApplication:
+    """Return the application; raises ConfigurationError when it must not start."""
+    strategy = auth.make_strategy(conf)
+    limiter = ratelimit.RateLimiter(conf)
+    tree = root.make_tree(_make_services(conf, collaborators, limiter))
+    served = pecan.Pecan(
+        routing.Root(tree),
+        use_context_locals=False,
+        force_canonical=False,
+        guess_content_type_from_ext=False,
+        default_renderer="json",
+    )
+    gate = auth.Gate(
+        served,
+        strategy=strategy,
+        authorizer=policies.Authorizer(collaborators.enforcer),
+        limiter=limiter,
+    )
+    app: WSGIApplication = _Front(
+        public=served,
+        protected=strategy.wrap(gate),
+        health=_make_health(conf),
+        public_endpoint=conf.api.public_endpoint,
+    )
+    app = edge.Edge(app, max_body_bytes=conf.api.max_request_body_bytes)
+    if conf.api.enable_proxy_headers_parsing:
+        app = http_proxy_to_wsgi.HTTPProxyToWSGI(app, {"enable_proxy_headers_parsing": True})
+    return app
+
+
+def _make_services(
+    conf: cfg.ConfigOpts, given: Collaborators, limiter: ratelimit.RateLimiter
+) -> Services:
+    flavors = Flavors(conf=conf, compute=given.compute, clock=given.clock)
+    return Services(
+        conf=conf,
+        clock=given.clock,
+        limiter=limiter,
+        flavors=flavors,
+        datastores=Datastores(database=given.database),
+        quotas=Quotas(conf=conf, database=given.database),
+        accounts=Accounts(
+            conf=conf, database=given.database, guest_api=given.guest, clock=given.clock
+        ),
+        instances=Instances(
+            conf=conf,
+            database=given.database,
+            taskmanager_api=given.taskmanager,
+            key_ring=given.key_ring,
+            flavors=flavors,
+            clock=given.clock,
+        ),
+    )
+
+
+def _make_health(conf: cfg.ConfigOpts) -> WSGIApplication:
+    own = cfg.ConfigOpts()
+    own.register_opts(healthcheck_opts.HEALTHCHECK_OPTS, group="healthcheck")
+    own.register_opts(healthcheck_opts.DISABLE_BY_FILE_OPTS, group="healthcheck")
+    own([], default_config_files=[], default_config_dirs=[])
+    if conf.api.healthcheck_disable_file:
+        own.set_override("backends", ["disable_by_file"], group="healthcheck")
+        own.set_override(
+            "disable_by_file_path", conf.api.healthcheck_disable_file, group="healthcheck"
+        )
+    return healthcheck.Healthcheck(None, own)

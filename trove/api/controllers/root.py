@@ -1,0 +1,58 @@
+"""The tree of all resources, and the version documents at its top."""
+
+from __future__ import annotations
+
+from trove.api import method
+from trove.api.controllers.services import Services
+from trove.api.controllers.v1 import accounts, catalog, instances
+from trove.api.method import Call, Json
+from trove.api.routing import Resource
+from trove.api.schemas import catalog as schemas
+from trove.api.urls import VERSION
+from trove.api.views import catalog as views
+
+
+class Versions(Resource):
+    """The top: which versions there are."""
+
+    @method.expose(None, response=schemas.API_VERSIONS)
+    def get(self, call: Call) -> Json:
+        """List the versions."""
+        return {"versions": [views.api_version(call.urls)]}
+
+
+class Version(Resource):
+    """Version 1.0."""
+
+    @method.expose(None, response=schemas.API_VERSION)
+    def get(self, call: Call) -> Json:
+        """Show the version."""
+        return {"version": views.api_version(call.urls)}
+
+
+class Project(Version):
+    """What a project has; by itself it shows the version."""
+
+    parameter = "project_id"
+
+
+def make_tree(services: Services) -> Resource:
+    """Return the root of the tree."""
+    instance = instances.Instance(
+        services,
+        children={
+            "action": instances.Action(services),
+            **accounts.children(services),
+        },
+    )
+    project = Project(
+        children={
+            "instances": instances.Instances(
+                services,
+                children={"detail": instances.InstancesDetail(services)},
+                item=instance,
+            ),
+            **catalog.children(services),
+        }
+    )
+    return Versions(children={VERSION: Version(item=project)})

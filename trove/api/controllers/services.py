@@ -1,0 +1,29 @@
+"""What handlers call."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from oslo_config import cfg
+
+from trove.api.ratelimit import RateLimiter
+from trove.common.concurrency import Clock
+from trove.services.accounts import Accounts
+from trove.services.datastores import Datastores
+from trove.services.flavors import Flavors
+from trove.services.instances import Instances
+from trove.services.quotas import Quotas
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """All use cases, and what views need beside rows."""
+
+    conf: cfg.ConfigOpts
+    clock: Clock
+    limiter: RateLimiter
+    instances: Instances
+    accounts: Accounts
+    datastores: Datastores
+    flavors: Flavors
+    quotas: Quotas

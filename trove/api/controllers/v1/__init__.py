@@ -1,0 +1,1 @@
+"""The handlers of version 1.0, one module a resource."""

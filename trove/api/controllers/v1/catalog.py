@@ -1,0 +1,164 @@
+"""Handlers of datastores, flavors, limits and clusters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trove.api import method
+from trove.api.controllers.services import Services
+from trove.api.method import Call, Json
+from trove.api.routing import Resource
+from trove.api.schemas import catalog as schemas
+from trove.api.views import catalog as views
+from trove.common import exception
+
+
+def children(services: Services) -> dict[str, Resource]:
+    """Return the nodes below a project."""
+    version = DatastoreVersion(services, children={"flavors": VersionFlavors(services)})
+    datastore = Datastore(
+        services, children={"versions": DatastoreVersions(services, item=version)}
+    )
+    return {
+        "datastores": Datastores(
+            services,
+            children={"versions": Resource(item=VersionById(services))},
+            item=datastore,
+        ),
+        "flavors": Flavors(services, item=Flavor(services)),
+        "limits": Limits(services),
+        "clusters": Clusters(services, item=Cluster(services)),
+    }
+
+
+class _Base(Resource):
+    def __init__(self, services: Services, **nodes: Any) -> None:
+        super().__init__(**nodes)
+        self._services = services
+        self._datastores = services.datastores
+
+
+class Datastores(_Base):
+    """All datastores."""
+
+    @method.expose("datastore:index", response=schemas.DATASTORES)
+    def get(self, call: Call) -> Json:
+        """List datastores."""
+        rows = self._datastores.list_datastores(call.caller)
+        is_admin = bool(call.caller.is_admin)
+        return {"datastores": [views.datastore(r, call.urls, is_admin=is_admin) for r in rows]}
+
+
+class Datastore(_Base):
+    """One datastore."""
+
+    parameter = "datastore"
+
+    @method.expose("datastore:show", response=schemas.DATASTORE)
+    def get(self, call: Call, datastore: str) -> Json:
+        """Show a datastore."""
+        row = self._datastores.get_datastore(call.caller, datastore)
+        return {"datastore": views.datastore(row, call.urls, is_admin=bool(call.caller.is_admin))}
+
+
+class DatastoreVersions(_Base):
+    """The versions of a datastore."""
+
+    @method.expose("datastore:version_index", response=schemas.VERSIONS)
+    def get(self, call: Call, datastore: str) -> Json:
+        """List versions."""
+        rows = self._datastores.get_datastore(call.caller, datastore).versions
+        is_admin = bool(call.caller.is_admin)
+        return {"versions": [views.version(r, call.urls, is_admin=is_admin) for r in rows]}
+
+
+class DatastoreVersion(_Base):
+    """One version of a datastore."""
+
+    parameter = "version"
+
+    @method.expose("datastore:version_show", response=schemas.VERSION)
+    def get(self, call: Call, datastore: str, version: str) -> Json:
+        """Show a version."""
+        row = self._datastores.get_version(datastore, version)
+        return {"version": views.version(row, call.urls, is_admin=bool(call.caller.is_admin))}
+
+
+class VersionById(_Base):
+    """A version, by its id alone."""
+
+    parameter = "version"
+
+    @method.expose("datastore:version_show_by_uuid", response=schemas.VERSION)
+    def get(self, call: Call, version: str) -> Json:
+        """Show a version."""
+        row = self._datastores.get_version_by_id(version)
+        return {"version": views.version(row, call.urls, is_admin=bool(call.caller.is_admin))}
+
+
+class VersionFlavors(_Base):
+    """The flavors that a version may be used with."""
+
+    @method.expose("datastore:list_associated_flavors", response=schemas.FLAVORS)
+    def get(self, call: Call, datastore: str, version: str) -> Json:
+        """List flavors."""
+        self._datastores.require_version(datastore, version)
+        rows = self._services.flavors.list_flavors()
+        return {"flavors": [views.flavor(row, call.urls) for row in rows]}
+
+
+class Flavors(_Base):
+    """All flavors."""
+
+    @method.expose("flavor:index", response=schemas.FLAVORS)
+    def get(self, call: Call) -> Json:
+        """List flavors."""
+        rows = self._services.flavors.list_flavors()
+        return {"flavors": [views.flavor(row, call.urls) for row in rows]}
+
+
+class Flavor(_Base):
+    """One flavor."""
+
+    parameter = "flavor_id"
+
+    @method.expose("flavor:show", response=schemas.FLAVOR)
+    def get(self, call: Call, flavor_id: str) -> Json:
+        """Show a flavor."""
+        return {"flavor": views.flavor(self._services.flavors.get_flavor(flavor_id), call.urls)}
+
+
+class Limits(_Base):
+    """The limits of the project."""
+
+    @method.expose("limits:index", response=schemas.LIMITS)
+    def get(self, call: Call) -> Json:
+        """Show limits."""
+        quotas = self._services.quotas.get_limits(call.caller)
+        windows = self._services.limiter.describe(str(call.caller.project_id))
+        return {"limits": views.limits(quotas, windows)}
+
+
+class Clusters(_Base):
+    """Clusters: there are none, which clients want to be told."""
+
+    @method.expose("cluster:index", response=schemas.CLUSTERS)
+    def get(self, call: Call) -> Json:
+        """List clusters."""
+        return {"clusters": []}
+
+    @method.expose("cluster:create", status=202)
+    def post(self, call: Call) -> Json:
+        """Refuse to make a cluster."""
+        raise exception.NotAvailable(feature="clusters")
+
+
+class Cluster(_Base):
+    """One cluster."""
+
+    parameter = "cluster_id"
+
+    @method.expose("cluster:show")
+    def get(self, call: Call, cluster_id: str) -> Json:
+        """Say that there is no such cluster."""
+        raise exception.NotFound(f"Cluster {cluster_id} cannot be found.")

@@ -1,0 +1,124 @@
+"""From bodies that fit their schema to what services take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trove.common import context, exception
+from trove.rpc import payloads
+from trove.services.accounts import UserName
+from trove.services.datastores import VersionChoice
+from trove.services.instances import NewInstance
+
+#: Keys of a create body that ask for what this service does not do yet.
+_NOT_AVAILABLE: Mapping[str, str] = {
+    "restorePoint": "restoring from a backup",
+    "replica_of": "replicas",
+    "configuration": "configuration groups",
+    "configuration_id": "configuration groups",
+    "modules": "modules",
+    "locality": "server groups",
+}
+
+
+def authorize_parts(caller: context.RequestContext, new: NewInstance) -> None:
+    """Raise PolicyForbidden unless the caller may also make the databases and users it names."""
+    if new.databases:
+        caller.authorize("instance:extension:database:create")
+    if new.users:
+        caller.authorize("instance:extension:user:create")
+
+
+def new_instance(body: Mapping[str, Any]) -> NewInstance:
+    """Return what an ``instance`` object of a create request asks for; raises BadRequest."""
+    for key, feature in _NOT_AVAILABLE.items():
+        if body.get(key):
+            raise exception.NotAvailable(feature=f"{feature} ({key})")
+    if (body.get("replica_count") or 1) > 1:
+        raise exception.BadRequest(reason="replica_count needs replica_of")
+    volume = body.get("volume") or {}
+    size = volume.get("size")
+    return NewInstance(
+        name=body["name"],
+        flavor_id=_flavor_id(body),
+        version=_version_choice(body.get("datastore") or {}),
+        volume_size_gib=None if size is None else int(size),
+        volume_type=volume.get("type") or None,
+        databases=tuple(database(item) for item in body.get("databases") or ()),
+        users=tuple(user(item) for item in body.get("users") or ()),
+        availability_zone=body.get("availability_zone"),
+        region=body.get("region_name"),
+        nic=_nic(body.get("nics") or ()),
+        access=body.get("access"),
+    )
+
+
+def _flavor_id(body: Mapping[str, Any]) -> str:
+    """Take ``flavorRef``, or ``flavor`` as openstacksdk names it; of a URL the last segment."""
+    reference = body.get("flavorRef", body.get("flavor"))
+    if isinstance(reference, dict):
+        reference = reference["id"]
+    if reference is None:
+        raise exception.ValidationFailed(reason="instance: flavorRef is missing")
+    text = str(reference)
+    return text.rstrip("/").rpartition("/")[2] if "://" in text else text
+
+
+def _version_choice(datastore: Mapping[str, str]) -> VersionChoice:
+    return VersionChoice(
+        datastore=datastore.get("type") or None,
+        version=datastore.get("version") or None,
+        number=datastore.get("version_number") or None,
+    )
+
+
+def _nic(nics: Sequence[Mapping[str, str]]) -> Mapping[str, str] | None:
+    if not nics:
+        return None
+    given = nics[0]
+    nic = {
+        "network_id": given.get("network_id") or given.get("net-id"),
+        "subnet_id": given.get("subnet_id"),
+        "ip_address": given.get("ip_address") or given.get("v4-fixed-ip"),
+    }
+    present = {key: value for key, value in nic.items() if value}
+    if "network_id" not in present and "subnet_id" not in present:
+        raise exception.BadRequest(reason="nics: network or subnet needs to be specified")
+    if "ip_address" in present and "subnet_id" not in present:
+        raise exception.BadRequest(reason="nics: subnet needs to be specified")
+    return present
+
+
+def database(item: Mapping[str, Any]) -> payloads.Database:
+    """Return a database to be made."""
+    return payloads.Database(
+        name=item["name"],
+        character_set=item.get("character_set") or None,
+        collate=item.get("collate") or None,
+    )
+
+
+def user(item: Mapping[str, Any]) -> payloads.User:
+    """Return a user to be made, or to be given a password."""
+    return payloads.User(
+        name=item["name"],
+        host=item.get("host") or "%",
+        password=item["password"],
+        databases=tuple(each["name"] for each in item.get("databases") or ()),
+    )
+
+
+def user_change(item: Mapping[str, Any]) -> payloads.UserChange:
+    """Return the new attributes of a user; raises BadRequest when there is none."""
+    change = payloads.UserChange(
+        new_name=item.get("name"), new_host=item.get("host"), new_password=item.get("password")
+    )
+    if change == payloads.UserChange():
+        raise exception.BadRequest(reason="user: one of name, host, password must be given")
+    return change
+
+
+def user_name(segment: str) -> UserName:
+    """Return which user a path segment means."""
+    return UserName.parse(segment)

@@ -1,0 +1,144 @@
+"""Errors on the wire: one table from exception types to HTTP, and the border that catches all.
+
+Every error body is ``{"<fault name>": {"code": <status>, "message": <text>}}``. An exception that
+is not of this project becomes a 500 that shows nothing but the request id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from oslo_db import exception as db_exception
+from oslo_log import log
+
+from trove.common import exception
+
+LOG = log.getLogger(__name__)
+
+
+class RouteNotFound(exception.NotFound):
+    """No such path."""
+
+    msg_fmt = "The resource could not be found."
+    code = "trove.route_not_found"
+
+
+class MethodNotAllowed(exception.TroveError):
+    """The path exists, the method does not; ``allow`` lists those that do."""
+
+    msg_fmt = "The method is not allowed here; allowed: {allow}."
+    code = "trove.method_not_allowed"
+
+
+class UnsupportedMediaType(exception.TroveError):
+    """The body is not sent as JSON."""
+
+    msg_fmt = "The body must be sent as application/json in UTF-8."
+    code = "trove.unsupported_media_type"
+
+
+class BodyTooLarge(exception.TroveError):
+    """The body is above the configured maximum."""
+
+    msg_fmt = "The body of a request must not be larger than {maximum} bytes."
+    code = "trove.body_too_large"
+
+
+#: By exception type; the nearest ancestor in the table counts.
+_STATUS: Mapping[type[BaseException], int] = {
+    exception.BadRequest: 400,
+    exception.GuestError: 400,
+    exception.Unauthorized: 401,
+    exception.Forbidden: 403,
+    exception.NotFound: 404,
+    MethodNotAllowed: 405,
+    exception.Conflict: 409,
+    exception.QuotaExceeded: 413,
+    exception.VolumeTooLarge: 413,
+    exception.RateLimited: 413,
+    BodyTooLarge: 413,
+    UnsupportedMediaType: 415,
+    exception.InstanceNotReady: 422,
+    exception.UnprocessableEntity: 422,
+    exception.NotImplementedByEngine: 501,
+    exception.NotAvailable: 501,
+    exception.ServiceUnavailable: 503,
+    exception.DriverUnavailable: 503,
+    exception.GuestTimeout: 504,
+    db_exception.DBConnectionError: 503,
+}
+
+_FAULT_NAMES: Mapping[int, str] = {
+    400: "badRequest",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "itemNotFound",
+    405: "badMethod",
+    406: "notAcceptable",
+    409: "conflict",
+    413: "overLimit",
+    415: "badMediaType",
+    422: "unprocessableEntity",
+    500: "instanceFault",
+    501: "notImplemented",
+    503: "serviceUnavailable",
+    504: "gatewayTimeout",
+}
+
+_LONGEST_MESSAGE = 1000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """An error as it goes to the client."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    @property
+    def status_line(self) -> str:
+        """Return e.g. ``"404 Not Found"``."""
+        return f"{self.status} {HTTPStatus(self.status).phrase}"
+
+
+def status_of(error: BaseException) -> int:
+    """Return the HTTP status of an exception, by type."""
+    for ancestor in type(error).__mro__:
+        if ancestor in _STATUS:
+            return _STATUS[ancestor]
+    return 500
+
+
+def translate(error: BaseException, request_id: str) -> Fault:
+    """Return what the client is told; logs what only the operator may know."""
+    status = status_of(error)
+    headers: list[tuple[str, str]] = []
+    if isinstance(error, exception.TroveError) and status != 500:
+        message = error.message
+    elif status == 503:
+        LOG.error("database unavailable: %s", type(error).__name__)
+        message = "Service unavailable: the database cannot be reached."
+    else:
+        LOG.error("unexpected error", exc_info=error)
+        message = (
+            "The server has encountered an error; please tell the operator the request id"
+            f" {request_id}."
+        )
+    content: dict[str, Any] = {"code": status, "message": message[:_LONGEST_MESSAGE]}
+    if isinstance(error, MethodNotAllowed):
+        headers.append(("Allow", str(error.kwargs["allow"])))
+    elif isinstance(error, exception.Unauthorized) and "challenge" in error.kwargs:
+        headers.append(("WWW-Authenticate", str(error.kwargs["challenge"])))
+    elif isinstance(error, exception.RateLimited):
+        retry_after = str(error.kwargs["retry_after_s"])
+        headers.append(("Retry-After", retry_after))
+        content |= {"details": str(error.kwargs.get("details", "")), "retryAfter": retry_after}
+    elif isinstance(error, BodyTooLarge):
+        headers.append(("Connection", "close"))
+    body = json.dumps({_FAULT_NAMES[status]: content}).encode()
+    return Fault(status=status, headers=tuple(headers), body=body)

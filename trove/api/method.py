@@ -1,0 +1,116 @@
+"""What every handler has in common: authorise, validate, call, render.
+
+A handler is a method of a :class:`trove.api.routing.Resource`::
+
+    @method.expose("instance:create", body=schemas.CREATE, response=schemas.DETAIL)
+    def post(self, call: Call) -> Json: ...
+
+The decorator enforces the rule once, parses and validates the body, and writes what the handler
+returns as JSON (None: an empty body). The metadata stays on the handler as ``route``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import pecan
+import webob
+
+from trove.api import edge, validation
+from trove.api.urls import Urls
+from trove.common.context import RequestContext
+
+Json = Mapping[str, Any] | None
+
+CONTEXT = "trove.context"
+URLS = "trove.urls"
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Call:
+    """One request, as handlers see it."""
+
+    context: RequestContext | None
+    urls: Urls
+    query: Mapping[str, str]
+    body: Any = None
+
+    @property
+    def caller(self) -> RequestContext:
+        """The authenticated caller; handlers of public routes must not ask."""
+        if self.context is None:
+            raise RuntimeError("a public route asked for the caller")
+        return self.context
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RouteInfo:
+    """What a handler was declared with."""
+
+    rule: str | None
+    status: int
+    body: validation.Schema | None
+    response: validation.Schema | None
+    body_required: bool
+
+
+def expose(
+    rule: str | None,
+    *,
+    status: int = 200,
+    body: validation.Schema | None = None,
+    response: validation.Schema | None = None,
+    body_required: bool = True,
+) -> Callable[[Callable[..., Json]], Callable[..., webob.Response]]:
+    """Make a handler of a method that takes (self, call, *path arguments).
+
+    ``rule`` None: public, or the handler authorises by itself. ``response`` is what tests check
+    the answer against.
+    """
+    info = RouteInfo(
+        rule=rule, status=status, body=body, response=response, body_required=body_required
+    )
+
+    def decorate(function: Callable[..., Json]) -> Callable[..., webob.Response]:
+        @functools.wraps(function)
+        def handler(
+            self: Any, req: webob.Request, resp: webob.Response, *arguments: str
+        ) -> webob.Response:
+            environ = req.environ
+            call = Call(
+                context=environ.get(CONTEXT),
+                urls=environ[URLS],
+                query=validation.parse_query(environ.get("QUERY_STRING", "")),
+            )
+            if rule is not None:
+                call.caller.authorize(rule)
+            if body is not None:
+                call.body = validation.parse_body(
+                    environ[edge.BODY],
+                    environ[edge.CONTENT_TYPE],
+                    schema=body,
+                    required=body_required,
+                )
+            return _write(status, function(self, call, *arguments))
+
+        # pecan looks at the signature of what it calls, not of what that wraps
+        del handler.__wrapped__
+        exposed = pecan.expose()(handler)
+        exposed.route = info
+        return exposed
+
+    return decorate
+
+
+def _write(status: int, content: Json) -> webob.Response:
+    body = b"" if content is None else json.dumps(content).encode()
+    return webob.Response(
+        body=body,
+        status=f"{status} {HTTPStatus(status).phrase}",
+        headerlist=[("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
+    )

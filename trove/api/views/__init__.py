@@ -1,0 +1,1 @@
+"""What clients see of rows: pure functions, one module a resource."""

@@ -1,0 +1,117 @@
+"""Instances as clients see them.
+
+A key that has nothing to say is absent, never null: clients test for its presence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import Any
+
+from trove import states
+from trove.api.urls import Urls
+from trove.db.instance_views import InstanceView
+
+_GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Viewer:
+    """For whom, from where and when instances are shown."""
+
+    urls: Urls
+    is_admin: bool
+    now: datetime.datetime
+    heartbeat_expiry: datetime.timedelta
+
+
+def timestamp(moment: datetime.datetime) -> str:
+    """Return a time as this API writes it: UTC, without zone and fractions."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def base(row: InstanceView, viewer: Viewer) -> dict[str, Any]:
+    """Return an item of the list."""
+    links = viewer.urls.links
+    view: dict[str, Any] = {
+        "id": row.id,
+        "name": row.name,
+        "status": states.api_status(row.task, row.server_status),
+        "operating_status": states.api_operating_status(
+            row.task,
+            row.server_status,
+            row.service_status,
+            heartbeat_age=viewer.now - row.heartbeat_received,
+            heartbeat_expiry=viewer.heartbeat_expiry,
+        ),
+        "links": links("instances", row.id),
+        "flavor": {"id": row.flavor_id, "links": links("flavors", row.flavor_id)},
+        "datastore": {"type": row.datastore_name, "version": row.version_name},
+        "region": row.region,
+        "access": _access(row),
+    }
+    if viewer.is_admin:
+        view["tenant_id"] = row.project_id
+    if row.volume_size_gib is not None:
+        view["volume"] = {"size": row.volume_size_gib}
+    if row.addresses:
+        view["ip"] = [address["address"] for address in row.addresses]
+        view["addresses"] = [_address(address) for address in row.addresses]
+    if row.replica_of_id is not None:
+        view["replica_of"] = {
+            "id": row.replica_of_id,
+            "links": links("instances", row.replica_of_id),
+        }
+    if row.replica_ids:
+        view["replicas"] = [
+            {"id": replica_id, "links": links("instances", replica_id)}
+            for replica_id in row.replica_ids
+        ]
+    return view
+
+
+def detail(row: InstanceView, viewer: Viewer) -> dict[str, Any]:
+    """Return an item of the detailed list."""
+    view = base(row, viewer)
+    view["datastore"]["version_number"] = row.version_number
+    view["created"] = timestamp(row.created)
+    view["updated"] = timestamp(row.updated)
+    view["service_status_updated"] = timestamp(row.heartbeat_received)
+    if row.fault_message is not None and row.fault_created is not None:
+        view["fault"] = {
+            "message": row.fault_message,
+            "created": timestamp(row.fault_created),
+            "details": row.fault_details if viewer.is_admin else None,
+        }
+    if viewer.is_admin:
+        view["server_id"] = row.server_id
+        view["volume_id"] = row.volume_id
+        view["encrypted_rpc_messaging"] = True
+    return view
+
+
+def show(row: InstanceView, viewer: Viewer) -> dict[str, Any]:
+    """Return one instance: the details and what its agent last said of its disk."""
+    view = detail(row, viewer)
+    if "volume" in view and row.disk_used_bytes is not None:
+        view["volume"]["used"] = round(row.disk_used_bytes / _GIB, 3)
+        if row.disk_total_bytes:
+            percent = 100 * row.disk_used_bytes / row.disk_total_bytes
+            view["volume"]["used_percent"] = round(percent, 2)
+    return view
+
+
+def _access(row: InstanceView) -> dict[str, Any]:
+    if row.access is not None:
+        return {key: row.access[key] for key in ("is_public", "allowed_cidrs") if key in row.access}
+    if row.addresses:
+        return {"is_public": any(address["type"] == "public" for address in row.addresses)}
+    return {}
+
+
+def _address(address: Any) -> dict[str, str]:
+    view = {"address": address["address"], "type": address["type"]}
+    if address["type"] == "private" and address.get("network"):
+        view["network"] = address["network"]
+    return view

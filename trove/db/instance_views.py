@@ -1,0 +1,159 @@
+"""What the API reads of instances: plain rows of one SELECT, never ORM objects.
+
+The page of a list costs one statement, plus one more only when some instance of it has replicas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from trove import states
+from trove.db import models
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceView:
+    """An instance with its datastore and its last heartbeat; memory is MiB, volume GiB."""
+
+    id: str
+    project_id: str
+    name: str
+    flavor_id: str
+    volume_size_gib: int | None
+    region: str | None
+    access: Mapping[str, Any] | None
+    addresses: Sequence[Mapping[str, Any]]
+    replica_of_id: str | None
+    task: states.TaskStatus
+    server_status: states.ServerStatus
+    server_id: str | None
+    volume_id: str | None
+    fault_message: str | None
+    fault_details: str | None
+    fault_created: datetime.datetime | None
+    root_enabled: bool
+    created: datetime.datetime
+    updated: datetime.datetime
+    service_status: states.ServiceStatus
+    heartbeat_received: datetime.datetime
+    disk_used_bytes: int | None
+    disk_total_bytes: int | None
+    version_name: str
+    version_number: str
+    manager: str
+    datastore_name: str
+    has_replicas: bool
+    replica_ids: tuple[str, ...] = ()
+
+
+_instances = models.Instance.__table__.alias("i")
+_replicas = models.Instance.__table__.alias("r")
+_heartbeats = models.InstanceHeartbeat.__table__.alias("h")
+_versions = models.DatastoreVersion.__table__.alias("v")
+_datastores = models.Datastore.__table__.alias("d")
+
+_COLUMNS = (
+    _instances.c.id,
+    _instances.c.project_id,
+    _instances.c.name,
+    _instances.c.flavor_id,
+    _instances.c.volume_size_gib,
+    _instances.c.region,
+    _instances.c.access,
+    _instances.c.addresses,
+    _instances.c.replica_of_id,
+    _instances.c.task,
+    _instances.c.server_status,
+    _instances.c.server_id,
+    _instances.c.volume_id,
+    _instances.c.fault_message,
+    _instances.c.fault_details,
+    _instances.c.fault_created,
+    _instances.c.root_enabled,
+    _instances.c.created,
+    _instances.c.updated,
+    _heartbeats.c.service_status,
+    _heartbeats.c.received.label("heartbeat_received"),
+    _heartbeats.c.disk_used_bytes,
+    _heartbeats.c.disk_total_bytes,
+    _versions.c.name.label("version_name"),
+    _versions.c.version.label("version_number"),
+    _versions.c.manager,
+    _datastores.c.name.label("datastore_name"),
+    sa.exists()
+    .where(_replicas.c.replica_of_id == _instances.c.id, _replicas.c.is_deleted.is_(False))
+    .correlate(_instances)
+    .label("has_replicas"),
+)
+_NAMES = tuple(column.name for column in _COLUMNS)
+_SELECT = (
+    sa.select(*_COLUMNS)
+    .select_from(_instances)
+    .join(_heartbeats, _heartbeats.c.instance_id == _instances.c.id)
+    .join(_versions, _versions.c.id == _instances.c.datastore_version_id)
+    .join(_datastores, _datastores.c.id == _versions.c.datastore_id)
+    .where(_instances.c.is_deleted.is_(False))
+)
+_BY_ID = _SELECT.where(_instances.c.id == sa.bindparam("instance_id"))
+_BY_PROJECT = (
+    _SELECT.where(
+        _instances.c.project_id == sa.bindparam("project_id"),
+        _instances.c.id > sa.bindparam("marker"),
+    )
+    .order_by(_instances.c.id)
+    .limit(sa.bindparam("limit"))
+)
+_REPLICAS = (
+    sa.select(_replicas.c.replica_of_id, _replicas.c.id)
+    .where(
+        _replicas.c.replica_of_id.in_(sa.bindparam("ids", expanding=True)),
+        _replicas.c.is_deleted.is_(False),
+    )
+    .order_by(_replicas.c.id)
+)
+
+
+def find_view(
+    session: orm.Session, instance_id: str, *, project_id: str | None
+) -> InstanceView | None:
+    """Return a live instance, or None; of ``project_id`` only, unless that is None."""
+    row = session.execute(_BY_ID, {"instance_id": instance_id}).first()
+    if row is None or (project_id is not None and row[1] != project_id):
+        return None
+    (view,) = _with_replicas(session, [InstanceView(**dict(zip(_NAMES, row, strict=True)))])
+    return view
+
+
+def list_views(
+    session: orm.Session, project_id: str, *, limit: int, marker: str | None
+) -> tuple[Sequence[InstanceView], bool]:
+    """Return up to ``limit`` live instances behind ``marker`` by id, and whether there are more."""
+    rows = session.execute(
+        _BY_PROJECT, {"project_id": project_id, "marker": marker or "", "limit": limit + 1}
+    ).all()
+    views = [InstanceView(**dict(zip(_NAMES, row, strict=True))) for row in rows[:limit]]
+    return _with_replicas(session, views), len(rows) > limit
+
+
+def list_all_views(session: orm.Session) -> Sequence[InstanceView]:
+    """Return the live instances of all projects, oldest first: for operators, not for the API."""
+    rows = session.execute(_SELECT.order_by(_instances.c.created, _instances.c.id)).all()
+    return [InstanceView(**dict(zip(_NAMES, row, strict=True))) for row in rows]
+
+
+def _with_replicas(session: orm.Session, views: list[InstanceView]) -> list[InstanceView]:
+    sources = [view.id for view in views if view.has_replicas]
+    if not sources:
+        return views
+    replicas: dict[str, list[str]] = {}
+    for source_id, replica_id in session.execute(_REPLICAS, {"ids": sources}):
+        replicas.setdefault(source_id, []).append(replica_id)
+    return [
+        dataclasses.replace(view, replica_ids=tuple(replicas.get(view.id, ()))) for view in views
+    ]

@@ -1,0 +1,294 @@
+"""Instances: made, shown, restarted, deleted.
+
+A change is one transaction that writes the instance and the operation that carries it out; the
+task manager is told afterwards. An instance of another project does not exist for callers who are
+not administrators.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+
+from trove import states
+from trove.common import concurrency, context, crypto, exception
+from trove.db import base, datastores, instance_views, instances, models, operations, quotas
+from trove.drivers.compute.base import Flavor
+from trove.rpc import payloads, taskmanager
+from trove.services import names
+from trove.services.datastores import Datastores, VersionChoice
+from trove.services.flavors import Flavors
+from trove.services.quotas import default_limits
+
+LOG = log.getLogger(__name__)
+
+_LARGEST_SERVER_ID = 2**32 - 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewInstance:
+    """What a caller asks for; sizes are GiB. Passwords of ``users`` stay out of repr."""
+
+    name: str
+    flavor_id: str
+    version: VersionChoice
+    volume_size_gib: int | None = None
+    volume_type: str | None = None
+    databases: tuple[payloads.Database, ...] = ()
+    users: tuple[payloads.User, ...] = ()
+    availability_zone: str | None = None
+    region: str | None = None
+    nic: Mapping[str, Any] | None = None
+    access: Mapping[str, Any] | None = None
+
+
+def find_in_reach(
+    session: Any, caller: context.RequestContext, instance_id: str
+) -> instance_views.InstanceView:
+    """Return an instance the caller may know of; raises InstanceNotFound."""
+    project_id = None if caller.is_admin else str(caller.project_id)
+    view = instance_views.find_view(session, instance_id, project_id=project_id)
+    if view is None:
+        raise exception.InstanceNotFound(instance_id=instance_id)
+    return view
+
+
+class Instances:
+    """Use cases of instances."""
+
+    def __init__(
+        self,
+        *,
+        conf: cfg.ConfigOpts,
+        database: base.Database,
+        taskmanager_api: taskmanager.TaskManagerApi,
+        key_ring: crypto.KeyRing,
+        flavors: Flavors,
+        clock: concurrency.Clock,
+    ) -> None:
+        """Take the collaborators."""
+        self._conf = conf
+        self._database = database
+        self._datastores = Datastores(database=database)
+        self._taskmanager = taskmanager_api
+        self._key_ring = key_ring
+        self._flavors = flavors
+        self._clock = clock
+
+    def list_page(
+        self, caller: context.RequestContext, *, limit: int, marker: str | None
+    ) -> tuple[Sequence[instance_views.InstanceView], str | None]:
+        """Return a page of the project's instances, newest first, and the marker of the next.
+
+        Pages are cut in order of id. A page of no items has no next one.
+        """
+        with self._database.reader() as session:
+            views, more = instance_views.list_views(
+                session, str(caller.project_id), limit=limit, marker=marker
+            )
+        next_marker = views[-1].id if more and views else None
+        return sorted(views, key=lambda view: view.created, reverse=True), next_marker
+
+    def get(self, caller: context.RequestContext, instance_id: str) -> instance_views.InstanceView:
+        """Return an instance; raises InstanceNotFound."""
+        with self._database.reader() as session:
+            return find_in_reach(session, caller, instance_id)
+
+    def create(
+        self, caller: context.RequestContext, new: NewInstance
+    ) -> instance_views.InstanceView:
+        """Begin to make an instance.
+
+        Raises DatastoreNotFound, BadRequest, VolumeTooLarge, QuotaExceeded, NotImplementedByEngine.
+        """
+        version = self._datastores.choose_version(new.version)
+        flavor = self._check(new, version)
+        instance_id = models.new_id()
+        operation_id = self._store(caller, new, version, flavor, instance_id)
+        self._taskmanager.run_operation(operation_id)
+        LOG.info("instance %s: create accepted as operation %s", instance_id, operation_id)
+        return self.get(caller, instance_id)
+
+    def delete(self, caller: context.RequestContext, instance_id: str) -> None:
+        """Begin to delete an instance, in whatever state it is; again is harmless.
+
+        Raises InstanceNotFound, and Forbidden for the source of replicas.
+        """
+        operation_id = self._mark_deleting(caller, instance_id)
+        if operation_id is not None:
+            self._taskmanager.run_operation(operation_id)
+            LOG.info("instance %s: delete accepted as operation %s", instance_id, operation_id)
+
+    def restart(self, caller: context.RequestContext, instance_id: str) -> None:
+        """Begin to restart the database; raises InstanceNotFound, InstanceNotReady."""
+        operation_id = self._mark_restarting(caller, instance_id)
+        self._taskmanager.run_operation(operation_id)
+        LOG.info("instance %s: restart accepted as operation %s", instance_id, operation_id)
+
+    def _check(self, new: NewInstance, version: datastores.Version) -> Flavor:
+        facts = names.get_spec(version.manager)
+        try:
+            flavor = self._flavors.get_flavor(new.flavor_id)
+        except exception.FlavorNotFound as e:
+            raise exception.BadRequest(reason=e.message) from None
+        if flavor.ram_mib < facts.minimum_ram_mib:
+            raise exception.BadRequest(
+                reason=f"flavor {flavor.id} has {flavor.ram_mib} MiB of memory, datastore"
+                f" {version.datastore_name} needs at least {facts.minimum_ram_mib}"
+            )
+        maximum_gib = self._conf.api.max_accepted_volume_size_gib
+        if not facts.has_volume and new.volume_size_gib is not None:
+            raise exception.NotImplementedByEngine(
+                datastore=version.datastore_name, operation="volumes"
+            )
+        if facts.has_volume and new.volume_size_gib is None:
+            raise exception.BadRequest(reason="Volume size was not specified.")
+        if new.volume_size_gib is not None and new.volume_size_gib > maximum_gib:
+            raise exception.VolumeTooLarge(size_gib=new.volume_size_gib, maximum_gib=maximum_gib)
+        if new.region is not None and new.region != self._conf.api.region:
+            raise exception.BadRequest(reason=f"there is no region {new.region}")
+        names.check_databases(facts, new.databases)
+        names.check_users(facts, new.users)
+        known = {database.name for database in new.databases}
+        for user in new.users:
+            for name in sorted(set(user.databases) - known):
+                raise exception.BadRequest(
+                    reason=f'user {user.name} is granted "{name}", which is not in databases'
+                )
+        return flavor
+
+    @base.retry_on_conflict
+    def _store(
+        self,
+        caller: context.RequestContext,
+        new: NewInstance,
+        version: datastores.Version,
+        flavor: Flavor,
+        instance_id: str,
+    ) -> str:
+        now = self._clock.now()
+        operation_id = models.new_id()
+        charge = {
+            quotas.INSTANCES: 1,
+            quotas.RAM: flavor.ram_mib,
+            quotas.VOLUMES: new.volume_size_gib or 0,
+        }
+        key = self._key_ring.wrap(crypto.generate_key(), purpose=f"instance-key:{instance_id}")
+        row = instances.NewInstance(
+            id=instance_id,
+            project_id=str(caller.project_id),
+            user_id=caller.user_id,
+            name=new.name,
+            datastore_version_id=version.id,
+            flavor_id=flavor.id,
+            flavor_ram_mib=flavor.ram_mib,
+            key_wrapped=key,
+            volume_size_gib=new.volume_size_gib,
+            volume_type=new.volume_type,
+            availability_zone=new.availability_zone,
+            region=self._conf.api.region,
+            access=new.access,
+        )
+        data = {
+            "nic": dict(new.nic) if new.nic else None,
+            "databases": [database.to_wire() for database in new.databases],
+            "server_id": uuid.UUID(instance_id).int % _LARGEST_SERVER_ID + 1,
+        }
+        with self._database.writer() as session:
+            quotas.reserve(
+                session, str(caller.project_id), charge, defaults=default_limits(self._conf)
+            )
+            instances.create_instance(session, row, now=now)
+            return operations.create(
+                session,
+                operation_id=operation_id,
+                kind=operations.CREATE_INSTANCE,
+                resource_id=instance_id,
+                lock_key=operations.instance_lock(instance_id),
+                deadline=self._deadline(now),
+                now=now,
+                data=data,
+                secret_wrapped=self._wrap_users(operation_id, new.users),
+                request_id=caller.request_id,
+                project_id=str(caller.project_id),
+                user_id=caller.user_id,
+            )
+
+    @base.retry_on_conflict
+    def _mark_deleting(self, caller: context.RequestContext, instance_id: str) -> str | None:
+        now = self._clock.now()
+        with self._database.writer() as session:
+            view = find_in_reach(session, caller, instance_id)
+            if view.replica_ids:
+                raise exception.Forbidden(reason="Detach replicas before deleting replica source.")
+            if not instances.change_task(
+                session,
+                instance_id,
+                expect=frozenset(states.TaskStatus),
+                to=states.TaskStatus.DELETING,
+                now=now,
+            ):
+                raise exception.InstanceNotFound(instance_id=instance_id)
+            try:
+                return operations.create(
+                    session,
+                    kind=operations.DELETE_INSTANCE,
+                    resource_id=instance_id,
+                    lock_key=operations.delete_lock(instance_id),
+                    deadline=self._deadline(now),
+                    now=now,
+                    request_id=caller.request_id,
+                    project_id=view.project_id,
+                    user_id=caller.user_id,
+                )
+            except exception.Conflict:
+                return None
+
+    @base.retry_on_conflict
+    def _mark_restarting(self, caller: context.RequestContext, instance_id: str) -> str:
+        now = self._clock.now()
+        with self._database.writer() as session:
+            view = find_in_reach(session, caller, instance_id)
+            status = states.api_status(view.task, view.server_status)
+            not_ready = exception.InstanceNotReady(instance_id=instance_id, status=status)
+            if not states.is_ready(view.task, view.server_status, view.service_status):
+                raise not_ready
+            if not instances.change_task(
+                session,
+                instance_id,
+                expect={states.TaskStatus.NONE, states.TaskStatus.RESTART_REQUIRED},
+                to=states.TaskStatus.REBOOTING,
+                now=now,
+            ):
+                raise not_ready
+            try:
+                return operations.create(
+                    session,
+                    kind=operations.RESTART_INSTANCE,
+                    resource_id=instance_id,
+                    lock_key=operations.instance_lock(instance_id),
+                    deadline=now
+                    + datetime.timedelta(seconds=self._conf.taskmanager.restart_timeout_s),
+                    now=now,
+                    request_id=caller.request_id,
+                    project_id=view.project_id,
+                    user_id=caller.user_id,
+                )
+            except exception.Conflict:
+                raise not_ready from None
+
+    def _deadline(self, now: datetime.datetime) -> datetime.datetime:
+        return now + datetime.timedelta(seconds=self._conf.taskmanager.usage_timeout_s)
+
+    def _wrap_users(self, operation_id: str, users: Sequence[payloads.User]) -> bytes | None:
+        if not users:
+            return None
+        secret = json.dumps({"users": [user.to_wire() for user in users]}).encode()
+        return self._key_ring.wrap(secret, purpose=f"operation:{operation_id}")
