@@ -4,5 +4,6 @@ from trove.common import concurrency
 
 concurrency.use_native_threads()
 
-# one MariaDB server for the whole run: plugins are loaded once, imported fixtures are not
-pytest_plugins = ("tests.fixtures.database",)
+# one MariaDB server and one broker for the whole run: plugins are loaded once, imported fixtures
+# are not
+pytest_plugins = ("tests.fixtures.database", "tests.fixtures.rabbit")

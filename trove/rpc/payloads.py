@@ -342,9 +342,10 @@ JOBS: Mapping[str, type[Payload]] = {
     StopJob.KIND: StopJob,
 }
 
-#: Reports of an agent to the conductor: method -> (request type, answer type or None for casts).
-REPORTS: Mapping[str, tuple[type[Payload], type[Payload] | None]] = {
+#: Reports of an agent to the conductor: method -> (request type, answer type). Most heartbeats are
+#: cast; now and then one asks for its answer, to set the clock.
+REPORTS: Mapping[str, tuple[type[Payload], type[Payload]]] = {
     "hello": (Hello, Ack),
-    "heartbeat": (Heartbeat, None),
+    "heartbeat": (Heartbeat, Ack),
     "job_done": (JobOutcome, Ack),
 }
