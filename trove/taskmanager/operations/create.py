@@ -1,0 +1,294 @@
+"""Create an instance: port, volume, server, agent, engine."""
+
+from __future__ import annotations
+
+import configparser
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+
+from trove import states
+from trove.common import crypto
+from trove.db import instances, models, operations
+from trove.drivers.compute.base import ServerSpec
+from trove.rpc import payloads
+from trove.services import names
+from trove.taskmanager.operations import engine, steps
+
+LOG = log.getLogger(__name__)
+
+
+class CreatePort(engine.Step):
+    """Give the instance an address."""
+
+    name = "create_port"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Find or make the port and record its address."""
+        instance = steps.get_instance(ctx)
+        driver = ctx.tools.drivers.network
+        port = driver.find_port(instance.id) or driver.create_port(
+            instance_id=instance.id,
+            project_id=instance.project_id,
+            nic=ctx.data.get("nic"),
+            access=instance.access,
+            engine_port=names.get_spec(instance.version.manager).port,
+        )
+        address = {
+            "address": port.address,
+            "type": "public" if port.is_public else "private",
+            "network": port.network_id,
+        }
+        steps.record(
+            ctx,
+            lambda session, now: instances.set_port(
+                session, instance.id, port_id=port.id, addresses=[address], now=now
+            ),
+        )
+        return None
+
+    def undo(self, ctx: engine.Context) -> engine.Wait | None:
+        """Remove the port."""
+        return steps.remove_port(ctx)
+
+
+class CreateVolume(engine.Step):
+    """Give the instance its data volume."""
+
+    name = "create_volume"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Find or make the volume and wait until it is available."""
+        instance = steps.get_instance(ctx)
+        if instance.volume_size_gib is None:
+            return None
+        driver = ctx.tools.drivers.volume
+        volume = driver.find_volume(instance.id) or driver.create_volume(
+            instance_id=instance.id,
+            size_gib=instance.volume_size_gib,
+            volume_type=instance.volume_type,
+            project_id=instance.project_id,
+        )
+        if volume.status == "creating":
+            return engine.Wait(event="volume", timeout_s=1.0)
+        if volume.status == "error":
+            raise engine.StepFailed(
+                f"A volume of {instance.volume_size_gib} GiB could not be made.",
+                details=f"volume {volume.id} is in error",
+            )
+        steps.record(
+            ctx,
+            lambda session, now: instances.set_volume(
+                session, instance.id, volume_id=volume.id, now=now
+            ),
+        )
+        return None
+
+    def undo(self, ctx: engine.Context) -> engine.Wait | None:
+        """Remove the volume."""
+        return steps.remove_volume(ctx)
+
+
+class CreateServer(engine.Step):
+    """Make the server that the agent and the engine run in."""
+
+    name = "create_server"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Find or make the server."""
+        instance = steps.get_instance(ctx)
+        compute = ctx.tools.drivers.compute
+        server = compute.find_server(instance.id) or compute.create_server(
+            _server_spec(ctx, instance)
+        )
+        steps.record(
+            ctx,
+            lambda session, now: instances.set_server(
+                session, instance.id, server_id=server.id, status=server.status, now=now
+            ),
+        )
+        return None
+
+    def undo(self, ctx: engine.Context) -> engine.Wait | None:
+        """Remove the server."""
+        return steps.remove_server(ctx)
+
+
+def _server_spec(ctx: engine.Context, instance: models.Instance) -> ServerSpec:
+    """Describe the server of an instance; raises StepFailed when it cannot be made."""
+    if instance.version.image_id is None:
+        raise engine.StepFailed(
+            f"Datastore version {instance.version.name} has no image: the operator imports one with"
+            " 'trove-manage image import'."
+        )
+    if instance.key_wrapped is None or instance.port_id is None or not instance.addresses:
+        raise engine.StepFailed("The instance was deleted meanwhile.")
+    key = ctx.tools.key_ring.unwrap(instance.key_wrapped, purpose=f"instance-key:{instance.id}")
+    return ServerSpec(
+        instance_id=instance.id,
+        name=instance.name,
+        project_id=instance.project_id,
+        flavor=ctx.tools.drivers.compute.get_flavor(instance.flavor_id),
+        image_id=instance.version.image_id,
+        datastore_manager=instance.version.manager,
+        port_id=instance.port_id,
+        address=instance.addresses[0]["address"],
+        volume_id=instance.volume_id,
+        availability_zone=instance.availability_zone,
+        files={
+            "guest.conf": render_guest_conf(
+                ctx.tools.conf,
+                instance_id=instance.id,
+                datastore_manager=instance.version.manager,
+            ),
+            "instance.key": crypto.encode_key(key) + "\n",
+        },
+    )
+
+
+def render_guest_conf(conf: cfg.ConfigOpts, *, instance_id: str, datastore_manager: str) -> str:
+    """Return the part of an agent's configuration that is the same for every driver."""
+    groups: Mapping[str, Mapping[str, object]] = {
+        "guest": {
+            "transport_url": conf.guest.transport_url,
+            "heartbeat_interval_s": conf.guest.heartbeat_interval_s,
+            "message_window_s": conf.guest.message_window_s,
+        },
+        "guestagent": {"instance_id": instance_id, "datastore_manager": datastore_manager},
+    }
+    parser = configparser.RawConfigParser()
+    for group, values in groups.items():
+        parser.add_section(group)
+        for name, value in values.items():
+            # oslo.config substitutes $name: a dollar sign of a password must stay one
+            parser.set(group, name, str(value).replace("$", "$$"))
+    text = io.StringIO()
+    parser.write(text)
+    return text.getvalue()
+
+
+class AwaitAgent(engine.Step):
+    """Wait until the agent said hello."""
+
+    name = "await_agent"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Look whether it did; meanwhile keep its server running."""
+        if steps.get_instance(ctx).heartbeat.boot > 0:
+            return None
+        steps.keep_server_running(ctx)
+        return engine.Wait(event="hello", timeout_s=steps.AGENT_LOOK_S)
+
+
+class Prepare(engine.Step):
+    """Have the agent make the engine, with its certificate, databases and users."""
+
+    name = "prepare"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Send the job until its outcome is known."""
+        outcome = steps.run_job(
+            ctx, payloads.PrepareJob.KIND, lambda: _prepare_job(ctx, steps.get_instance(ctx))
+        )
+        if isinstance(outcome, engine.Wait):
+            steps.keep_server_running(ctx)
+            return outcome
+        steps.expect_success(outcome, what="Preparing the database")
+        return None
+
+
+def _prepare_job(ctx: engine.Context, instance: models.Instance) -> payloads.PrepareJob:
+    drivers = ctx.tools.drivers
+    flavor = drivers.compute.get_flavor(instance.flavor_id)
+    certificate = ca = None
+    if instance.heartbeat.csr_pem is not None:
+        certificate = drivers.secrets.sign_server_certificate(
+            instance.heartbeat.csr_pem,
+            instance_id=instance.id,
+            addresses=[entry["address"] for entry in instance.addresses],
+            hostnames=[instance.id],
+        )
+        ca = drivers.secrets.get_ca_certificate()
+    return payloads.PrepareJob(
+        memory_mib=flavor.ram_mib,
+        vcpus=flavor.vcpus,
+        volume_size_gib=instance.volume_size_gib,
+        server_id=ctx.data.get("server_id", 1),
+        certificate_pem=certificate,
+        ca_pem=ca,
+        databases=_payloads(payloads.Database, ctx.data.get("databases")),
+        users=_payloads(payloads.User, ctx.secret().get("users")),
+    )
+
+
+def _payloads(kind: Any, wires: list[dict[str, Any]] | None) -> tuple[Any, ...]:
+    return tuple(kind.from_wire(wire) for wire in wires or ())
+
+
+class Activate(engine.Step):
+    """Hand the instance over to its user."""
+
+    name = "activate"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """End the task BUILDING; raises StepFailed when somebody else ended it."""
+
+        def activate(session: Any, now: Any) -> None:
+            if instances.change_task(
+                session,
+                ctx.instance_id,
+                expect=states.TaskStatus.BUILDING,
+                to=states.TaskStatus.NONE,
+                now=now,
+                server_status=states.ServerStatus.ACTIVE,
+            ):
+                instances.clear_fault(session, ctx.instance_id, now=now)
+                LOG.info("instance %s: ready", ctx.instance_id)
+
+        steps.record(ctx, activate)
+        task = steps.get_instance(ctx).task
+        if task is not states.TaskStatus.NONE:
+            raise engine.StepFailed(f"The instance is in task {task.value} meanwhile.")
+        return None
+
+
+_ERRORS: Mapping[str, states.TaskStatus] = {
+    CreatePort.name: states.TaskStatus.BUILDING_ERROR_PORT,
+    CreateVolume.name: states.TaskStatus.BUILDING_ERROR_VOLUME,
+    CreateServer.name: states.TaskStatus.BUILDING_ERROR_SERVER,
+}
+
+
+def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
+    """Leave the instance in the error of the step that failed, with what to do about it."""
+    now = ctx.tools.clock.now()
+    task = _ERRORS.get(failure.step, states.TaskStatus.BUILDING_ERROR_TIMEOUT_GA)
+    if instances.change_task(
+        session, ctx.instance_id, expect=states.TaskStatus.BUILDING, to=task, now=now
+    ):
+        instances.set_fault(
+            session,
+            ctx.instance_id,
+            message=f"{failure.message} Nothing is left of the instance but this record: delete it,"
+            " and create it again once the cause is mended.",
+            details=f"step {failure.step}: {failure.details or failure.message}",
+            now=now,
+        )
+        LOG.warning("instance %s: %s", ctx.instance_id, task.value)
+
+
+FLOW = engine.Flow(
+    kind=operations.CREATE_INSTANCE,
+    steps=(
+        CreatePort(),
+        CreateVolume(),
+        CreateServer(),
+        AwaitAgent(),
+        Prepare(),
+        Activate(),
+    ),
+    on_failed=on_failed,
+)

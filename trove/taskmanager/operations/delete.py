@@ -1,0 +1,181 @@
+"""Delete an instance, in whatever state it is; and remove what belongs to no instance."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from oslo_log import log
+
+from trove import states
+from trove.db import instances, operations, quotas
+from trove.rpc import payloads
+from trove.taskmanager.operations import engine, steps
+
+LOG = log.getLogger(__name__)
+
+#: Tasks of live instances that own nothing: what is found of them is left over.
+OWNS_NOTHING = frozenset(
+    task for task in states.TaskStatus if task.value.startswith("BUILDING_ERROR_")
+)
+
+
+class Supersede(engine.Step):
+    """Have all other operations of the instance end."""
+
+    name = "supersede"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Ask them to, and wait until none is active."""
+        others: list[str] = []
+        steps.record(
+            ctx,
+            lambda session, now: others.extend(
+                operations.request_cancel(
+                    session,
+                    mode=operations.SUPERSEDE,
+                    resource_id=ctx.instance_id,
+                    exclude_id=ctx.operation.id,
+                    now=now,
+                )
+            ),
+        )
+        ctx.hint(others)
+        with ctx.tools.database.reader() as session:
+            is_busy = operations.has_active(
+                session, resource_id=ctx.instance_id, exclude_id=ctx.operation.id
+            )
+        return engine.Wait(event="operation-ended", timeout_s=2.0) if is_busy else None
+
+
+class StopGuest(engine.Step):
+    """Let the engine shut down cleanly, if its agent answers; bounded in time."""
+
+    name = "stop_guest"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Send the job and wait for its outcome, whatever that is."""
+        now = ctx.tools.clock.now()
+        since = datetime.datetime.fromisoformat(ctx.data.setdefault("stop_since", now.isoformat()))
+        left_s: float = ctx.tools.conf.taskmanager.guest_stop_timeout_s
+        left_s -= (now - since).total_seconds()
+        if left_s <= 0 or not self._is_reachable(ctx, now):
+            return None
+        outcome = steps.run_job(ctx, payloads.StopJob.KIND, payloads.StopJob, retry_s=left_s)
+        return outcome if isinstance(outcome, engine.Wait) else None
+
+    def _is_reachable(self, ctx: engine.Context, now: datetime.datetime) -> bool:
+        with ctx.tools.database.reader() as session:
+            instance = instances.find_instance(session, ctx.instance_id)
+        if instance is None or instance.is_deleted or instance.heartbeat.boot == 0:
+            return False
+        silent_after = datetime.timedelta(
+            seconds=steps.SILENT_AFTER * ctx.tools.conf.guest.heartbeat_interval_s
+        )
+        if now - instance.heartbeat.received > silent_after:
+            return False
+        server = ctx.tools.drivers.compute.find_server(ctx.instance_id)
+        return server is not None and server.status is states.ServerStatus.ACTIVE
+
+
+class DeleteServer(engine.Step):
+    """Remove the server."""
+
+    name = "delete_server"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Remove it and wait until it is gone."""
+        return steps.remove_server(ctx)
+
+
+class DeleteVolume(engine.Step):
+    """Remove the volume with its data."""
+
+    name = "delete_volume"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Remove it and wait until it is gone."""
+        return steps.remove_volume(ctx)
+
+
+class DeletePort(engine.Step):
+    """Remove the port."""
+
+    name = "delete_port"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Remove it and wait until it is gone."""
+        return steps.remove_port(ctx)
+
+
+class Finalize(engine.Step):
+    """Forget the instance and give its quota back, once and together."""
+
+    name = "finalize"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Mark the row as deleted; only who did that gives the quota back."""
+
+        def finalize(session: Any, now: datetime.datetime) -> None:
+            instance = instances.find_instance(session, ctx.instance_id)
+            if instance is None:
+                return
+            charged = {
+                quotas.INSTANCES: 1,
+                quotas.RAM: instance.flavor_ram_mib,
+                quotas.VOLUMES: instance.volume_size_gib or 0,
+            }
+            project_id = instance.project_id
+            if instances.mark_deleted(session, ctx.instance_id, now=now):
+                quotas.release(session, project_id, charged)
+                LOG.info("instance %s: deleted", ctx.instance_id)
+
+        steps.record(ctx, finalize)
+        return None
+
+
+def on_trouble(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
+    """Tell why the deletion takes long; it goes on."""
+    instances.set_fault(
+        session,
+        ctx.instance_id,
+        message=f"Deleting the instance is held up and is tried again: {failure.message}",
+        details=f"step {failure.step}: {failure.details or failure.message}",
+        now=ctx.tools.clock.now(),
+    )
+
+
+class DeleteOrphan(engine.Step):
+    """Remove everything that was made for an instance that is no more."""
+
+    name = "delete_orphan"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Remove server, volume and port, unless the instance lives after all."""
+        with ctx.tools.database.reader() as session:
+            instance = instances.find_instance(session, ctx.instance_id)
+        if instance is not None and not instance.is_deleted and instance.task not in OWNS_NOTHING:
+            return None
+        LOG.warning("instance %s: removing what is left over of it", ctx.instance_id)
+        for remove in (steps.remove_server, steps.remove_volume, steps.remove_port):
+            outcome = remove(ctx)
+            if outcome is not None:
+                return outcome
+        return None
+
+
+FLOW = engine.Flow(
+    kind=operations.DELETE_INSTANCE,
+    steps=(
+        Supersede(),
+        StopGuest(),
+        DeleteServer(),
+        DeleteVolume(),
+        DeletePort(),
+        Finalize(),
+    ),
+    on_trouble=on_trouble,
+    never_fails=True,
+)
+
+CLEANUP = engine.Flow(kind=operations.CLEANUP, steps=(DeleteOrphan(),))

@@ -1,0 +1,171 @@
+"""What the steps of several flows share: the instance, its server, jobs to its agent."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+from oslo_log import log
+
+from trove import states
+from trove.common import exception
+from trove.db import base, guest_jobs, instances, models
+from trove.drivers.compute.base import Server
+from trove.rpc import payloads
+from trove.taskmanager.operations import engine
+
+LOG = log.getLogger(__name__)
+
+#: How often a server is looked at while its agent is waited for.
+AGENT_LOOK_S = 5.0
+#: How often something that is being removed is looked at.
+REMOVAL_LOOK_S = 0.5
+#: Heartbeats that may be missing before an agent counts as silent.
+SILENT_AFTER = 3
+
+_MAX_TEXT = 500
+
+
+def get_instance(ctx: engine.Context) -> models.Instance:
+    """Return the instance of an operation; raises InstanceNotFound."""
+    with ctx.tools.database.reader() as session:
+        return instances.get_instance(session, ctx.instance_id)
+
+
+def shorten(text: str | None, *, default: str) -> str:
+    """Return what a guest or a server said, short, printable and ending like a sentence."""
+    printable = "".join(c if c.isprintable() else " " for c in text or "").strip()[:_MAX_TEXT]
+    return (printable or default).rstrip(".") + "."
+
+
+def keep_server_running(ctx: engine.Context) -> Server:
+    """Return the server of the instance, started again when it is off.
+
+    Raises StepFailed when the server is gone or in error.
+    """
+    server = ctx.tools.drivers.compute.find_server(ctx.instance_id)
+    if server is None:
+        raise engine.StepFailed("The server of the instance is gone.", details="find_server: none")
+    if server.status is states.ServerStatus.ERROR:
+        reason = shorten(server.fault, default="no reason was given")
+        raise engine.StepFailed(f"The server of the instance failed: {reason}")
+    if server.status is states.ServerStatus.SHUTOFF:
+        LOG.info("instance %s: its server is off and is started", ctx.instance_id)
+        ctx.tools.drivers.compute.start_server(server.id)
+    return server
+
+
+def remove_server(ctx: engine.Context) -> engine.Wait | None:
+    """Remove the server of the instance; None when it is gone."""
+    compute = ctx.tools.drivers.compute
+    server = compute.find_server(ctx.instance_id)
+    if server is not None:
+        compute.delete_server(server.id)
+        if compute.find_server(ctx.instance_id) is not None:
+            return engine.Wait(event="server-gone", timeout_s=REMOVAL_LOOK_S)
+    record(
+        ctx,
+        lambda session, now: instances.set_server(
+            session, ctx.instance_id, server_id=None, status=states.ServerStatus.NONE, now=now
+        ),
+    )
+    return None
+
+
+def remove_volume(ctx: engine.Context) -> engine.Wait | None:
+    """Remove the volume of the instance; None when it is gone."""
+    driver = ctx.tools.drivers.volume
+    volume = driver.find_volume(ctx.instance_id)
+    if volume is not None:
+        driver.delete_volume(volume.id)
+        if driver.find_volume(ctx.instance_id) is not None:
+            return engine.Wait(event="volume-gone", timeout_s=REMOVAL_LOOK_S)
+    record(
+        ctx,
+        lambda session, now: instances.set_volume(
+            session, ctx.instance_id, volume_id=None, now=now
+        ),
+    )
+    return None
+
+
+def remove_port(ctx: engine.Context) -> engine.Wait | None:
+    """Remove the port of the instance; None when it is gone."""
+    driver = ctx.tools.drivers.network
+    port = driver.find_port(ctx.instance_id)
+    if port is not None:
+        driver.delete_port(port.id)
+        if driver.find_port(ctx.instance_id) is not None:
+            return engine.Wait(event="port-gone", timeout_s=REMOVAL_LOOK_S)
+    record(
+        ctx,
+        lambda session, now: instances.set_port(
+            session, ctx.instance_id, port_id=None, addresses=[], now=now
+        ),
+    )
+    return None
+
+
+def record(ctx: engine.Context, write: Callable[[Any, datetime.datetime], object]) -> None:
+    """Write something in a transaction of its own."""
+    now = ctx.tools.clock.now()
+
+    @base.retry_on_conflict
+    def transaction() -> None:
+        with ctx.tools.database.writer() as session:
+            write(session, now)
+
+    transaction()
+
+
+def run_job(
+    ctx: engine.Context,
+    kind: str,
+    make_payload: Callable[[], payloads.Payload],
+    *,
+    retry_s: float | None = None,
+) -> guest_jobs.GuestJob | engine.Wait:
+    """Send a job to the agent until its outcome is known; return the outcome, or the wait for it.
+
+    The job has the same id whenever it is sent: the agent runs it once.
+    """
+    job_id = ctx.job_id(kind)
+    job = _ensure_job(ctx, job_id, kind)
+    if job.succeeded is not None:
+        return job
+    message = payloads.Job(job_id=job_id, kind=kind, payload=make_payload().to_wire())
+    try:
+        ctx.tools.guests.send_job(ctx.instance_id, message)
+    except exception.ServiceUnavailable as e:
+        LOG.info("job %s not sent now, it will be sent again: %s", job_id, e)
+    interval_s: float = ctx.tools.conf.taskmanager.job_retry_interval_s
+    return engine.Wait(
+        event=f"job:{job_id}", timeout_s=interval_s if retry_s is None else min(retry_s, interval_s)
+    )
+
+
+@base.retry_on_conflict
+def _ensure_job(ctx: engine.Context, job_id: str, kind: str) -> guest_jobs.GuestJob:
+    with ctx.tools.database.reader() as session:
+        job = guest_jobs.find(session, job_id)
+    if job is not None:
+        return job
+    with ctx.tools.database.writer() as session:
+        return guest_jobs.ensure(
+            session,
+            job_id,
+            instance_id=ctx.instance_id,
+            operation_id=ctx.operation.id,
+            kind=kind,
+            now=ctx.tools.clock.now(),
+        )
+
+
+def expect_success(job: guest_jobs.GuestJob, *, what: str) -> None:
+    """Raise StepFailed with the guest's own words unless the job succeeded."""
+    if not job.succeeded:
+        reason = shorten(job.error, default="the guest agent gave no reason")
+        raise engine.StepFailed(
+            f"{what} failed: {reason}", details=f"job {job.id}: {job.error_code}"
+        )
