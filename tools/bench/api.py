@@ -157,7 +157,11 @@ def main() -> int:
             line = process.stdout.readline()
             if not line:
                 sys.exit(f"the server did not start:\n{log.read_text()}")
-            _measure(figures, int(line), data.instance_ids[options.rows // 2], options.seconds)
+            try:
+                _measure(figures, int(line), data.instance_ids[options.rows // 2], options.seconds)
+            except AssertionError:
+                print(log.read_text()[-5000:], file=sys.stderr)
+                raise
     return figures.finish(options.json)
 
 
