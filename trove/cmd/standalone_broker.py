@@ -149,7 +149,7 @@ class PrivateBroker:
                 reason=f"{self._server_program} does not exist; install the package rabbitmq-server"
             )
         if not self._is_alive("epmd"):
-            self._end_leftovers()
+            end_processes(self._dir)
         self._write_configuration()
         if not self._is_alive("epmd"):
             self._spawn("epmd", self._epmd_argv())
@@ -319,26 +319,6 @@ class PrivateBroker:
         # grandchildren are not ours to wait for: see that their ports are free again
         psutil.wait_procs(members, timeout=10.0)
 
-    def _end_leftovers(self) -> None:
-        """End what a process that was killed left running here."""
-        path = self._dir / "processes.json"
-        if not path.exists():
-            return
-        for pid, created in json.loads(path.read_text(encoding="utf-8")).values():
-            # the leader may be gone while its group lives; a reused pid has another session
-            members = [
-                member
-                for member in _group(pid)
-                if member.is_running() and member.create_time() >= created - 0.01
-            ]
-            if not members:
-                continue
-            LOG.warning("ending a left-over process group of RabbitMQ, %d", pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-            psutil.wait_procs(members, timeout=10.0)
-        path.unlink()
-
     def _wait_ready(self, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
         node = self._processes["node"]
@@ -353,6 +333,45 @@ class PrivateBroker:
 
     def _can_log_in(self) -> bool:
         return all(_accepts(url) for url in (self.control_url, self.guest_url))
+
+
+def node_pids(state_dir: pathlib.Path) -> list[int]:
+    """Return the processes of the node that runs in a state directory; none when it is down."""
+    path = state_dir / "processes.json"
+    if not path.exists():
+        return []
+    started = json.loads(path.read_text(encoding="utf-8"))
+    if "node" not in started:
+        return []
+    return [member.pid for member in _members(*started["node"])]
+
+
+def end_processes(state_dir: pathlib.Path) -> None:
+    """End what a process that was killed left running in a state directory."""
+    path = state_dir / "processes.json"
+    if not path.exists():
+        return
+    for pid, created in json.loads(path.read_text(encoding="utf-8")).values():
+        members = _members(pid, created)
+        if not members:
+            continue
+        LOG.warning("ending a left-over process group of RabbitMQ, %d", pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        psutil.wait_procs(members, timeout=10.0)
+    path.unlink(missing_ok=True)
+
+
+def _members(group_id: int, created: float) -> list[psutil.Process]:
+    """Return the processes of a group whose leader was made at a time.
+
+    The leader may be gone while its group lives; a number used again is of a later session.
+    """
+    return [
+        member
+        for member in _group(group_id)
+        if member.is_running() and member.create_time() >= created - 0.01
+    ]
 
 
 def _accepts(url: str) -> bool:

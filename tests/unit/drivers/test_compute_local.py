@@ -188,14 +188,6 @@ def test_a_missing_agent_program_is_said_at_once(agent_conf: cfg.ConfigOpts) -> 
         LocalCompute(agent_conf).create_server(server_spec())
 
 
-def test_a_state_directory_too_deep_for_sockets_is_refused(
-    agent_conf: cfg.ConfigOpts, tmp_path: pathlib.Path
-) -> None:
-    agent_conf.set_override("state_dir", str(tmp_path / ("d" * 80)), group="local")
-    with pytest.raises(exception.DriverError, match="shorter"):
-        LocalCompute(agent_conf).create_server(server_spec())
-
-
 def test_flavors_come_in_order_of_memory(conf: cfg.ConfigOpts) -> None:
     conf.set_override("flavors", ["9:big:4096:2", "1:small:512:1"], group="local")
     driver = LocalCompute(conf)

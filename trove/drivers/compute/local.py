@@ -39,9 +39,6 @@ LOG = log.getLogger(__name__)
 KILL_GRACE_S = 10.0
 #: The same for a reboot, whose engine must come back with clean data.
 REBOOT_GRACE_S = 120.0
-#: A UNIX socket's path may have 107 bytes; the agent's own directories below its state need some.
-_SOCKET_PATH_BYTES = 107
-_SOCKET_NAME = "/run/mysqld.sock"
 
 
 def parse_flavors(lines: Sequence[str]) -> tuple[base.Flavor, ...]:
@@ -95,7 +92,6 @@ class LocalCompute(base.ComputeDriver):
     def create_server(self, spec: base.ServerSpec) -> base.Server:
         """Write the server's directory and start its agent; goes on with what is there already."""
         directory = self._state.server(spec.instance_id)
-        self._check_path_length(directory)
         with self._lock(spec.instance_id):
             if local_state.read_json(directory / "server.json") is None:
                 self._write_server(spec, directory)
@@ -161,6 +157,11 @@ class LocalCompute(base.ComputeDriver):
                     shutil.rmtree(directory)
                 LOG.info("server of instance %s removed", server_id)
 
+    def list_running(self) -> Sequence[str]:
+        """Return the ids of the instances that have a process, be it an engine without agent."""
+        ids = local_state.names(self._state.root / "servers")
+        return [instance_id for instance_id in ids if self._processes(instance_id)]
+
     # -- one server -----
 
     def _lock(self, instance_id: str) -> Any:
@@ -171,14 +172,6 @@ class LocalCompute(base.ComputeDriver):
         if server is None:
             raise local_state.LocalDriverError(f"the server of instance {instance_id} is gone")
         return server
-
-    def _check_path_length(self, directory: pathlib.Path) -> None:
-        longest = len(os.fsencode(directory)) + len(_SOCKET_NAME)
-        if longest > _SOCKET_PATH_BYTES:
-            raise local_state.LocalDriverError(
-                f"{directory} is too long a path for the engine's socket ({longest} of"
-                f" {_SOCKET_PATH_BYTES} bytes): move [local] state_dir to a shorter one"
-            )
 
     def _agent(self, directory: pathlib.Path) -> processes.Process | None:
         """Return the running agent of a server, or None."""
