@@ -6,41 +6,63 @@ Only ``trove.cmd`` and ``trove.wsgi`` make a configuration; every other module i
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import importlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
 
-from trove.conf import api, conductor, database, guest, guestagent, local, quota, taskmanager, tls
+#: The modules of this package, one option group each.
+ALL = (
+    "api",
+    "conductor",
+    "database",
+    "guest",
+    "guestagent",
+    "local",
+    "quota",
+    "taskmanager",
+    "tls",
+)
+#: Those of the guest agent. The guest image lacks what the others import (oslo.db), so modules are
+#: imported when they are asked for.
+GUEST = ("guest", "guestagent")
 
-_MODULES = (api, conductor, database, guest, guestagent, local, quota, taskmanager, tls)
+
+def _modules(names: Sequence[str]) -> Iterator[Any]:
+    return (importlib.import_module(f"trove.conf.{name}") for name in names)
 
 
-def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Register every option group of this project on ``conf``."""
-    for module in _MODULES:
+def register_opts(conf: cfg.ConfigOpts, names: Sequence[str] = ALL) -> None:
+    """Register the option groups of this project on ``conf``."""
+    for module in _modules(names):
         # a copy: a group carries the values of the configuration that it was registered on
         conf.register_group(copy.deepcopy(module.GROUP))
         conf.register_opts(module.OPTS, group=module.GROUP)
 
 
-def new() -> cfg.ConfigOpts:
-    """Return a fresh configuration object with all options registered, not yet parsed."""
+def new(names: Sequence[str] = ALL) -> cfg.ConfigOpts:
+    """Return a fresh configuration object with options registered, not yet parsed."""
     conf = cfg.ConfigOpts()
     log.register_options(conf)
-    register_opts(conf)
+    register_opts(conf, names)
     return conf
 
 
 def load(
-    args: Sequence[str], *, prog: str, default_config_files: Sequence[str] | None = None
+    args: Sequence[str],
+    *,
+    prog: str,
+    default_config_files: Sequence[str] | None = None,
+    names: Sequence[str] = ALL,
 ) -> cfg.ConfigOpts:
     """Parse command line and files into a new configuration and set up logging.
 
     ``args`` are the arguments behind the program's name; ``default_config_files`` replaces the
     usual search in ``/etc/trove``.
     """
-    conf = new()
+    conf = new(names)
     conf(
         list(args),
         project="trove",
@@ -55,4 +77,4 @@ def load(
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """List all groups with their options, for oslo-config-generator."""
-    return [(module.GROUP.name, list(module.OPTS)) for module in _MODULES]
+    return [(module.GROUP.name, list(module.OPTS)) for module in _modules(ALL)]

@@ -1,0 +1,26 @@
+"""trove-guestagent: runs one database engine and does what the control plane asks."""
+
+from __future__ import annotations
+
+import sys
+
+from trove import conf as trove_conf
+from trove.common import exception
+from trove.guestagent import channel, service
+
+
+def main() -> int:
+    """Run until SIGTERM (the engine stays) or SIGPWR (the engine is stopped)."""
+    conf = trove_conf.load(sys.argv[1:], prog="trove-guestagent", names=trove_conf.GUEST)
+    try:
+        identity = service.read_identity(conf)
+        wire = channel.Channel(conf, identity.instance_id, identity.key)
+        agent = service.make_agent(conf, identity, wire)
+    except (exception.TroveError, OSError) as e:
+        sys.exit(f"trove-guestagent: {e}")
+    service.run(agent, wire)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

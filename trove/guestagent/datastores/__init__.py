@@ -1,0 +1,1 @@
+"""The engines: one family a package, composed of the parts in :mod:`.base`."""

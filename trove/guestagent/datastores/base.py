@@ -1,0 +1,216 @@
+"""What the agent asks of an engine, as small interfaces, and their composition.
+
+A :class:`Datastore` is a frozen composition. What an engine cannot do is an :class:`Unsupported`
+part; capabilities are derived from the parts, and a test compares them with the engine's spec.
+All methods may raise :class:`trove.common.exception.GuestError` with a cause and a remedy.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import pathlib
+from typing import Any, ClassVar, NoReturn
+
+from trove.common import exception
+from trove.datastores import spec as datastore_spec
+from trove.guestagent import state
+from trove.guestagent.system import process
+from trove.rpc import payloads
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What an engine is given: the instance, its directories, its address, its programs."""
+
+    instance_id: str
+    layout: state.Layout
+    store: state.Store
+    bind_address: str
+    port: int
+    basedir: str | None = None
+    template_dir: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the server's configuration is made from; remembered by the agent, holds no secret."""
+
+    memory_mib: int
+    vcpus: int
+    server_id: int
+    volume_size_gib: int | None = None
+    has_tls: bool = False
+    overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class NotReady(exception.TroveError):
+    """The engine does not answer (yet)."""
+
+    msg_fmt = "The database does not answer: {reason}"
+    code = "trove.engine_not_ready"
+
+
+class Part:
+    """Base of all parts; ``capabilities`` is what an instance can do thanks to it."""
+
+    capabilities: ClassVar[frozenset[datastore_spec.Capability]] = frozenset()
+
+
+class Service(Part, abc.ABC):
+    """The engine as a process, and its data directory."""
+
+    #: Seconds a clean stop may take before the process is killed.
+    stop_timeout_s: ClassVar[float] = 60.0
+
+    @property
+    @abc.abstractmethod
+    def marker(self) -> str:
+        """Argument that only this instance's engine has on its command line."""
+
+    @abc.abstractmethod
+    def is_installed(self) -> bool:
+        """Tell whether there is a complete data directory to start the engine on."""
+
+    @abc.abstractmethod
+    def anticipate(self) -> None:
+        """Do ahead of time what installing will need and no job has to decide; may be skipped."""
+
+    @abc.abstractmethod
+    def install(self, job: payloads.PrepareJob) -> None:
+        """Make data directory, keys and configuration; complete after a crash in between."""
+
+    @abc.abstractmethod
+    def command(self) -> process.Command:
+        """Check that the engine can be started, and return how."""
+
+    @abc.abstractmethod
+    def ping(self) -> str:
+        """Return the version of the engine when it answers; raises NotReady."""
+
+    @abc.abstractmethod
+    def explain_exit(self, return_code: int | None, log: str) -> str:
+        """Return why the engine ended and what helps, from what it wrote since its start."""
+
+    @abc.abstractmethod
+    def certificate_request(self) -> str | None:
+        """Return a request (PEM) for the engine's certificate; None when it knows no TLS."""
+
+    @abc.abstractmethod
+    def disconnect(self) -> None:
+        """Drop connections that were kept: the engine is about to stop or has stopped."""
+
+
+class Accounts(Part, abc.ABC):
+    """Databases, users and grants. Reserved ones are neither shown nor touched.
+
+    ``ensure_`` methods may be called again after a crash in between. Listings are in order of
+    name (and host), reserved names taken out before the page is cut.
+    """
+
+    @abc.abstractmethod
+    def list_databases(self, page: payloads.Page) -> payloads.Databases:
+        """Return a page of databases."""
+
+    @abc.abstractmethod
+    def create_databases(self, databases: tuple[payloads.Database, ...]) -> None:
+        """Create all of them or none; raises AlreadyExists."""
+
+    @abc.abstractmethod
+    def ensure_databases(self, databases: tuple[payloads.Database, ...]) -> None:
+        """Create those that are missing."""
+
+    @abc.abstractmethod
+    def delete_database(self, name: str) -> None:
+        """Drop a database; raises DatabaseNotFound."""
+
+    @abc.abstractmethod
+    def list_users(self, page: payloads.Page) -> payloads.Users:
+        """Return a page of users; a marker is ``name@host``."""
+
+    @abc.abstractmethod
+    def get_user(self, user: payloads.UserRef) -> payloads.User:
+        """Return a user with its databases; raises UserNotFound."""
+
+    @abc.abstractmethod
+    def create_users(self, users: tuple[payloads.User, ...]) -> None:
+        """Create all of them or none, with their grants; raises AlreadyExists."""
+
+    @abc.abstractmethod
+    def ensure_users(self, users: tuple[payloads.User, ...]) -> None:
+        """Create those that are missing; give all their passwords and grants."""
+
+    @abc.abstractmethod
+    def update_user(self, user: payloads.UserRef, change: payloads.UserChange) -> None:
+        """Change name, host or password, grants kept; raises UserNotFound, AlreadyExists."""
+
+    @abc.abstractmethod
+    def delete_user(self, user: payloads.UserRef) -> None:
+        """Drop a user; raises UserNotFound."""
+
+    @abc.abstractmethod
+    def grant(self, user: payloads.UserRef, databases: tuple[str, ...]) -> None:
+        """Grant everything on databases; raises UserNotFound, DatabaseNotFound."""
+
+    @abc.abstractmethod
+    def revoke(self, user: payloads.UserRef, databases: tuple[str, ...]) -> None:
+        """Take grants back; raises UserNotFound, DatabaseNotFound when there was none."""
+
+
+class Root(Part, abc.ABC):
+    """The superuser, for the tenant."""
+
+    @abc.abstractmethod
+    def enable(self, password: str) -> str:
+        """Let the superuser in from everywhere with this password; returns its name."""
+
+    @abc.abstractmethod
+    def disable(self) -> None:
+        """Lock the superuser out again; nothing when it was never let in."""
+
+
+class Unsupported(Part):
+    """In the place of a part that an engine does not have: every use raises."""
+
+    def __init__(self, datastore: str, operation: str) -> None:
+        """Remember what to say."""
+        self._datastore = datastore
+        self._operation = operation
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Raise NotImplementedByEngine, or AttributeError for Python's own lookups."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise exception.NotImplementedByEngine(datastore=self._datastore, operation=self._operation)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Datastore:
+    """An engine, composed."""
+
+    spec: datastore_spec.DatastoreSpec
+    service: Service
+    accounts: Accounts | Unsupported
+    root: Root | Unsupported
+    config: Part
+    backup: Part
+    replication: Part
+    cluster: Part
+    logs: Part
+    upgrade: Part
+
+    @property
+    def capabilities(self) -> frozenset[datastore_spec.Capability]:
+        """What the parts can do, together."""
+        parts = (
+            self.service,
+            self.accounts,
+            self.root,
+            self.config,
+            self.backup,
+            self.replication,
+            self.cluster,
+            self.logs,
+            self.upgrade,
+        )
+        return frozenset().union(*(part.capabilities for part in parts))

@@ -1,0 +1,29 @@
+"""The MySQL family: one composition, told apart by a dialect."""
+
+from __future__ import annotations
+
+from trove.guestagent.datastores import base
+from trove.guestagent.datastores.mysql import accounts, service
+from trove.guestagent.datastores.mysql import dialect as dialects
+
+
+def make_mariadb(environment: base.Environment) -> base.Datastore:
+    """Return MariaDB, composed for an instance."""
+    return _make(dialects.MARIADB, environment)
+
+
+def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Datastore:
+    server = service.MysqlService(dialect, environment)
+    manager = dialect.spec.manager
+    return base.Datastore(
+        spec=dialect.spec,
+        service=server,
+        accounts=accounts.MysqlAccounts(dialect, server.connector),
+        root=accounts.MysqlRoot(dialect, server.connector),
+        config=base.Unsupported(manager, "configuration"),
+        backup=base.Unsupported(manager, "backup"),
+        replication=base.Unsupported(manager, "replication"),
+        cluster=base.Unsupported(manager, "cluster"),
+        logs=base.Unsupported(manager, "logs"),
+        upgrade=base.Unsupported(manager, "upgrade"),
+    )

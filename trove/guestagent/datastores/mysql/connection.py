@@ -1,0 +1,153 @@
+"""Connections of the agent to its engine, and the one place where SQL is put together.
+
+Statements are templates in ``str.format`` style. Every value goes through :func:`_quote`: a plain
+``str`` becomes a string literal, :class:`Identifier` and :class:`GrantPattern` become what their
+names say. Nothing else reaches a statement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pymysql
+import pymysql.err
+
+from trove.common import exception
+from trove.datastores import mysql
+from trove.guestagent.datastores import base
+
+#: Errors of the server that the agent tells apart (mysqld_error.h).
+DATABASE_EXISTS = 1007
+DATABASE_MISSING = 1008
+UNKNOWN_DATABASE = 1049
+NO_SUCH_GRANT = 1141
+CANNOT_USER = 1396
+ACCESS_DENIED = frozenset({1044, 1045, 1227, 1698})
+DISK_FULL = frozenset({3, 1021, 1114, 1026})
+_CONNECT_TIMEOUT_S = 3
+_STATEMENT_TIMEOUT_S = 30
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Identifier:
+    """A name of a database or the like."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GrantPattern:
+    """A database in a grant; ``escaped`` unless an older grant without escapes is meant."""
+
+    name: str
+    escaped: bool = True
+
+
+def _quote(connection: pymysql.connections.Connection[Any], value: object) -> str:
+    """Return a value as it stands in a statement."""
+    if isinstance(value, Identifier):
+        return "`" + value.name.replace("`", "``") + "`"
+    if isinstance(value, GrantPattern):
+        pattern = mysql.escape_grant_pattern(value.name) if value.escaped else value.name
+        return "`" + pattern.replace("`", "``") + "`"
+    if isinstance(value, str):
+        with connection.cursor() as cursor:
+            return cursor.mogrify("%s", (value,))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot stand in a statement")
+
+
+class Session:
+    """An open connection; errors of the server stay pymysql's, others become GuestError."""
+
+    def __init__(self, connection: pymysql.connections.Connection[Any]) -> None:
+        """Use a connection."""
+        self._connection = connection
+
+    def execute(self, template: str, **values: object) -> Sequence[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+        quoted = {name: _quote(self._connection, value) for name, value in values.items()}
+        with self._connection.cursor() as cursor:
+            cursor.execute(template.format(**quoted))
+            return cursor.fetchall()
+
+
+def explain(error: pymysql.err.MySQLError) -> str:
+    """Return what an error of the server means for people; statements are not repeated."""
+    number = error.args[0] if error.args else 0
+    if number in ACCESS_DENIED:
+        return (
+            "the database refuses the service's own account, which somebody with root access"
+            " must have changed: restart the instance to restore it"
+        )
+    if number in DISK_FULL:
+        return "the disk is full: delete data or resize the volume"
+    if isinstance(error, pymysql.err.OperationalError) and number in (2002, 2003, 2006, 2013):
+        return "the database does not answer: see the status of the instance"
+    text = str(error.args[1]) if len(error.args) > 1 else type(error).__name__
+    return f"the database says ({number}) {text[:300]}"
+
+
+class Connector:
+    """Opens connections over the engine's socket as the agent's own account."""
+
+    def __init__(self, socket: pathlib.Path, *, password: str) -> None:
+        """Take where the engine listens and the password of the agent's account."""
+        self._socket = socket
+        self._password = password
+        self._kept: pymysql.connections.Connection[Any] | None = None
+
+    def _connect(self, *, timeout_s: int) -> pymysql.connections.Connection[Any]:
+        # the modes are ours whatever a tenant makes the default: quoting depends on them
+        return pymysql.connect(
+            unix_socket=str(self._socket),
+            user=mysql.AGENT_USER,
+            password=self._password,
+            charset="utf8mb4",
+            sql_mode="STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            read_timeout=timeout_s,
+            write_timeout=timeout_s,
+            autocommit=True,
+            local_infile=False,
+        )
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """Open a connection for some statements; raises GuestError for what the server refuses."""
+        connection = None
+        try:
+            connection = self._connect(timeout_s=_STATEMENT_TIMEOUT_S)
+            yield Session(connection)
+        except pymysql.err.MySQLError as e:
+            # from None: the chain would put the statement, and so a password, into a log
+            raise exception.GuestError(reason=explain(e)) from None
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def ping(self) -> str:
+        """Return the server's version over a connection that is kept; raises NotReady."""
+        try:
+            if self._kept is None:
+                self._kept = self._connect(timeout_s=_CONNECT_TIMEOUT_S)
+            else:
+                self._kept.ping(reconnect=False)
+            version = str(self._kept.get_server_info())  # type: ignore[no-untyped-call]
+            # MariaDB pretends to be 5.5.5 for the sake of old replicas
+            return version.removeprefix("5.5.5-")
+        except pymysql.err.MySQLError as e:
+            self.disconnect()
+            raise base.NotReady(reason=explain(e)) from None
+
+    def disconnect(self) -> None:
+        """Close the kept connection."""
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            with contextlib.suppress(pymysql.err.MySQLError, OSError):
+                kept.close()

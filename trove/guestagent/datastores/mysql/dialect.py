@@ -1,0 +1,42 @@
+"""Where the members of the MySQL family differ, as data."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from trove.datastores import mariadb
+from trove.datastores import spec as datastore_spec
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One member of the family.
+
+    ``user_source`` is a table expression with the columns ``User`` and ``Host`` of all accounts
+    that are users (not roles).
+    """
+
+    spec: datastore_spec.DatastoreSpec
+    server_program: str
+    init_program: str
+    init_arguments: tuple[str, ...]
+    package: str
+    template: str
+    user_source: str
+    has_create_or_replace_user: bool
+
+
+MARIADB = Dialect(
+    spec=mariadb.SPEC,
+    server_program="mariadbd",
+    init_program="mariadb-install-db",
+    init_arguments=(
+        "--auth-root-authentication-method=socket",
+        "--skip-test-db",
+        "--skip-name-resolve",
+    ),
+    package="mariadb-server",
+    template="mariadb.cnf.j2",
+    user_source="(SELECT User, Host FROM mysql.user WHERE is_role = 'N') AS accounts",
+    has_create_or_replace_user=True,
+)

@@ -1,0 +1,200 @@
+"""What the control plane can ask of an agent: short calls and jobs.
+
+Calls are answered in the caller's thread. Jobs are done one at a time, in the order they came, in
+one worker thread; the journal makes them idempotent, the handlers can be run again after a crash
+in between.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from oslo_log import log
+
+from trove import states
+from trove.common import exception
+from trove.guestagent import journal as journals
+from trove.guestagent import supervisor as supervisors
+from trove.guestagent.datastores import base
+from trove.guestagent.system import filesystem
+from trove.rpc import payloads
+
+LOG = log.getLogger(__name__)
+
+#: Longest a job waits for the engine: crash recovery of a large database takes its time.
+_START_TIMEOUT_S = 600.0
+_STOP_TIMEOUT_S = 150.0
+
+P = TypeVar("P", bound=payloads.Payload)
+
+
+class Manager:
+    """Handles calls and jobs for one instance."""
+
+    def __init__(
+        self,
+        datastore: base.Datastore,
+        supervisor: supervisors.Supervisor,
+        journal: journals.Journal,
+        *,
+        make_heartbeat: Callable[[], payloads.Heartbeat],
+        on_change: Callable[[], object],
+    ) -> None:
+        """Take the collaborators; ``on_change`` is called when there is something to report."""
+        self._datastore = datastore
+        self._supervisor = supervisor
+        self._journal = journal
+        self._on_change = on_change
+        self._changed = threading.Condition()
+        self._closing = False
+        self._job: journals.Entry | None = None
+        self._overlay: tuple[states.ServiceStatus, str | None] | None = None
+        self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
+        accounts, root = datastore.accounts, datastore.root
+        #: Short calls by name, as :data:`trove.rpc.payloads.CALLS` lists them.
+        self.handlers: Mapping[str, Callable[[Any], payloads.Payload]] = {
+            "ping": lambda request: make_heartbeat(),
+            "list_databases": lambda page: accounts.list_databases(page),
+            "create_databases": _empty(lambda r: accounts.create_databases(r.databases)),
+            "delete_database": _empty(lambda r: accounts.delete_database(r.name)),
+            "list_users": lambda page: accounts.list_users(page),
+            "get_user": lambda user: accounts.get_user(user),
+            "create_users": _empty(lambda r: accounts.create_users(r.users)),
+            "update_user": _empty(lambda r: accounts.update_user(r.user, r.change)),
+            "delete_user": _empty(lambda user: accounts.delete_user(user)),
+            "grant": _empty(lambda r: accounts.grant(r.user, r.databases)),
+            "revoke": _empty(lambda r: accounts.revoke(r.user, r.databases)),
+            "enable_root": lambda r: payloads.RootUser(name=root.enable(r.password)),
+            "disable_root": _empty(lambda r: root.disable()),
+        }
+        self._jobs: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+            payloads.PrepareJob.KIND: self._prepare,
+            payloads.RestartJob.KIND: self._restart,
+            payloads.StopJob.KIND: self._stop,
+        }
+
+    def start(self) -> None:
+        """Begin to do jobs; those interrupted by the last end of the agent come first."""
+        self._thread.start()
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Begin no further job; a running one is done again by the next agent."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def on_job(self, job: payloads.Job) -> None:
+        """Accept a job, durably; returns at once."""
+        is_new = self._journal.add(job)
+        LOG.info("job %s (%s) %s", job.job_id, job.kind, "came" if is_new else "came again")
+        with self._changed:
+            self._changed.notify_all()
+        if not is_new:
+            self._on_change()
+
+    @property
+    def current_job_id(self) -> str | None:
+        """The job that is being done."""
+        job = self._job
+        return job.job_id if job is not None else None
+
+    def snapshot(self) -> supervisors.Snapshot:
+        """Return how the instance is: the engine, unless a job says otherwise."""
+        snapshot = self._supervisor.snapshot()
+        overlay = self._overlay
+        if overlay is None:
+            return snapshot
+        return supervisors.Snapshot(status=overlay[0], version=snapshot.version, message=overlay[1])
+
+    # -- the worker -----
+
+    def _loop(self) -> None:
+        while not self._closing:
+            with self._changed:
+                entry = self._journal.find_next()
+                if entry is None:
+                    self._changed.wait()
+                    continue
+                self._job = entry
+            try:
+                self._do(entry)
+            except Exception as e:
+                LOG.exception("job %s (%s) failed", entry.job_id, entry.kind)
+                # the text of an unforeseen error may hold a secret: its type must do
+                reason = f"the agent failed unexpectedly ({type(e).__name__}); see its log"
+                self._journal.fail(entry.job_id, exception.GuestError(reason=reason))
+            finally:
+                self._job = None
+                self._on_change()
+
+    def _do(self, entry: journals.Entry) -> None:
+        try:
+            handler = self._jobs.get(entry.kind)
+            if handler is None:
+                raise exception.GuestError(reason=f"this agent knows no job {entry.kind}")
+            result = handler(payloads.JOBS[entry.kind].from_wire(entry.payload))
+        except exception.TroveError as e:
+            LOG.warning("job %s (%s) failed: %s", entry.job_id, entry.kind, e)
+            self._journal.fail(entry.job_id, e)
+            return
+        except OSError as e:
+            LOG.warning("job %s (%s) failed", entry.job_id, entry.kind, exc_info=True)
+            reason = filesystem.explain(e, f"doing the job {entry.kind}")
+            self._journal.fail(entry.job_id, exception.GuestError(reason=reason))
+            return
+        self._journal.succeed(entry.job_id, result)
+        LOG.info("job %s (%s) is done", entry.job_id, entry.kind)
+
+    # -- jobs -----
+
+    def _prepare(self, job: payloads.PrepareJob) -> dict[str, Any]:
+        """Make the engine; every part can be done again."""
+        self._set_overlay(states.ServiceStatus.BUILDING)
+        try:
+            self._datastore.service.install(job)
+            self._supervisor.ensure_running(_START_TIMEOUT_S)
+            if job.databases:
+                self._datastore.accounts.ensure_databases(job.databases)
+            if job.users:
+                self._datastore.accounts.ensure_users(job.users)
+            if job.root_password is not None:
+                self._datastore.root.enable(job.root_password)
+            # only what is durable may be reported as made
+            filesystem.sync_file_system(self._supervisor.layout.mount_point)
+        except OSError as e:
+            error = exception.GuestError(reason=filesystem.explain(e, "preparing the database"))
+            self._set_overlay(states.ServiceStatus.FAILED, str(error.kwargs["reason"]))
+            raise error from e
+        except exception.TroveError as e:
+            self._set_overlay(states.ServiceStatus.FAILED, str(e.kwargs.get("reason", e)))
+            raise
+        self._overlay = None
+        return {"engine_version": self._supervisor.snapshot().version}
+
+    def _restart(self, job: payloads.RestartJob) -> dict[str, Any]:
+        self._overlay = None
+        self._supervisor.restart(_START_TIMEOUT_S)
+        return {"engine_version": self._supervisor.snapshot().version}
+
+    def _stop(self, job: payloads.StopJob) -> dict[str, Any]:
+        self._overlay = None
+        self._supervisor.ensure_stopped(_STOP_TIMEOUT_S)
+        return {}
+
+    def _set_overlay(self, status: states.ServiceStatus, message: str | None = None) -> None:
+        self._overlay = (status, message)
+        self._on_change()
+
+
+def _empty(function: Callable[[Any], object]) -> Callable[[Any], payloads.Payload]:
+    """Make a handler of a function that has nothing to answer."""
+
+    def handle(request: Any) -> payloads.Payload:
+        function(request)
+        return payloads.Empty()
+
+    return handle

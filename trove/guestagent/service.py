@@ -1,0 +1,255 @@
+"""The agent, put together: engine, supervisor, journal, reports, and the end of all of them.
+
+SIGTERM ends the agent only; the engine keeps running and is adopted by the next agent. SIGPWR is
+the end of the machine: the engine is stopped cleanly first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+
+from trove.common import concurrency, crypto, exception
+from trove.datastores import all as all_specs  # noqa: F401 (registers the specs)
+from trove.datastores import spec as datastore_spec
+from trove.guestagent import channel, heartbeat, journal, manager, state, supervisor
+from trove.guestagent.datastores import base
+from trove.guestagent.system import filesystem, users
+from trove.rpc import payloads
+
+LOG = log.getLogger(__name__)
+
+NAMESPACE = "trove.guestagent.datastores"
+#: Longest the engine may take to stop when the machine goes down.
+_POWER_OFF_TIMEOUT_S = 120.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Whom this agent speaks for."""
+
+    instance_id: str
+    key: bytes = dataclasses.field(repr=False)
+
+
+def read_identity(conf: cfg.ConfigOpts) -> Identity:
+    """Return the instance and its key; raises ConfigurationError when one is missing."""
+    for option in ("instance_id", "key_file"):
+        if not conf.guestagent[option]:
+            raise exception.ConfigurationError(reason=f"[guestagent] {option} is not set")
+    path = pathlib.Path(conf.guestagent.key_file)
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as e:
+        raise exception.ConfigurationError(
+            reason=f"the key of the instance cannot be read from {path}: {type(e).__name__}"
+        ) from None
+    return Identity(instance_id=conf.guestagent.instance_id, key=crypto.decode_key(text))
+
+
+def load_datastore(name: str) -> Callable[[base.Environment], base.Datastore]:
+    """Return the maker of a datastore by its manager; raises ConfigurationError."""
+    found = metadata.entry_points(group=NAMESPACE, name=name)
+    for entry_point in found:
+        make: Callable[[base.Environment], base.Datastore] = entry_point.load()
+        return make
+    raise exception.ConfigurationError(
+        reason=f"[guestagent] datastore_manager {name} is not installed in this image"
+    )
+
+
+class Agent:
+    """All parts of the agent of one instance."""
+
+    def __init__(
+        self,
+        datastore: base.Datastore,
+        environment: base.Environment,
+        conductor: heartbeat.Conductor,
+        *,
+        clock: concurrency.Clock,
+        heartbeat_interval_s: float,
+        probe_interval_s: float,
+    ) -> None:
+        """Put the parts together; the directories of the layout must exist."""
+        self._datastore = datastore
+        self._layout = environment.layout
+        self._boot = environment.store.count_boot()
+        self._version = _agent_version()
+        self.journal = journal.Journal(self._layout.jobs_dir)
+        self.supervisor = supervisor.Supervisor(
+            datastore.service,
+            layout=environment.layout,
+            store=environment.store,
+            clock=clock,
+            probe_interval_s=probe_interval_s,
+            on_change=self._poke,
+        )
+        self.reporter = heartbeat.Reporter(
+            conductor,
+            self.journal,
+            clock=clock,
+            interval_s=heartbeat_interval_s,
+            make_heartbeat=self._make_heartbeat,
+            make_csr=datastore.service.certificate_request,
+        )
+        self.manager = manager.Manager(
+            datastore,
+            self.supervisor,
+            self.journal,
+            make_heartbeat=self.reporter.next_heartbeat,
+            on_change=self._poke,
+        )
+        self._anticipation = threading.Thread(
+            target=datastore.service.anticipate, name="anticipation", daemon=True
+        )
+
+    def _poke(self) -> None:
+        self.reporter.poke()
+
+    def start(self) -> None:
+        """Begin: supervise, report, do jobs."""
+        self.supervisor.start()
+        self.reporter.start()
+        self.manager.start()
+        self._anticipation.start()
+
+    def close(self) -> None:
+        """End the agent; the engine keeps running."""
+        self.manager.close()
+        self.supervisor.close()
+        self.reporter.close()
+
+    def power_off(self) -> None:
+        """Stop the engine cleanly for the end of the machine, say so, and end the agent."""
+        self.manager.close()
+        try:
+            self.supervisor.power_off(_POWER_OFF_TIMEOUT_S)
+        except exception.GuestError as e:
+            LOG.error("the engine was not stopped: %s", e)
+        self.reporter.close(last_words=True)
+        self.supervisor.close()
+
+    def _make_heartbeat(self, sequence: int) -> payloads.Heartbeat:
+        snapshot = self.manager.snapshot()
+        used_bytes = total_bytes = None
+        message = snapshot.message
+        try:
+            disk = filesystem.disk_use(self._layout.mount_point)
+            used_bytes, total_bytes = disk.used_bytes, disk.total_bytes
+            if message is None and _is_nearly_full(disk):
+                message = (
+                    f"The disk is nearly full: {disk.available_bytes // (1024 * 1024)} MiB are"
+                    " left. Resize the volume or delete data."
+                )
+        except OSError as e:
+            message = message or filesystem.explain(e, "looking at the data volume")
+        return payloads.Heartbeat(
+            boot=self._boot,
+            sequence=sequence,
+            service_status=str(snapshot.status),
+            engine_version=snapshot.version,
+            agent_version=self._version,
+            disk_used_bytes=used_bytes,
+            disk_total_bytes=total_bytes,
+            job_id=self.manager.current_job_id,
+            message=message,
+        )
+
+
+def _is_nearly_full(disk: filesystem.DiskUse) -> bool:
+    return disk.available_bytes < min(disk.total_bytes // 20, 512 * 1024 * 1024)
+
+
+def _agent_version() -> str | None:
+    try:
+        return metadata.version("trove")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def make_environment(conf: cfg.ConfigOpts, identity: Identity) -> base.Environment:
+    """Return where and as whom the engine runs; makes the agent's directories.
+
+    Raises ConfigurationError when another agent runs on them.
+    """
+    options = conf.guestagent
+    layout = state.Layout(
+        state_dir=pathlib.Path(options.state_dir).absolute(),
+        mount_point=pathlib.Path(options.mount_point).absolute(),
+        engine_user=users.engine_user(options.engine_user),
+    )
+    layout.make_state()
+    # held, and inherited by nobody, until this process ends
+    if filesystem.lock_file(layout.agent_dir / "lock") is None:
+        raise exception.ConfigurationError(
+            reason=f"another agent runs on {layout.state_dir}: stop it first"
+        )
+    specs: Mapping[str, datastore_spec.DatastoreSpec] = datastore_spec.registry()
+    spec = specs.get(options.datastore_manager)
+    if spec is None:
+        raise exception.ConfigurationError(
+            reason=f"[guestagent] datastore_manager {options.datastore_manager} is unknown"
+        )
+    return base.Environment(
+        instance_id=identity.instance_id,
+        layout=layout,
+        store=state.Store(layout),
+        bind_address=str(options.bind_address),
+        port=options.port or spec.port,
+        basedir=options.basedir,
+        template_dir=pathlib.Path(options.template_dir) if options.template_dir else None,
+    )
+
+
+def make_agent(
+    conf: cfg.ConfigOpts,
+    identity: Identity,
+    conductor: heartbeat.Conductor,
+    *,
+    make_datastore: Callable[[base.Environment], base.Datastore] | None = None,
+) -> Agent:
+    """Return the agent that ``conf`` describes; without a maker the installed one is used."""
+    environment = make_environment(conf, identity)
+    make = make_datastore or load_datastore(conf.guestagent.datastore_manager)
+    return Agent(
+        make(environment),
+        environment,
+        conductor,
+        clock=concurrency.SystemClock(),
+        heartbeat_interval_s=conf.guest.heartbeat_interval_s,
+        probe_interval_s=conf.guestagent.probe_interval_s,
+    )
+
+
+def run(agent: Agent, wire: channel.Channel) -> None:
+    """Run until a signal comes, then end as it says; does not return."""
+    ended = threading.Event()
+    received: list[int] = []
+
+    def on_signal(number: int, frame: Any) -> None:
+        received.append(number)
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPWR):
+        signal.signal(number, on_signal)
+    wire.listen(agent.manager.handlers, agent.manager.on_job)
+    agent.start()
+    ended.wait()
+    LOG.info("ending on signal %d", received[0])
+    if signal.SIGPWR in received:
+        agent.power_off()
+    else:
+        agent.close()
+    # threads of the messaging library may wait for a broker for ever: there is nothing to lose
+    log.logging.shutdown()
+    os._exit(0)

@@ -1,0 +1,1 @@
+"""The operating system as the agent uses it: users, files, processes. Nothing about engines."""
