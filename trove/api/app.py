@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-import pecan
 from oslo_config import cfg
 from oslo_middleware import healthcheck, http_proxy_to_wsgi
 from oslo_middleware.healthcheck import opts as healthcheck_opts
@@ -70,22 +70,29 @@ class _Front:
         return app(environ, start_response)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """The application, and the tree of resources it serves."""
+
+    wsgi: WSGIApplication
+    tree: routing.Resource
+
+
 def make_app(conf: cfg.ConfigOpts, collaborators: Collaborators) -> WSGIApplication:
     """Return the application; raises ConfigurationError when it must not start."""
+    return build(conf, collaborators).wsgi
+
+
+def build(conf: cfg.ConfigOpts, collaborators: Collaborators) -> Built:
+    """Return the application with its tree; raises ConfigurationError when it must not start."""
     strategy = auth.make_strategy(conf)
     limiter = ratelimit.RateLimiter(conf)
     tree = root.make_tree(_make_services(conf, collaborators, limiter))
-    served = pecan.Pecan(
-        routing.Root(tree),
-        use_context_locals=False,
-        force_canonical=False,
-        guess_content_type_from_ext=False,
-        default_renderer="json",
-    )
+    served = routing.Application(tree)
     gate = auth.Gate(
         served,
         strategy=strategy,
-        authorizer=policies.Authorizer(collaborators.enforcer),
+        authorizer=policies.Authorizer(collaborators.enforcer, clock=collaborators.clock),
         limiter=limiter,
     )
     app: WSGIApplication = _Front(
@@ -97,7 +104,7 @@ def make_app(conf: cfg.ConfigOpts, collaborators: Collaborators) -> WSGIApplicat
     app = edge.Edge(app, max_body_bytes=conf.api.max_request_body_bytes)
     if conf.api.enable_proxy_headers_parsing:
         app = http_proxy_to_wsgi.HTTPProxyToWSGI(app, {"enable_proxy_headers_parsing": True})
-    return app
+    return Built(wsgi=app, tree=tree)
 
 
 def _make_services(
@@ -130,9 +137,8 @@ def _make_health(conf: cfg.ConfigOpts) -> WSGIApplication:
     own.register_opts(healthcheck_opts.HEALTHCHECK_OPTS, group="healthcheck")
     own.register_opts(healthcheck_opts.DISABLE_BY_FILE_OPTS, group="healthcheck")
     own([], default_config_files=[], default_config_dirs=[])
-    if conf.api.healthcheck_disable_file:
-        own.set_override("backends", ["disable_by_file"], group="healthcheck")
-        own.set_override(
-            "disable_by_file_path", conf.api.healthcheck_disable_file, group="healthcheck"
-        )
+    own.set_override("backends", ["disable_by_file"], group="healthcheck")
+    # without a path the backend complains in the log with every request
+    path = conf.api.healthcheck_disable_file or os.path.join(os.devnull, "never")
+    own.set_override("disable_by_file_path", path, group="healthcheck")
     return healthcheck.Healthcheck(None, own)

@@ -2,7 +2,7 @@
 
 A :class:`Resource` is a node: its methods named after HTTP methods are handlers, ``children`` are
 literal next segments, ``item`` is the node for any other next segment, which becomes an argument.
-Pecan serves the tree; only its root routes, by the decoded segments of :mod:`trove.api.edge`.
+Pecan serves the tree, by the decoded segments of :mod:`trove.api.edge`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pecan
+import webob
+from pecan import core
 
 from trove.api import edge, faults
 
@@ -23,6 +24,8 @@ class Resource:
 
     #: Name of the path parameter when this node is the ``item`` of another.
     parameter: str | None = None
+    #: Whether handlers below get the parameter as an argument.
+    is_argument = True
 
     def __init__(
         self,
@@ -48,7 +51,8 @@ def find_handler(root: Resource, segments: list[str], http_method: str) -> tuple
             child = node.item
             if child is None:
                 raise faults.RouteNotFound()
-            arguments.append(segment)
+            if child.is_argument:
+                arguments.append(segment)
         node = child
     name = http_method.lower()
     handler = getattr(node, name, None) if name in _METHODS else None
@@ -60,17 +64,34 @@ def find_handler(root: Resource, segments: list[str], http_method: str) -> tuple
     return handler, arguments
 
 
-class Root:
-    """What pecan is given: hands every path to :func:`find_handler`."""
+class Application(core.ExplicitPecan):
+    """Pecan on a tree of resources.
+
+    Handlers are found by :func:`find_handler` and return whole responses; pecan's own way would
+    inspect signatures and split the path anew with every request.
+    """
 
     def __init__(self, tree: Resource) -> None:
         """Take the tree of the whole API."""
-        self._tree = tree
+        super().__init__(
+            tree, force_canonical=False, guess_content_type_from_ext=False, default_renderer="json"
+        )
 
-    @pecan.expose()
-    def _route(self, args: list[str], request: pecan.Request) -> tuple[Any, list[str]]:
-        environ = request.environ
-        return find_handler(self._tree, environ[edge.SEGMENTS], request.method)
+    def route(self, req: webob.Request, node: Resource, path: str) -> tuple[Any, list[str]]:
+        """Return the handler of a request and its arguments."""
+        return find_handler(node, req.environ[edge.SEGMENTS], req.method)
+
+    def get_args(
+        self, state: Any, all_params: Any, remainder: list[str], *signature: Any
+    ) -> tuple[list[Any], list[Any], dict[str, Any]]:
+        """Pass request, response and the arguments of the path; bodies are the handlers' own."""
+        return [state.request, state.response, *remainder], [], {}
+
+    def invoke_controller(
+        self, controller: Any, args: list[Any], kwargs: dict[str, Any], state: Any
+    ) -> None:
+        """Take the handler's response."""
+        state.response = controller(*args)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

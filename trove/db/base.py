@@ -4,6 +4,10 @@ A writer on SQLite takes the write lock when it begins: a transaction that first
 wrote would fail at once, without waiting, when another one had committed in between. On servers
 transactions are READ COMMITTED: every change is a conditional UPDATE that sees the newest row, and
 gap locks would only add deadlocks.
+
+Readers use plain sessions: they have nothing to commit, and enginefacade's bookkeeping costs more
+than the query. On SQLite files they have a pool of their own, since oslo.db opens the file anew for
+each transaction.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from oslo_config import cfg
 from oslo_db import api as oslo_db_api
-from oslo_db.sqlalchemy import enginefacade
+from oslo_db.sqlalchemy import enginefacade, exc_filters
 from sqlalchemy import orm
 
 from trove.common import exception
@@ -70,6 +74,22 @@ def _tune_server(dbapi_connection: Any, record: Any) -> None:
     cursor.close()
 
 
+def _tune_sqlite_reader(dbapi_connection: Any, record: Any) -> None:
+    """Refuse writes and let SQLAlchemy begin transactions, so that a reader has one snapshot."""
+    _tune_sqlite(dbapi_connection, record)
+    dbapi_connection.isolation_level = None
+    dbapi_connection.execute("PRAGMA query_only=ON").close()
+
+
+def _make_sqlite_reader(connection: str) -> sa.Engine:
+    """Return an engine for reading an SQLite file, with connections that are kept open."""
+    engine = sa.create_engine(connection, poolclass=sa.QueuePool, max_overflow=-1)
+    exc_filters.register_engine(engine)
+    sa.event.listen(engine, "connect", _tune_sqlite_reader)
+    sa.event.listen(engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN"))
+    return engine
+
+
 def _listen(engine: sa.Engine) -> None:
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _tune_sqlite)
@@ -99,6 +119,8 @@ class Database:
         self._manager.configure(connection=_with_charset(connection), **options)
         self._manager.append_on_engine_create(_listen)
         self.is_sqlite = connection.startswith("sqlite")
+        is_file = self.is_sqlite and sa.make_url(connection).database not in (None, "", ":memory:")
+        self._sqlite_reader = _make_sqlite_reader(connection) if is_file else None
 
     def __repr__(self) -> str:
         """Say nothing of the connection: its URL holds a password."""
@@ -130,7 +152,9 @@ class Database:
     @contextlib.contextmanager
     def reader(self) -> Iterator[orm.Session]:
         """Give a session for reading."""
-        with self._manager.reader.using(_Context()) as session:
+        with orm.Session(
+            self._sqlite_reader or self.engine, autoflush=False, expire_on_commit=False
+        ) as session:
             yield session
 
     @contextlib.contextmanager
@@ -144,3 +168,5 @@ class Database:
     def dispose(self) -> None:
         """Close all connections."""
         self._manager.dispose_pool()
+        if self._sqlite_reader is not None:
+            self._sqlite_reader.dispose()

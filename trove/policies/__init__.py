@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 from oslo_config import cfg
 from oslo_policy import policy
 
-from trove.common import context, exception
+from trove.common import concurrency, context, exception
 from trove.policies import accounts, base, clusters, datastores, flavors, instances
 
 _MODULES = (instances, accounts, clusters, datastores, flavors)
@@ -33,24 +33,54 @@ def make_default_enforcer() -> policy.Enforcer:
     return make_enforcer(conf)
 
 
-class Authorizer:
-    """Judge contexts by an enforcer; what :class:`trove.common.context.RequestContext` is given."""
+#: How long a judgement is remembered, and with it how soon a changed policy file counts.
+_REMEMBERED_S = 2.0
+_MOST_REMEMBERED = 10000
 
-    def __init__(self, enforcer: policy.Enforcer) -> None:
+
+class Authorizer:
+    """Judge contexts by an enforcer; what :class:`trove.common.context.RequestContext` is given.
+
+    A judgement depends on nothing but rule, target and credentials. Asking oslo.policy costs as
+    much as the rest of a request (it looks for changed files and inspects every check), so what it
+    said is remembered for a moment.
+    """
+
+    def __init__(self, enforcer: policy.Enforcer, *, clock: concurrency.Clock) -> None:
         """Take the enforcer of :func:`make_enforcer`."""
         self._enforcer = enforcer
+        self._clock = clock
+        self._judgements: dict[Hashable, bool] = {}
+        self._expires = 0.0
 
     def __call__(
         self, rule: str, target: Mapping[str, Any], caller: context.RequestContext
     ) -> None:
         """Raise PolicyForbidden unless ``rule`` admits the caller; unknown rules admit nobody."""
-        if not self._enforcer.enforce(rule, target, credentials(caller)):
+        if not self._judge(rule, target, credentials(caller)):
             raise exception.PolicyForbidden(rule=rule)
 
     def is_admin(self, project_id: str | None, roles: list[str]) -> bool:
         """Tell whether a caller with these roles acts on every project."""
-        caller = {"project_id": project_id, "roles": roles}
-        return bool(self._enforcer.enforce("context_is_admin", {}, caller))
+        return self._judge("context_is_admin", {}, {"project_id": project_id, "roles": roles})
+
+    def _judge(self, rule: str, target: Mapping[str, Any], caller: dict[str, Any]) -> bool:
+        now = self._clock.monotonic()
+        if now >= self._expires or len(self._judgements) >= _MOST_REMEMBERED:
+            self._judgements = {}
+            self._expires = now + _REMEMBERED_S
+        question = (rule, *_flat(target), None, *_flat(caller))
+        judgement = self._judgements.get(question)
+        if judgement is None:
+            judgement = bool(self._enforcer.enforce(rule, target, caller))
+            self._judgements[question] = judgement
+        return judgement
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[Hashable]:
+    for key, value in values.items():
+        yield key
+        yield tuple(value) if isinstance(value, list) else value
 
 
 def credentials(caller: context.RequestContext) -> dict[str, Any]:

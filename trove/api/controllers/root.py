@@ -34,6 +34,8 @@ class Project(Version):
     """What a project has; by itself it shows the version."""
 
     parameter = "project_id"
+    # it is the caller's own: trove.api.auth sees to that
+    is_argument = False
 
 
 def make_tree(services: Services) -> Resource:
