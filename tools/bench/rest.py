@@ -13,6 +13,13 @@ import harness
 from tests.fixtures import stack
 
 
+def without_rate_limits(running: stack.Stack) -> None:
+    """Let the benchmark ask as often as it likes; takes effect with the next start."""
+    config = running.state_dir / "trove.conf"
+    rates = "".join(f"http_{method}_rate = 0\n" for method in ("get", "post", "delete"))
+    config.write_text(config.read_text().replace("[api]\n", f"[api]\n{rates}", 1))
+
+
 class Rest:
     """The REST API with http_basic credentials from the stack's clouds.yaml."""
 
