@@ -5,10 +5,9 @@ The page of a list costs one statement, plus one more only when some instance of
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -17,9 +16,11 @@ from trove import states
 from trove.db import models
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceView:
-    """An instance with its datastore and its last heartbeat; memory is MiB, volume GiB."""
+class InstanceView(NamedTuple):
+    """An instance with its datastore and its last heartbeat; memory is MiB, volume GiB.
+
+    A named tuple and not a dataclass, since a page makes many of them from rows.
+    """
 
     id: str
     project_id: str
@@ -91,7 +92,7 @@ _COLUMNS = (
     .correlate(_instances)
     .label("has_replicas"),
 )
-_NAMES = tuple(column.name for column in _COLUMNS)
+assert tuple(column.name for column in _COLUMNS) == InstanceView._fields[:-1]  # noqa: S101
 _SELECT = (
     sa.select(*_COLUMNS)
     .select_from(_instances)
@@ -126,7 +127,7 @@ def find_view(
     row = session.execute(_BY_ID, {"instance_id": instance_id}).first()
     if row is None or (project_id is not None and row[1] != project_id):
         return None
-    (view,) = _with_replicas(session, [InstanceView(**dict(zip(_NAMES, row, strict=True)))])
+    (view,) = _with_replicas(session, [InstanceView._make((*row, ()))])
     return view
 
 
@@ -137,14 +138,14 @@ def list_views(
     rows = session.execute(
         _BY_PROJECT, {"project_id": project_id, "marker": marker or "", "limit": limit + 1}
     ).all()
-    views = [InstanceView(**dict(zip(_NAMES, row, strict=True))) for row in rows[:limit]]
+    views = [InstanceView._make((*row, ())) for row in rows[:limit]]
     return _with_replicas(session, views), len(rows) > limit
 
 
 def list_all_views(session: orm.Session) -> Sequence[InstanceView]:
     """Return the live instances of all projects, oldest first: for operators, not for the API."""
     rows = session.execute(_SELECT.order_by(_instances.c.created, _instances.c.id)).all()
-    return [InstanceView(**dict(zip(_NAMES, row, strict=True))) for row in rows]
+    return [InstanceView._make((*row, ())) for row in rows]
 
 
 def _with_replicas(session: orm.Session, views: list[InstanceView]) -> list[InstanceView]:
@@ -154,6 +155,4 @@ def _with_replicas(session: orm.Session, views: list[InstanceView]) -> list[Inst
     replicas: dict[str, list[str]] = {}
     for source_id, replica_id in session.execute(_REPLICAS, {"ids": sources}):
         replicas.setdefault(source_id, []).append(replica_id)
-    return [
-        dataclasses.replace(view, replica_ids=tuple(replicas.get(view.id, ()))) for view in views
-    ]
+    return [view._replace(replica_ids=tuple(replicas.get(view.id, ()))) for view in views]

@@ -8,6 +8,7 @@ Secrets are only ever stored wrapped (``*_wrapped``).
 from __future__ import annotations
 
 import datetime
+import enum
 import uuid
 from typing import Any
 
@@ -53,10 +54,11 @@ class EnumString(sa.types.TypeDecorator[Any]):
     impl = sa.String(40)
     cache_ok = True
 
-    def __init__(self, enum_class: type) -> None:
+    def __init__(self, enum_class: type[enum.StrEnum]) -> None:
         """Take the StrEnum class."""
         super().__init__()
         self.enum_class = enum_class
+        self._members = {member.value: member for member in enum_class}
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
         """Store the value."""
@@ -64,7 +66,7 @@ class EnumString(sa.types.TypeDecorator[Any]):
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
         """Hand out the member."""
-        return None if value is None else self.enum_class(value)
+        return None if value is None else self._members.get(value) or self.enum_class(value)
 
 
 def new_id() -> str:
