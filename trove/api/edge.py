@@ -29,7 +29,6 @@ CONTENT_TYPE = "trove.content_type"
 _REQUEST_ID_FORM = re.compile(r"req-[a-f0-9]{8}(-[a-f0-9]{4}){3}-[a-f0-9]{12}\Z")
 _QUOTED_SLASH = re.compile("(?i)%2f")
 _JSON = ("Content-Type", "application/json")
-_BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
 class Edge:
@@ -72,8 +71,6 @@ class Edge:
         environ["wsgi.input"] = io.BytesIO()
 
     def _read_body(self, environ: WSGIEnvironment) -> bytes:
-        if environ["REQUEST_METHOD"] not in _BODY_METHODS:
-            return b""
         announced = environ.get("CONTENT_LENGTH") or ""
         if not announced.isascii() or (announced and not announced.isdigit()):
             raise exception.BadRequest(reason="Content-Length is not a number")

@@ -1,0 +1,150 @@
+"""The process of trove-api: the application behind an HTTP server of native threads.
+
+Everything is made after the fork but the listening socket: the workers share the one that the main
+process bound, so that a port already taken is told before anything starts.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from wsgiref.types import WSGIApplication
+
+import cotyledon
+from cheroot import wsgi
+from oslo_config import cfg
+from oslo_log import log
+
+from trove import policies
+from trove.api import app, auth
+from trove.common import concurrency, crypto, exception
+from trove.db import base, guest_keys
+from trove.drivers import factory
+from trove.rpc import guest, taskmanager, transport
+
+LOG = log.getLogger(__name__)
+
+_BACKLOG = 128
+_MOST_HEADER_BYTES = 64 * 1024
+#: A key that was dropped works for at most this long.
+_KEY_MAX_AGE_S = 5.0
+
+
+def check(conf: cfg.ConfigOpts) -> None:
+    """Raise ConfigurationError when the API cannot run with these options."""
+    crypto.KeyRing.from_config(conf.guest.key_encryption_keys)
+    base.Database.from_config(conf)
+    transport.control_transport(conf)
+    transport.guest_transport(conf)
+    auth.make_strategy(conf)
+    factory.load_compute(conf)
+
+
+def listen(conf: cfg.ConfigOpts) -> socket.socket:
+    """Return a socket that listens where the configuration says.
+
+    Raises ConfigurationError when the address is not to be had.
+    """
+    host, port = conf.api.bind_host, conf.api.bind_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as e:
+        raise exception.ConfigurationError(
+            reason=f"cannot listen on {host} port {port}: {e.strerror}; end what uses it or choose"
+            " another [api] bind_host and bind_port"
+        ) from None
+
+
+class Api:
+    """All parts of one API process, without a server around them."""
+
+    def __init__(self, conf: cfg.ConfigOpts, *, clock: concurrency.Clock | None = None) -> None:
+        """Make the parts; raises ConfigurationError when an option is missing or wrong."""
+        clock = clock or concurrency.SystemClock()
+        ring = crypto.KeyRing.from_config(conf.guest.key_encryption_keys)
+        self._database = base.Database.from_config(conf)
+        keys = guest_keys.GuestKeys(self._database, ring, clock=clock, max_age_s=_KEY_MAX_AGE_S)
+        self._guest = guest.GuestClient(conf, keys.key_of)
+        self._taskmanager = taskmanager.TaskManagerClient(conf)
+        self.wsgi: WSGIApplication = app.make_app(
+            conf,
+            app.Collaborators(
+                database=self._database,
+                guest=self._guest,
+                taskmanager=self._taskmanager,
+                enforcer=policies.make_enforcer(conf),
+                key_ring=ring,
+                compute=factory.load_compute(conf),
+                clock=clock,
+            ),
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._guest.close()
+        self._taskmanager.close()
+        self._database.dispose()
+
+
+class HttpServer(wsgi.Server):
+    """cheroot on a socket that exists already."""
+
+    def __init__(
+        self, application: WSGIApplication, *, listener: socket.socket, threads: int
+    ) -> None:
+        """Take the application; ``start`` serves until ``stop``."""
+        super().__init__(
+            listener.getsockname()[:2],
+            application,
+            numthreads=threads,
+            server_name="trove-api",
+            request_queue_size=_BACKLOG,
+        )
+        self.max_request_header_size = _MOST_HEADER_BYTES
+        self._listener = listener
+
+    def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002
+        """Use the given socket."""
+        self.socket = self._listener
+        return self._listener
+
+    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
+        """Write what goes wrong below the application to the log."""
+        LOG.log(level, "HTTP server: %s", msg, exc_info=traceback)
+
+
+class ApiService(cotyledon.Service):
+    """One worker of trove-api under cotyledon."""
+
+    name = "trove-api"
+    graceful_shutdown_timeout = 30
+
+    def __init__(
+        self, worker_id: int, conf: cfg.ConfigOpts, listener: socket.socket | None = None
+    ) -> None:
+        """Make the parts in the worker's own process; without a socket it makes its own."""
+        super().__init__(worker_id)
+        self._api = Api(conf)
+        self._server = HttpServer(
+            self._api.wsgi, listener=listener or listen(conf), threads=conf.api.threads
+        )
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+
+    def run(self) -> None:
+        """Begin; threads do the work."""
+        self._server.prepare()
+        self._thread.start()
+        LOG.info("api worker serves on %s port %s", *self._server.bind_addr)
+
+    def terminate(self) -> None:
+        """Finish the requests under way and close everything."""
+        self._server.stop()
+        self._thread.join(10)
+        self._api.close()
+
+    def _serve(self) -> None:
+        try:
+            self._server.serve()
+        except Exception:
+            LOG.exception("the HTTP server ended")
