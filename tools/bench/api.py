@@ -60,7 +60,9 @@ def _statements(client: Client, path: str) -> int:
         client.get(path)
     client.control("count-on")
     client.get(path)
-    return int(client.control("count-off")["statements"])
+    counted = int(client.control("count-off")["statements"])
+    assert counted, "a read without SQL: the counter does not see the application's engine"
+    return counted
 
 
 def _closed_loop(client: Client, path: str, seconds: float) -> tuple[float, list[float]]:

@@ -60,14 +60,14 @@ class DeadTaskManager(taskmanager.TaskManagerApi):
 class Measuring:
     """WSGI: the application, with questions about the process below ``/_bench``."""
 
-    def __init__(self, application: WSGIApplication, engine: sa.Engine) -> None:
+    def __init__(self, application: WSGIApplication) -> None:
         """Wrap ``application``."""
         self._application = application
-        self._engine = engine
         self._statements = 0
 
-    def _count(self, *args: Any) -> None:
-        self._statements += 1
+    def _count(self, connection: Any, cursor: Any, statement: str, *args: Any) -> None:
+        if statement.split(maxsplit=1)[0].upper() not in ("BEGIN", "COMMIT", "ROLLBACK"):
+            self._statements += 1
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer."""
@@ -76,9 +76,9 @@ class Measuring:
             return self._application(environ, start_response)
         if path == "/_bench/count-on":
             self._statements = 0
-            sa.event.listen(self._engine, "before_cursor_execute", self._count)
+            sa.event.listen(sa.Engine, "before_cursor_execute", self._count)
         elif path == "/_bench/count-off":
-            sa.event.remove(self._engine, "before_cursor_execute", self._count)
+            sa.event.remove(sa.Engine, "before_cursor_execute", self._count)
         document = {"seconds": time.process_time(), "statements": self._statements}
         body = json.dumps(document).encode()
         start_response("200 OK", [("Content-Length", str(len(body)))])
@@ -102,7 +102,7 @@ def main() -> int:
     )
     server = wsgi.Server(
         ("127.0.0.1", 0),
-        Measuring(application, database.engine),
+        Measuring(application),
         numthreads=conf.api.threads,
     )
     server.prepare()
