@@ -91,21 +91,6 @@ class HeartbeatBatcher:
             self._waiting[report.instance_id] = report
 
     def _store(self, batch: Mapping[str, heartbeats.Report]) -> None:
-        """Store a batch; if the database refuses its content, all that it does not refuse."""
-        try:
-            self._write(batch)
-        except db_exception.DBDataError:
-            # values were checked, so this is a mistake of ours: it must not stop the others
-            LOG.exception("a batch of %d heartbeats was refused, trying one by one", len(batch))
-            for instance_id, report in batch.items():
-                try:
-                    self._write({instance_id: report})
-                except db_exception.DBDataError:
-                    LOG.error("the heartbeat of instance %s was refused", instance_id)
-                    with self._lock:
-                        self._dropped += 1
-
-    def _write(self, batch: Mapping[str, heartbeats.Report]) -> None:
         with self._database.writer() as session:
             heartbeats.store(session, batch.values())
         with self._lock:

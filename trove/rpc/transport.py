@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import amqp
 import kombu.exceptions
 import oslo_messaging
 import tenacity
@@ -55,8 +56,11 @@ _UNLISTED_OPTIONS = (
 _SEND_ERRORS = (
     oslo_messaging.MessageDeliveryFailure,
     kombu.exceptions.OperationalError,
+    amqp.AMQPError,
     OSError,
 )
+#: Between tries to serve, when the broker is there but refuses us.
+_REFUSED_RETRY_S = 5.0
 
 
 class NoAnswer(exception.ServiceUnavailable):
@@ -225,14 +229,12 @@ class RpcServer:
         """Prepare; ``start`` begins. ``server`` is this process's own name on the topic."""
         self._topic = topic
         self._threads = threads
+        self._target = oslo_messaging.Target(exchange=EXCHANGE, topic=topic, server=server)
+        self._endpoint = _Endpoint(methods)
         self._transport = _transport(conf, bus)
-        self._server = oslo_messaging.get_rpc_server(
-            self._transport,
-            oslo_messaging.Target(exchange=EXCHANGE, topic=topic, server=server),
-            [_Endpoint(methods)],
-            access_policy=oslo_messaging.ExplicitRPCAccessPolicy,
-        )
+        self._server: oslo_messaging.RPCServer | None = None
         self._is_serving = threading.Event()
+        self._is_stopped = threading.Event()
         self._thread = threading.Thread(target=self._start, name=f"serve-{topic}", daemon=True)
 
     def start(self) -> None:
@@ -245,7 +247,8 @@ class RpcServer:
 
     def stop(self) -> None:
         """End: take no new message, finish those under way, close the connections."""
-        if not self._is_serving.is_set():
+        self._is_stopped.set()
+        if self._server is None:
             # still looking for a broker: there is nothing to finish, and the thread is a daemon
             return
         self._server.stop()
@@ -253,9 +256,35 @@ class RpcServer:
         self._transport.cleanup()
 
     def _start(self) -> None:
-        self._server.start(override_pool_size=self._threads)
+        """Serve; the driver waits for a broker that is down, we for one that refuses us."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_SEND_ERRORS),
+            wait=tenacity.wait_fixed(_REFUSED_RETRY_S),
+            sleep=tenacity.sleep_using_event(self._is_stopped),
+            before_sleep=lambda state: LOG.error(
+                "the broker refuses to let us serve %s: %s",
+                self._topic,
+                type(state.outcome.exception()).__name__ if state.outcome else "?",
+            ),
+            stop=tenacity.stop_when_event_set(self._is_stopped),
+        )
+        try:
+            retrying(self._serve)
+        except tenacity.RetryError:
+            return
         self._is_serving.set()
         LOG.info("serving %s", self._topic)
+
+    def _serve(self) -> None:
+        # a server that could not start cannot be started again
+        server = oslo_messaging.get_rpc_server(
+            self._transport,
+            self._target,
+            [self._endpoint],
+            access_policy=oslo_messaging.ExplicitRPCAccessPolicy,
+        )
+        server.start(override_pool_size=self._threads)
+        self._server = server
 
 
 class _Endpoint:
