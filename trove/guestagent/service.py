@@ -29,6 +29,8 @@ from trove.rpc import payloads
 LOG = log.getLogger(__name__)
 
 NAMESPACE = "trove.guestagent.datastores"
+#: How often the files of a volume that is a mere directory are counted.
+_COUNT_INTERVAL_S = 30.0
 #: Longest the engine may take to stop when the machine goes down.
 _POWER_OFF_TIMEOUT_S = 120.0
 
@@ -83,6 +85,10 @@ class Agent:
         """Put the parts together; the directories of the layout must exist."""
         self._datastore = datastore
         self._layout = environment.layout
+        self._store = environment.store
+        self._clock = clock
+        self._counted_bytes = 0
+        self._next_count = 0.0
         self._boot = environment.store.count_boot()
         self._version = _agent_version()
         self.journal = journal.Journal(self._layout.jobs_dir)
@@ -144,7 +150,7 @@ class Agent:
         used_bytes = total_bytes = None
         message = snapshot.message
         try:
-            disk = filesystem.disk_use(self._layout.mount_point)
+            disk = self._disk_use()
             used_bytes, total_bytes = disk.used_bytes, disk.total_bytes
             if message is None and _is_nearly_full(disk):
                 message = (
@@ -164,6 +170,19 @@ class Agent:
             job_id=self.manager.current_job_id,
             message=message,
         )
+
+    def _disk_use(self) -> filesystem.DiskUse:
+        """Return how full the volume is; one that is a mere directory is counted by its files."""
+        disk = filesystem.disk_use(self._layout.mount_point)
+        if self._layout.mount_point.is_mount():
+            return disk
+        now = self._clock.monotonic()
+        if now >= self._next_count:
+            self._counted_bytes = filesystem.tree_bytes(self._layout.mount_point)
+            self._next_count = now + _COUNT_INTERVAL_S
+        volume_gib = (self._store.find("settings") or {}).get("volume_size_gib")
+        total_bytes = disk.total_bytes if volume_gib is None else int(volume_gib) << 30
+        return dataclasses.replace(disk, used_bytes=self._counted_bytes, total_bytes=total_bytes)
 
 
 def _is_nearly_full(disk: filesystem.DiskUse) -> bool:

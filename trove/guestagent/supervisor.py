@@ -164,6 +164,9 @@ class Supervisor:
         if self._thread.is_alive():
             self._thread.join(10.0)
         self._service.disconnect()
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
     def snapshot(self) -> Snapshot:
         """Return how the engine is."""

@@ -87,11 +87,11 @@ def is_alive(identity: Identity) -> bool:
 
 def find_by_argument(argument: str) -> Identity | None:
     """Look through all processes for one with ``argument`` on its command line."""
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
             continue
-        if has_argument(int(entry.name), argument):
-            identity = identify(int(entry.name))
+        if has_argument(int(name), argument):
+            identity = identify(int(name))
             if identity is not None:
                 return identity
     return None
@@ -118,13 +118,14 @@ def read_pid_file(path: pathlib.Path) -> Identity | None:
 class Process:
     """A process of ours: one that we started, or one that an earlier agent started."""
 
-    def __init__(self, identity: Identity, *, child: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(self, identity: Identity, *, is_child: bool = False) -> None:
         """Watch a running process; raises ProcessLookupError when it has ended."""
         self.identity = identity
-        self._child = child
+        self._is_child = is_child
+        self._return_code: int | None = None
         self._descriptor = os.pidfd_open(identity.pid)
         # the number may have been taken over before the descriptor was opened
-        if child is None and not is_alive(identity):
+        if not is_child and not is_alive(identity):
             os.close(self._descriptor)
             raise ProcessLookupError(errno.ESRCH, "process has ended")
 
@@ -134,14 +135,20 @@ class Process:
 
     def has_ended(self) -> bool:
         """Tell whether the process has ended; collects it when it is our child."""
-        if self._child is not None:
-            return self._child.poll() is not None
-        return not is_alive(self.identity)
+        if not self._is_child:
+            return not is_alive(self.identity)
+        if self._return_code is None:
+            end = os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)
+            if end is None:
+                return False
+            is_exit = end.si_code == os.CLD_EXITED
+            self._return_code = end.si_status if is_exit else -end.si_status
+        return True
 
     @property
     def return_code(self) -> int | None:
         """Return how it ended (negative: the signal); None when running or not our child."""
-        return None if self._child is None else self._child.returncode
+        return self._return_code
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing when the process has ended."""
@@ -181,10 +188,12 @@ def spawn(command: Command) -> Process:
     finally:
         os.close(log)
     found = _read_stat(child.pid)
-    # not collected before poll(): even a process that failed at once still has its entry
+    # nobody has collected it yet: even a process that failed at once still has its entry
     ticks = found[1] if found is not None else 0
     identity = Identity(pid=child.pid, start_ticks=ticks, boot_id=machine_boot_id())
-    return Process(identity, child=child)
+    # Popen was only the launcher: it must not collect the child, nor mind that it outlives us
+    child.returncode = 0
+    return Process(identity, is_child=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

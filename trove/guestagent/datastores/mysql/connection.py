@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -96,26 +97,35 @@ def explain(error: pymysql.err.MySQLError) -> str:
 class Connector:
     """Opens connections over the engine's socket as the agent's own account."""
 
-    def __init__(self, socket: pathlib.Path, *, password: str) -> None:
+    def __init__(self, path: pathlib.Path, *, password: str) -> None:
         """Take where the engine listens and the password of the agent's account."""
-        self._socket = socket
+        self._path = path
         self._password = password
         self._kept: pymysql.connections.Connection[Any] | None = None
 
     def _connect(self, *, timeout_s: int) -> pymysql.connections.Connection[Any]:
         # the modes are ours whatever a tenant makes the default: quoting depends on them
-        return pymysql.connect(
-            unix_socket=str(self._socket),
+        connection = pymysql.connect(
             user=mysql.AGENT_USER,
             password=self._password,
             charset="utf8mb4",
             sql_mode="STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
-            connect_timeout=_CONNECT_TIMEOUT_S,
             read_timeout=timeout_s,
             write_timeout=timeout_s,
             autocommit=True,
             local_infile=False,
+            defer_connect=True,
         )
+        # PyMySQL leaks a socket of its own when nobody listens
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        channel.settimeout(_CONNECT_TIMEOUT_S)
+        try:
+            channel.connect(str(self._path))
+        except OSError as e:
+            channel.close()
+            raise pymysql.err.OperationalError(2002, str(e)) from None
+        connection.connect(channel)
+        return connection
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:

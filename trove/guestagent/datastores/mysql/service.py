@@ -86,6 +86,7 @@ class MysqlService(base.Service):
             work = self._layout.mount_point / "data.new"
             filesystem.remove_tree(work)
             filesystem.remove_tree(self._ready_dir)
+            self._check_space()
             source = self._environment.template_dir
             try:
                 if source is not None and source.is_dir():
@@ -119,7 +120,6 @@ class MysqlService(base.Service):
         template.find_server(self._dialect, basedir=self._environment.basedir)
         self._check_reachable()
         self._layout.make_volume()
-        self._check_space()
         if not self._layout.data_dir.exists():
             self._make_data_directory()
             self._ready_dir.rename(self._layout.data_dir)
@@ -138,7 +138,7 @@ class MysqlService(base.Service):
 
     def _check_space(self) -> None:
         available = filesystem.disk_use(self._layout.mount_point).available_bytes
-        if not self._layout.data_dir.exists() and available < _HEADROOM_BYTES:
+        if available < _HEADROOM_BYTES:
             raise exception.GuestError(
                 reason="the disk is full: the volume has only"
                 f" {available // (1024 * 1024)} MiB left, a new database needs at least"

@@ -20,7 +20,9 @@ _REDO_LOG_MIB = 8
 _TIMEOUT_S = 300
 _VERSION = re.compile(r"\b(\d+\.\d+\.\d+)\b")
 #: Everybody but the account that owns the system's views; it is locked.
-_DROP_ACCOUNTS = b"DELETE FROM mysql.global_priv WHERE User <> 'mariadb.sys';\n"
+_DROP_ACCOUNTS = (
+    b"DELETE FROM mysql.global_priv WHERE User <> 'mariadb.sys';\nDELETE FROM mysql.proxies_priv;\n"
+)
 
 
 def find_server(dialect: dialects.Dialect, *, basedir: str | None) -> pathlib.Path:
