@@ -95,6 +95,8 @@ def take_lock(state: standalone_state.StandaloneState) -> None:
 def supervise(root: pathlib.Path) -> None:
     """Run everything of a state directory until SIGTERM."""
     state = standalone_state.StandaloneState(root=root)
+    # database and logs are nobody else's
+    os.umask(0o077)
     take_lock(state)
     standalone_processes.record(state, "supervisor")
     conf = trove_conf.load(
