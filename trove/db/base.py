@@ -19,10 +19,14 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from oslo_config import cfg
 from oslo_db import api as oslo_db_api
+from oslo_db import exception as oslo_db_exception
 from oslo_db.sqlalchemy import enginefacade, exc_filters
 from sqlalchemy import orm
 
 from trove.common import exception
+
+#: Anything the backend refused or could not do.
+DatabaseError = oslo_db_exception.DBError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -27,7 +27,7 @@ def crash_and_resume(
         plane.settle(plane.runner(crashing(flow, step, direction=direction, before=before)))
     # nobody may take it before the lease has run out
     assert not [op for op in plane.active() if op.owner is not None and op.id in plane.due()]
-    plane.clock.advance(plane.conf.taskmanager.lease_s + 1)
+    plane.manual_clock.advance(plane.conf.taskmanager.lease_s + 1)
     plane.settle(plane.runner())
 
 
@@ -105,7 +105,7 @@ def test_a_crash_inside_a_driver_call_makes_nothing_twice(
     instance_id, _ = plane.create()
     with pytest.raises(Crash):
         plane.settle(plane.runner())
-    plane.clock.advance(31)
+    plane.manual_clock.advance(31)
     plane.settle(plane.runner())
     assert plane.instance(instance_id).task is Task.NONE
     assert plane.leftovers() == plane.made(instance_id) == ONE_OF_EACH

@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from oslo_config import cfg
-from oslo_db import exception as oslo_db_exception
 from oslo_log import log
 
 from trove import states
@@ -396,7 +395,7 @@ class Runner:
         ctx = self._context(operation)
         try:
             outcome = flow.steps[index].run(ctx)
-        except oslo_db_exception.DBError:
+        except base.DatabaseError:
             # nothing can be said of the step without the database: the lease runs out
             raise
         except Exception as error:  # noqa: BLE001 - the runner's border: logged in there
@@ -425,7 +424,7 @@ class Runner:
         step = flow.steps[index]
         try:
             outcome = step.undo(ctx)
-        except oslo_db_exception.DBError:
+        except base.DatabaseError:
             raise
         except Exception as error:
             LOG.warning(

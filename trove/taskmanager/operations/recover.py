@@ -32,7 +32,7 @@ class AwaitAgent(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Look whether it did since the operation began; meanwhile keep its server running."""
-        if steps.get_instance(ctx).heartbeat.received > ctx.operation.created:
+        if steps.get_instance(ctx).heartbeat.received >= ctx.operation.created:
             return None
         steps.keep_server_running(ctx)
         return engine.Wait(event="hello", timeout_s=steps.AGENT_LOOK_S)
