@@ -199,6 +199,15 @@ def _describe(error: Exception, step: str) -> Failure:
     )
 
 
+def tell_troubles(what: str, function: Callable[[], None]) -> None:
+    """Call a function; say in one line that the backend or a driver is down for now."""
+    try:
+        function()
+    except (base.DatabaseError, exception.TroveError) as e:
+        text = e.message if isinstance(e, exception.TroveError) else "the SQL backend fails"
+        LOG.error("%s: %s (%s)", what, text, type(e).__name__)
+
+
 class Runner:
     """Runs the operations of one process on a few threads.
 
@@ -223,10 +232,14 @@ class Runner:
             self._threads, thread_name_prefix="operation"
         )
         self._sweeper = concurrency.PeriodicThread(
-            "operation-sweep", self.sweep, interval_s=group.sweep_interval_s
+            "operation-sweep",
+            lambda: tell_troubles("looking for work", self.sweep),
+            interval_s=group.sweep_interval_s,
         )
         self._renewer = concurrency.PeriodicThread(
-            "operation-leases", self.renew, interval_s=max(self._lease_s / 3, 0.1)
+            "operation-leases",
+            lambda: tell_troubles("renewing leases", self.renew),
+            interval_s=max(self._lease_s / 3, 0.1),
         )
 
     # -- threads -----
@@ -267,6 +280,12 @@ class Runner:
     def _work(self, operation_id: str) -> None:
         try:
             self.drive(operation_id)
+        except base.DatabaseError as e:
+            LOG.error(
+                "operation %s: the SQL backend fails (%s), it goes on when the claim runs out",
+                operation_id,
+                type(e).__name__,
+            )
         except Exception:
             LOG.exception("operation %s: gave up for now", operation_id)
         finally:

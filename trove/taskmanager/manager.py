@@ -1,0 +1,41 @@
+"""The task manager's parts, put together: runner and reconciler on one set of tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trove.common import concurrency
+from trove.taskmanager import reconciler
+from trove.taskmanager.operations import engine, flows
+
+
+class TaskManager:
+    """Runs operations and reconciles until it is stopped."""
+
+    def __init__(self, tools: engine.Tools) -> None:
+        """Take the tools; ``start`` begins."""
+        self.runner = engine.Runner(tools, flows.ALL)
+        self.reconciler = reconciler.Reconciler(tools, hint=self._hint)
+        self._reconciling = concurrency.PeriodicThread(
+            "reconciler",
+            lambda: engine.tell_troubles("reconciling", self.reconciler.run),
+            interval_s=tools.conf.taskmanager.reconcile_interval_s,
+        )
+
+    def run_operation(self, operation_id: str) -> None:
+        """Take a hint; returns at once."""
+        self.runner.run(operation_id)
+
+    def _hint(self, operation_ids: Iterable[str]) -> None:
+        for operation_id in operation_ids:
+            self.runner.run(operation_id)
+
+    def start(self) -> None:
+        """Begin."""
+        self.runner.start()
+        self._reconciling.start()
+
+    def stop(self) -> None:
+        """Let the steps in work end, give back the rest, and stop."""
+        self._reconciling.stop()
+        self.runner.stop()
