@@ -171,6 +171,7 @@ _CONFIGURATION = """\
 [database]
 connection = {url}
 [api]
+bind_port = 0
 auth_strategy = noauth
 http_get_rate = 0
 [local]

@@ -16,7 +16,6 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import harness  # noqa: F401 - makes the source tree importable
 import sqlalchemy as sa
-from cheroot import wsgi
 
 from trove.common import concurrency
 
@@ -24,7 +23,7 @@ concurrency.use_native_threads()
 
 from trove import conf as trove_conf  # noqa: E402 - after the threads are chosen
 from trove import policies  # noqa: E402
-from trove.api import app  # noqa: E402
+from trove.api import app, service  # noqa: E402
 from trove.common import crypto  # noqa: E402
 from trove.db import base  # noqa: E402
 from trove.rpc import guest, payloads, taskmanager  # noqa: E402
@@ -100,10 +99,10 @@ def main() -> int:
             key_ring=crypto.KeyRing([crypto.generate_key()]),
         ),
     )
-    server = wsgi.Server(
-        ("127.0.0.1", 0),
+    server = service.HttpServer(
         Measuring(application),
-        numthreads=conf.api.threads,
+        listener=service.listen(conf),
+        threads=conf.api.threads,
     )
     server.prepare()
     print(server.bind_addr[1], flush=True)
