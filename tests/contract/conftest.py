@@ -1,0 +1,117 @@
+"""Every implementation of the drivers, for the suites that all of them pass.
+
+An implementation is a fixture that gives a :class:`Cloud`; ``cloud`` gives all of them in turn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import pathlib
+import uuid
+from collections.abc import Callable
+
+import pytest
+from oslo_config import cfg
+
+from tests.fixtures.local import agent_conf, conf, short_dir
+from trove.drivers.compute.base import ComputeDriver, ServerSpec
+from trove.drivers.compute.fake import FakeCompute
+from trove.drivers.compute.local import LocalCompute
+from trove.drivers.image.base import ImageDriver
+from trove.drivers.image.fake import FakeImage
+from trove.drivers.image.local import LocalImage
+from trove.drivers.network.base import NetworkDriver
+from trove.drivers.network.fake import FakeNetwork
+from trove.drivers.network.local import LocalNetwork
+from trove.drivers.secrets.base import SecretsDriver
+from trove.drivers.secrets.fake import FakeSecrets
+from trove.drivers.secrets.local import LocalSecrets, generate_ca
+from trove.drivers.volume.base import VolumeDriver
+from trove.drivers.volume.fake import FakeVolume
+from trove.drivers.volume.local import LocalVolume
+
+__all__ = ["agent_conf", "conf", "short_dir"]
+
+ENGINE_PORT = 33060
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cloud:
+    """One implementation of every driver; ``again`` makes it anew, as a second process would."""
+
+    compute: ComputeDriver
+    volume: VolumeDriver
+    network: NetworkDriver
+    image: ImageDriver
+    secrets: SecretsDriver
+    again: Callable[[], Cloud]
+
+    def new_spec(self) -> ServerSpec:
+        """Return a server to make, with its port and volume made."""
+        instance_id = str(uuid.uuid4())
+        port = self.network.create_port(
+            instance_id=instance_id,
+            project_id="p",
+            nic=None,
+            access=None,
+            engine_port=ENGINE_PORT,
+        )
+        volume = self.volume.create_volume(
+            instance_id=instance_id, size_gib=1, volume_type=None, project_id="p"
+        )
+        return ServerSpec(
+            instance_id=instance_id,
+            name="db",
+            project_id="p",
+            flavor=self.compute.list_flavors()[0],
+            image_id=str(uuid.uuid4()),
+            datastore_manager="mariadb",
+            port_id=port.id,
+            address=port.address,
+            volume_id=volume.id,
+            files={"guest.conf": "[guestagent]\n", "instance.key": "a2V5"},
+        )
+
+
+@pytest.fixture
+def fake_cloud() -> Cloud:
+    """Give the fakes; they live in this process, so a second one sees the same objects."""
+    compute = FakeCompute()
+    compute.looks_to_build = compute.looks_to_delete = 2
+    made = Cloud(
+        compute=compute,
+        volume=FakeVolume(),
+        network=FakeNetwork(),
+        image=FakeImage(),
+        secrets=FakeSecrets(),
+        again=lambda: made,
+    )
+    return made
+
+
+@pytest.fixture
+def local_cloud(agent_conf: cfg.ConfigOpts, tmp_path: pathlib.Path) -> Cloud:
+    """Give the local drivers, with an agent that is quick to start."""
+    files = (tmp_path / "ca.pem", tmp_path / "ca-key.pem")
+    generate_ca(*files, now=datetime.datetime.now(datetime.UTC))
+    agent_conf.set_override("ca_certificate_file", str(files[0]), group="tls")
+    agent_conf.set_override("ca_key_file", str(files[1]), group="tls")
+
+    def make() -> Cloud:
+        return Cloud(
+            compute=LocalCompute(agent_conf),
+            volume=LocalVolume(agent_conf),
+            network=LocalNetwork(agent_conf),
+            image=LocalImage(agent_conf),
+            secrets=LocalSecrets(agent_conf),
+            again=make,
+        )
+
+    return make()
+
+
+@pytest.fixture(params=["fake_cloud", "local_cloud"])
+def cloud(request: pytest.FixtureRequest) -> Cloud:
+    """Give every implementation in turn."""
+    return request.getfixturevalue(request.param)

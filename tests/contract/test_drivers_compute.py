@@ -1,0 +1,101 @@
+"""What every compute driver does."""
+
+import pytest
+
+from tests.contract.conftest import Cloud
+from tests.fixtures.waiting import wait_until
+from trove import states
+from trove.common import exception
+from trove.drivers.compute.base import ServerSpec
+
+Status = states.ServerStatus
+
+
+def status(cloud: Cloud, spec: ServerSpec) -> Status | None:
+    server = cloud.compute.find_server(spec.instance_id)
+    return None if server is None else server.status
+
+
+def make(cloud: Cloud) -> ServerSpec:
+    spec = cloud.new_spec()
+    cloud.compute.create_server(spec)
+    wait_until(lambda: status(cloud, spec) is Status.ACTIVE, timeout_s=20)
+    return spec
+
+
+def delete(cloud: Cloud, spec: ServerSpec) -> None:
+    def is_gone() -> bool:
+        server = cloud.compute.find_server(spec.instance_id)
+        if server is not None:
+            cloud.compute.delete_server(server.id)
+        return cloud.compute.find_server(spec.instance_id) is None
+
+    wait_until(is_gone, timeout_s=30)
+
+
+def server_id(cloud: Cloud, spec: ServerSpec) -> str:
+    server = cloud.compute.find_server(spec.instance_id)
+    assert server is not None
+    return server.id
+
+
+def test_flavors_come_in_order_of_memory_and_are_found_by_id(cloud: Cloud) -> None:
+    flavors = cloud.compute.list_flavors()
+    assert len(flavors) >= 2
+    assert [flavor.ram_mib for flavor in flavors] == sorted(flavor.ram_mib for flavor in flavors)
+    assert cloud.compute.get_flavor(flavors[1].id) == flavors[1]
+    with pytest.raises(exception.FlavorNotFound):
+        cloud.compute.get_flavor("no such flavor")
+
+
+def test_a_server_becomes_active_and_is_found_and_listed(cloud: Cloud) -> None:
+    spec = make(cloud)
+    found = cloud.again().compute.find_server(spec.instance_id)
+    assert found is not None
+    assert (found.instance_id, found.status) == (spec.instance_id, Status.ACTIVE)
+    assert [server.id for server in cloud.compute.list_servers()] == [found.id]
+    delete(cloud, spec)
+
+
+def test_an_instance_gets_one_server_however_often_it_is_asked_for(cloud: Cloud) -> None:
+    spec = make(cloud)
+    again = cloud.again().compute.create_server(spec)
+    assert again.id == server_id(cloud, spec)
+    assert len(cloud.compute.list_servers()) == 1
+    delete(cloud, spec)
+
+
+def test_an_unknown_instance_has_no_server(cloud: Cloud) -> None:
+    assert cloud.compute.find_server("00000000-0000-4000-8000-000000000000") is None
+    assert list(cloud.compute.list_servers()) == []
+
+
+def test_a_server_stops_and_starts_and_both_may_be_repeated(cloud: Cloud) -> None:
+    spec = make(cloud)
+    for _ in range(2):
+        cloud.compute.stop_server(server_id(cloud, spec))
+        wait_until(lambda: status(cloud, spec) is Status.SHUTOFF, timeout_s=30)
+    for _ in range(2):
+        cloud.compute.start_server(server_id(cloud, spec))
+        wait_until(lambda: status(cloud, spec) is Status.ACTIVE, timeout_s=30)
+    delete(cloud, spec)
+
+
+def test_a_deleted_server_is_gone_and_may_be_deleted_again(cloud: Cloud) -> None:
+    spec = make(cloud)
+    gone_id = server_id(cloud, spec)
+    delete(cloud, spec)
+    assert list(cloud.compute.list_servers()) == []
+    cloud.compute.delete_server(gone_id)
+    cloud.again().compute.delete_server("00000000-0000-4000-8000-000000000000")
+
+
+def test_servers_of_different_instances_are_independent(cloud: Cloud) -> None:
+    first, second = make(cloud), make(cloud)
+    delete(cloud, first)
+    assert status(cloud, second) is Status.ACTIVE
+    delete(cloud, second)
+
+
+def test_the_secrets_of_a_server_stay_out_of_its_repr(cloud: Cloud) -> None:
+    assert "a2V5" not in repr(cloud.new_spec())

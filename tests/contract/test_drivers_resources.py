@@ -1,0 +1,131 @@
+"""What every volume, network, image and secrets driver does."""
+
+import ipaddress
+import uuid
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.contract.conftest import ENGINE_PORT, Cloud
+from trove.common import exception
+from trove.drivers.network.base import Port
+from trove.drivers.volume.base import Volume
+
+
+@pytest.fixture
+def instance_id() -> str:
+    return str(uuid.uuid4())
+
+
+def make_volume(cloud: Cloud, instance_id: str) -> Volume:
+    return cloud.volume.create_volume(
+        instance_id=instance_id, size_gib=1, volume_type=None, project_id="p"
+    )
+
+
+def make_port(cloud: Cloud, instance_id: str) -> Port:
+    return cloud.network.create_port(
+        instance_id=instance_id,
+        project_id="p",
+        nic=None,
+        access=None,
+        engine_port=ENGINE_PORT,
+    )
+
+
+def test_an_instance_gets_one_volume_however_often_it_is_asked_for(
+    cloud: Cloud, instance_id: str
+) -> None:
+    volume = make_volume(cloud, instance_id)
+    assert (volume.instance_id, volume.size_gib) == (instance_id, 1)
+    assert volume.status in ("available", "in-use", "creating")
+    assert make_volume(cloud.again(), instance_id).id == volume.id
+    found = cloud.again().volume.find_volume(instance_id)
+    assert found is not None
+    assert found.id == volume.id
+    assert [each.id for each in cloud.volume.list_volumes()] == [volume.id]
+
+
+def test_a_deleted_volume_is_gone_and_may_be_deleted_again(cloud: Cloud, instance_id: str) -> None:
+    volume = make_volume(cloud, instance_id)
+    other = make_volume(cloud, str(uuid.uuid4()))
+    for _ in range(2):
+        cloud.volume.delete_volume(volume.id)
+        assert cloud.volume.find_volume(instance_id) is None
+    assert [each.id for each in cloud.volume.list_volumes()] == [other.id]
+
+
+def test_an_unknown_instance_has_no_volume_and_no_port(cloud: Cloud, instance_id: str) -> None:
+    assert cloud.volume.find_volume(instance_id) is None
+    assert cloud.network.find_port(instance_id) is None
+    assert list(cloud.volume.list_volumes()) == []
+    assert list(cloud.network.list_ports()) == []
+
+
+def test_an_instance_gets_one_port_however_often_it_is_asked_for(
+    cloud: Cloud, instance_id: str
+) -> None:
+    port = make_port(cloud, instance_id)
+    assert port.instance_id == instance_id
+    ipaddress.ip_address(port.address)
+    again = make_port(cloud.again(), instance_id)
+    assert (again.id, again.address) == (port.id, port.address)
+    assert cloud.again().network.find_port(instance_id) == port
+    assert list(cloud.network.list_ports()) == [port]
+
+
+def test_ports_have_addresses_of_their_own(cloud: Cloud) -> None:
+    ports = [make_port(cloud, str(uuid.uuid4())) for _ in range(5)]
+    assert len({port.address for port in ports}) == len({port.id for port in ports}) == 5
+
+
+def test_a_deleted_port_is_gone_and_may_be_deleted_again(cloud: Cloud, instance_id: str) -> None:
+    port = make_port(cloud, instance_id)
+    other = make_port(cloud, str(uuid.uuid4()))
+    for _ in range(2):
+        cloud.network.delete_port(port.id)
+        assert cloud.network.find_port(instance_id) is None
+    assert list(cloud.network.list_ports()) == [other]
+
+
+def test_an_unknown_image_is_not_found(cloud: Cloud) -> None:
+    assert list(cloud.image.list_images()) == []
+    with pytest.raises(exception.ImageNotFound):
+        cloud.image.get_image(str(uuid.uuid4()))
+
+
+def make_request(key: ec.EllipticCurvePrivateKey) -> str:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "evil.example")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+    request = builder.sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def test_a_certificate_has_the_requests_key_and_the_callers_names(
+    cloud: Cloud, instance_id: str
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = cloud.secrets.sign_server_certificate(
+        make_request(key),
+        instance_id=instance_id,
+        addresses=["127.50.0.9"],
+        hostnames=[instance_id],
+    )
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    assert certificate.public_key() == key.public_key()
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(each) for each in names.get_values_for_type(x509.IPAddress)] == ["127.50.0.9"]
+    assert instance_id in names.get_values_for_type(x509.DNSName)
+    assert "evil.example" not in pem + certificate.subject.rfc4514_string()
+    authority = x509.load_pem_x509_certificate(cloud.secrets.get_ca_certificate().encode())
+    certificate.verify_directly_issued_by(authority)
+
+
+@pytest.mark.parametrize("request_pem", ["", "nonsense"])
+def test_a_request_that_is_none_is_refused(cloud: Cloud, request_pem: str) -> None:
+    with pytest.raises(exception.DriverError):
+        cloud.secrets.sign_server_certificate(
+            request_pem, instance_id="i", addresses=[], hostnames=["i"]
+        )
