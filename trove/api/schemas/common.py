@@ -11,7 +11,7 @@ from typing import Any
 
 Document = dict[str, Any]
 
-_NO_CONTROL: Document = {"not": {"pattern": "[\\x00-\\x1f\\x7f]"}}
+_NO_CONTROL: Document = {"not": {"type": "string", "pattern": "[\\x00-\\x1f\\x7f]"}}
 
 #: A name: at least one letter or digit, no control characters.
 NAME: Document = {
