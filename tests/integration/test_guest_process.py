@@ -1,0 +1,233 @@
+"""The agent as a process of its own, over a real broker: start, signals, size, idleness."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.fixtures.engine import (
+    Guest,
+    guest,
+    mariadb_template,
+    needs_mariadb,
+)
+from tests.fixtures.project import environment_with_entry_points
+from tests.fixtures.rabbit import RabbitBroker, rabbit
+from tests.fixtures.waiting import wait_until
+from trove import conf as trove_conf
+from trove.common import concurrency, crypto
+from trove.guestagent.datastores import mysql as family
+from trove.guestagent.system import process
+from trove.rpc import conductor, payloads, serializer
+from trove.rpc import guest as guest_rpc
+
+__all__ = ["guest", "mariadb_template", "rabbit"]
+
+pytestmark = needs_mariadb
+
+#: What the agent may weigh and how long it may take, twice what the goals say: the machine that
+#: runs the tests is shared.
+_MAX_RSS_KIB = 64 * 1024
+_MAX_START_S = 5.0
+
+
+@dataclasses.dataclass
+class Plane:
+    """A control plane of one instance: remembers reports, sends jobs and calls."""
+
+    instance_id: str
+    guests: guest_rpc.GuestClient
+    hellos: list[payloads.Hello] = dataclasses.field(default_factory=list)
+    heartbeats: list[payloads.Heartbeat] = dataclasses.field(default_factory=list)
+    outcomes: dict[str, payloads.JobOutcome] = dataclasses.field(default_factory=dict)
+
+    def run(self, job: Any, *, timeout_s: float = 60.0) -> payloads.JobOutcome:
+        """Send a job and return its outcome."""
+        job_id = str(uuid.uuid4())
+        self.guests.send_job(
+            self.instance_id,
+            payloads.Job(job_id=job_id, kind=job.KIND, payload=job.to_wire()),
+        )
+        outcome = wait_until(lambda: self.outcomes.get(job_id), timeout_s=timeout_s)
+        assert outcome is not None
+        return outcome
+
+
+@dataclasses.dataclass
+class Process:
+    """The agent's process."""
+
+    start: Callable[[], subprocess.Popen[bytes]]
+    plane: Plane
+    guest: Guest
+    log: pathlib.Path
+
+
+@pytest.fixture
+def agent(guest: Guest, rabbit: RabbitBroker, tmp_path: pathlib.Path) -> Iterator[Process]:
+    """An agent process that can be started, and the control plane it talks to."""
+    key = crypto.generate_key()
+    key_file = guest.directory / "instance.key"
+    key_file.write_text(crypto.encode_key(key))
+    key_file.chmod(0o600)
+    layout = guest.layout
+    config = guest.directory / "guest.conf"
+    log = guest.directory / "agent.log"
+    config.write_text(
+        f"""[DEFAULT]
+log_file = {log}
+[guest]
+transport_url = {rabbit.guest_url}
+heartbeat_interval_s = 2
+[guestagent]
+instance_id = {guest.instance_id}
+key_file = {key_file}
+datastore_manager = mariadb
+state_dir = {layout.state_dir}
+mount_point = {layout.mount_point}
+bind_address = {guest.address}
+template_dir = {guest.template}
+"""
+    )
+    conf = trove_conf.new(trove_conf.GUEST)
+    conf([], project="trove", prog="test", default_config_files=[str(config)])
+    plane, server = _make_plane(conf, guest.instance_id, key)
+    environment = environment_with_entry_points(tmp_path / "installed")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "trove.cmd.guestagent", "--config-file", str(config)],
+                env=environment,
+            )
+        )
+        return started[-1]
+
+    try:
+        yield Process(start=start, plane=plane, guest=guest, log=log)
+    finally:
+        for child in started:
+            child.kill()
+            child.wait()
+        guest.datastore = guest.datastore or family.make_mariadb(guest.environment())
+        server.stop()
+        plane.guests.close()
+
+
+def _make_plane(conf: Any, instance_id: str, key: bytes) -> tuple[Plane, Any]:
+    def key_of(wanted: str) -> bytes | None:
+        return key if wanted == instance_id else None
+
+    clock = concurrency.SystemClock()
+    sealer = serializer.Sealer(key_of, clock=clock, window_s=conf.guest.message_window_s)
+    plane = Plane(instance_id, guest_rpc.GuestClient(conf, key_of))
+
+    def deliver(envelope: object = None) -> dict[str, Any] | None:
+        opened = sealer.open(envelope, serializer.Direction.UP)
+        if opened.method == "hello":
+            plane.hellos.append(payloads.Hello.from_wire(opened.payload))
+        elif opened.method == "heartbeat":
+            plane.heartbeats.append(payloads.Heartbeat.from_wire(opened.payload))
+        else:
+            outcome = payloads.JobOutcome.from_wire(opened.payload)
+            plane.outcomes[outcome.job_id] = outcome
+        return sealer.seal(
+            instance_id,
+            serializer.Direction.UP_REPLY,
+            opened.method,
+            payloads.Ack(now_s=clock.now().timestamp()).to_wire(),
+            in_reply_to=opened.message_id,
+        )
+
+    server = conductor.make_server(conf, deliver, threads=2)
+    server.start()
+    assert server.wait_serving(20)
+    return plane, server
+
+
+def _memory_kib(pid: int) -> int:
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1])
+
+
+def _cpu_s(pid: int) -> float:
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_life_of_an_agent_process(agent: Process, record_property: Any) -> None:
+    begun = time.monotonic()
+    child = agent.start()
+    wait_until(lambda: agent.plane.hellos, what="hello", interval_s=0.01)
+    start_s = time.monotonic() - begun
+    begun = time.monotonic()
+    outcome = agent.plane.run(payloads.PrepareJob(memory_mib=256, vcpus=1, volume_size_gib=1))
+    prepare_s = time.monotonic() - begun
+    assert outcome.succeeded, outcome.error
+    users = payloads.Users(users=(payloads.User(name="bob", password="x"),))
+    agent.plane.guests.call(agent.guest.instance_id, "create_users", users)
+    page = agent.plane.guests.call(agent.guest.instance_id, "list_users", payloads.Page(limit=5))
+    assert isinstance(page, payloads.Users)
+    assert [user.name for user in page.users] == ["bob"]
+    rss_kib = _memory_kib(child.pid)
+    for name, value in (("start_s", start_s), ("prepare_s", prepare_s), ("rss_kib", rss_kib)):
+        record_property(name, value)
+    assert rss_kib <= _MAX_RSS_KIB
+    assert start_s <= _MAX_START_S
+
+    # killed: the engine stays, the next agent adopts it
+    agent.guest.datastore = family.make_mariadb(agent.guest.environment())
+    engine = agent.guest.engine()
+    assert engine is not None
+    child.kill()
+    child.wait()
+    assert process.is_alive(engine)
+    child = agent.start()
+    wait_until(lambda: len(agent.plane.hellos) == 2, what="second hello")
+    assert agent.plane.hellos[1].heartbeat.boot == 2
+    assert agent.plane.hellos[1].heartbeat.service_status == "HEALTHY"
+    assert agent.guest.engine() == engine
+
+    # a second agent on the same directories refuses to start
+    second = agent.start()
+    assert second.wait(30) not in (0, None)
+    assert process.is_alive(engine)
+
+    # SIGTERM: the agent only; SIGPWR: the engine, cleanly, too
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(15) == 0
+    assert process.is_alive(engine)
+    child = agent.start()
+    wait_until(lambda: len(agent.plane.hellos) == 3, what="third hello")
+    child.send_signal(signal.SIGPWR)
+    assert child.wait(60) == 0
+    assert not process.is_alive(engine)
+    assert "Shutdown complete" in agent.guest.layout.log.read_text()
+    assert agent.plane.heartbeats[-1].service_status == "SHUTDOWN"
+
+
+def test_idle_agent_rests(agent: Process, record_property: Any) -> None:
+    child = agent.start()
+    wait_until(lambda: agent.plane.hellos, what="hello")
+    assert agent.plane.run(payloads.PrepareJob(memory_mib=256, vcpus=1)).succeeded
+    count = len(agent.plane.heartbeats)
+    wait_until(lambda: len(agent.plane.heartbeats) > count + 1)
+    before, begun = _cpu_s(child.pid), time.monotonic()
+    count = len(agent.plane.heartbeats)
+    wait_until(lambda: len(agent.plane.heartbeats) >= count + 5, timeout_s=60)
+    share = (_cpu_s(child.pid) - before) / (time.monotonic() - begun)
+    record_property("cpu_share", share)
+    # heartbeats here are five times as frequent as they are by default
+    assert share < 0.02
