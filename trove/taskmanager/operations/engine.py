@@ -227,7 +227,9 @@ class Runner:
         #: Operation in work -> whether it was hinted again meanwhile.
         self._in_flight: dict[str, bool] = {}
         self._claims: set[str] = set()
+        self._is_started = False
         self._is_stopping = False
+        self._sweep_s: float = group.sweep_interval_s
         self._pool = concurrent.futures.ThreadPoolExecutor(
             self._threads, thread_name_prefix="operation"
         )
@@ -246,6 +248,7 @@ class Runner:
 
     def start(self) -> None:
         """Begin to look for work."""
+        self._is_started = True
         self._renewer.start()
         self._sweeper.start()
 
@@ -293,6 +296,13 @@ class Runner:
                 is_again = self._in_flight.pop(operation_id, False)
         if is_again:
             self.run(operation_id)
+
+    def _look_again_after(self, operation_id: str, seconds: float) -> None:
+        """Come back to a wait that is too short for the sweep; a lost timer costs one sweep."""
+        if self._is_started and seconds < self._sweep_s:
+            timer = threading.Timer(seconds, self.run, (operation_id,))
+            timer.daemon = True
+            timer.start()
 
     def _hint(self, operation_ids: Iterable[str]) -> None:
         for operation_id in operation_ids:
@@ -506,6 +516,7 @@ class Runner:
                         message=outcome.event,
                         now=now,
                     )
+                self._look_again_after(operation.id, outcome.timeout_s)
                 return None
             # something happened meanwhile: look again, with what the step learnt
             fresh = operations.reread(session, operation)

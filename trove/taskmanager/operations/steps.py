@@ -20,7 +20,7 @@ LOG = log.getLogger(__name__)
 #: How often a server is looked at while its agent is waited for.
 AGENT_LOOK_S = 5.0
 #: How often something that is being removed is looked at.
-REMOVAL_LOOK_S = 0.5
+REMOVAL_LOOK_S = 0.2
 #: Heartbeats that may be missing before an agent counts as silent.
 SILENT_AFTER = 3
 
