@@ -85,7 +85,7 @@ class PeriodicThread:
         self._function = function
         self._interval_s = interval_s
         self._wake = threading.Event()
-        self._stopped = False
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
 
     def start(self) -> None:
@@ -98,18 +98,18 @@ class PeriodicThread:
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """End after the current call; wait for it at most ``timeout_s`` seconds."""
-        self._stopped = True
+        self._stopped.set()
         self._wake.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
     def _loop(self) -> None:
-        while not self._stopped:
+        while not self._stopped.is_set():
             self._wake.clear()
             try:
                 self._function()
             except Exception:
                 LOG.exception("periodic %s failed", self._thread.name)
-            if self._stopped:
+            if self._stopped.is_set():
                 return
             self._wake.wait(self._interval_s)
