@@ -224,9 +224,19 @@ def test_other_methods_and_arguments_reach_nothing(
 ) -> None:
     for method in ("__init__", "__class__", "counters", "_dispatch", "nothing"):
         with pytest.raises(transport.NoAnswer):
-            sender.call(guest.topic(agent.id), method, timeout_s=5)
+            sender.call(guest.topic(agent.id), method, timeout_s=0.2)
     assert agent.jobs == []
     assert client.call(agent.id, "ping", payloads.Empty())
+
+
+def test_a_lie_about_where_the_answer_goes_costs_nothing(
+    agent: ServedAgent, sender: transport.Sender, client: guest.GuestClient
+) -> None:
+    for address in (["answer.nobody", "x"], [guest.topic(agent.id), "x"], "x", [1], {}, [None, []]):
+        for _ in range(10):
+            sender.cast(guest.topic(agent.id), "deliver", envelope=None, answer_to=address)
+    assert client.call(agent.id, "ping", payloads.Empty(), timeout_s=3)
+    wait_until(lambda: agent.endpoint.counters() == {"malformed": 60}, timeout_s=5)
 
 
 def test_the_agents_account_does_not_reach_the_control_bus(rabbit: RabbitBroker) -> None:

@@ -83,15 +83,19 @@ class GuestClient(GuestApi):
         request_type, answer_type = payloads.CALLS[method]
         if not isinstance(request, request_type):
             raise TypeError(f"{method} takes a {request_type.__name__}")
+        if timeout_s is None:
+            timeout_s = self._timeout_s
+        # what is told to have timed out must not be done later by an agent that was asleep
         envelope = self._sealer.seal(
-            instance_id, serializer.Direction.DOWN, method, request.to_wire()
+            instance_id,
+            serializer.Direction.DOWN,
+            method,
+            request.to_wire(),
+            valid_s=timeout_s,
         )
         try:
             answer = self._sender.call(
-                topic(instance_id),
-                "deliver",
-                timeout_s=self._timeout_s if timeout_s is None else timeout_s,
-                envelope=envelope,
+                topic(instance_id), "deliver", timeout_s=timeout_s, envelope=envelope
             )
             opened = self._sealer.open_reply(answer, envelope)
             if opened.is_failure:

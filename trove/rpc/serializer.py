@@ -3,7 +3,8 @@
 An envelope is ``{"v": 1, "i": instance id, "d": direction, "m": message id, "r": id of the message
 answered (replies only), "t": sent at (Unix seconds), "c": base64 ciphertext}``. The ciphertext is
 AES-256-GCM under the instance's key with all other fields as associated data; inside is JSON
-``{"method": name, "payload": ...}``, or ``{"method": name, "failure": ...}``.
+``{"method": name, "payload": ...}``, or ``{"method": name, "failure": ...}``, and for messages that
+are worth something for a shorter time than the window ``"valid_s"``.
 
 Opening fails closed. What does not open, is of the wrong direction, is older than the window or
 was seen before is dropped and counted by reason. **The instance that a message speaks for is the
@@ -89,6 +90,7 @@ class Opened:
     method: str
     payload: Any = dataclasses.field(repr=False)
     is_failure: bool = False
+    valid_s: float | None = None
 
 
 class Stale(Rejected):
@@ -188,8 +190,12 @@ class Sealer:
         *,
         in_reply_to: str | None = None,
         is_failure: bool = False,
+        valid_s: float | None = None,
     ) -> dict[str, Any]:
-        """Return the envelope of a message; raises InstanceNotFound when there is no key."""
+        """Return the envelope of a message; raises InstanceNotFound when there is no key.
+
+        ``valid_s`` is how long it makes sense to act upon it: as long as the caller waits.
+        """
         key = self._key_of(instance_id)
         if key is None:
             raise exception.InstanceNotFound(instance_id=instance_id)
@@ -202,7 +208,9 @@ class Sealer:
         }
         if in_reply_to is not None:
             envelope["r"] = in_reply_to
-        body = {"method": method, "failure" if is_failure else "payload": payload}
+        body: dict[str, Any] = {"method": method, "failure" if is_failure else "payload": payload}
+        if valid_s is not None:
+            body["valid_s"] = valid_s
         ciphertext = crypto.encrypt(
             key, json.dumps(body).encode(), associated_data=_associated_data(envelope)
         )
@@ -222,7 +230,7 @@ class Sealer:
         """
         try:
             opened, sent_at = self._decrypt(envelope, direction, instance_id=instance_id)
-            if self._is_stale(sent_at):
+            if self._is_stale(sent_at, valid_s=opened.valid_s):
                 raise Stale(opened)
             self._remember(opened)
         except Rejected as e:
@@ -276,12 +284,13 @@ class Sealer:
             method=body["method"],
             payload=body["failure"] if is_failure else body.get("payload"),
             is_failure=is_failure,
+            valid_s=body.get("valid_s"),
         )
         return opened, sent_at
 
-    def _is_stale(self, sent_at: float) -> bool:
+    def _is_stale(self, sent_at: float, *, valid_s: float | None) -> bool:
         age_s = self._clock.now().timestamp() - sent_at
-        if abs(age_s) > self._window_s:
+        if abs(age_s) > self._window_s or (valid_s is not None and age_s > valid_s):
             return True
         if self._started is None:
             return False
@@ -333,6 +342,8 @@ def _parse(plaintext: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise Rejected(Reason.MALFORMED) from None
     if not isinstance(body, dict) or not isinstance(body.get("method"), str):
+        raise Rejected(Reason.MALFORMED)
+    if not isinstance(body.get("valid_s"), float | int | None):
         raise Rejected(Reason.MALFORMED)
     return body
 

@@ -6,6 +6,10 @@
   about a second, an :class:`RpcServer` connects in a thread of its own. They do not share
   connections, since the driver may hold one that it serves on for as long as the broker is away.
 * After a broker came back everybody is connected again within about two seconds.
+* An answer is a message to the caller's own topic, not the driver's kind of reply. That one holds a
+  thread of the server for as long as the caller's queue is missing, so that whoever may send to a
+  server could stop it with made-up addresses; and it refuses a queue for a minute that was once
+  missing for too long, as all are after an outage of the broker.
 
 Only :mod:`trove.rpc` imports oslo.messaging. Its option defaults that matter here are set by
 :func:`prepare`; an operator's ``[oslo_messaging_rabbit]`` section wins over them.
@@ -13,10 +17,13 @@ Only :mod:`trove.rpc` imports oslo.messaging. Its option defaults that matter he
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import importlib
+import queue
 import threading
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import amqp
@@ -32,7 +39,7 @@ from trove.common import exception
 LOG = log.getLogger(__name__)
 
 EXCHANGE = "trove"
-_NOBODY = "trove-nobody"
+_ANSWER_PREFIX = "answer."
 
 _RABBIT_DEFAULTS: Mapping[str, object] = {
     "amqp_auto_delete": True,
@@ -41,9 +48,10 @@ _RABBIT_DEFAULTS: Mapping[str, object] = {
     "rabbit_interval_max": 2,
     "kombu_reconnect_delay": 0.0,
     "heartbeat_timeout_threshold": 20,
-    "heartbeat_rate": 3,
-    # how long an answer is held for a caller whose reply queue is gone
-    "kombu_missing_consumer_retry_timeout": 5,
+    # half of 20 / 6 s is also how long an idle connection takes to notice that it is to close
+    "heartbeat_rate": 6,
+    # nobody here asks for the driver's kind of reply: whoever does holds no thread
+    "kombu_missing_consumer_retry_timeout": 0,
 }
 
 #: oslo.messaging reads these groups of any configuration, yet registers them on its global one
@@ -120,15 +128,18 @@ class Sender:
 
     def __init__(self, conf: cfg.ConfigOpts, bus: Bus) -> None:
         """Prepare; connects on first use."""
+        self._conf = conf
+        self._bus = bus
         self._transport = _transport(conf, bus)
         self._client = oslo_messaging.get_rpc_client(
             self._transport,
             oslo_messaging.Target(exchange=EXCHANGE),
-            # the driver's own retries sleep between tries: _patiently tries once more, at once
+            # the driver's own retries sleep between tries: cast tries once more, at once
             retry=0,
             transport_options=oslo_messaging.TransportOptions(at_least_once=True),
         )
-        self._reply_queue = _ReplyQueue(self._client)
+        self._lock = threading.Lock()
+        self._inbox: _Inbox | None = None
 
     def cast(self, topic: str, method: str, /, **arguments: Any) -> None:
         """Send without waiting for an answer.
@@ -137,7 +148,20 @@ class Sender:
         down.
         """
         client = self._client.prepare(topic=topic)
-        self._patiently(topic, lambda: client.cast({}, method, **arguments))
+        try:
+            # the first try may only find out that its connection is an old one
+            for attempt in tenacity.Retrying(
+                stop=tenacity.stop_after_attempt(2),
+                retry=tenacity.retry_if_exception_type(_SEND_ERRORS),
+                reraise=True,
+            ):
+                with attempt:
+                    client.cast({}, method, **arguments)
+        except _SEND_ERRORS as e:
+            LOG.warning("message to %s not sent: %s", topic, type(e).__name__)
+            raise exception.MessagingUnavailable() from e
+        except oslo_messaging.MessageUndeliverable as e:
+            raise NoAnswer(topic=topic) from e
 
     def call(self, topic: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         """Send and return the answer.
@@ -145,75 +169,71 @@ class Sender:
         Raises NoAnswer when nobody listens or no answer comes within ``timeout_s``,
         MessagingUnavailable when the broker is down.
         """
-        if not self._reply_queue.wait(min(timeout_s, 2.0)):
+        with self._lock:
+            if self._inbox is None:
+                self._inbox = _Inbox(self._conf, self._bus)
+            inbox = self._inbox
+        if not inbox.wait_open(min(timeout_s, 2.0)):
             raise exception.MessagingUnavailable()
-        client = self._client.prepare(topic=topic, timeout=timeout_s)
-        return self._patiently(topic, lambda: client.call({}, method, **arguments))
+        with inbox.expect() as (address, answer):
+            self.cast(topic, method, answer_to=address, **arguments)
+            try:
+                return answer.get(timeout=timeout_s)
+            except queue.Empty:
+                raise NoAnswer(topic=topic) from None
 
     def close(self) -> None:
         """Close all connections."""
+        if self._inbox is not None:
+            self._inbox.close()
         self._transport.cleanup()
 
-    @staticmethod
-    def _patiently(topic: str, send: Callable[[], Any]) -> Any:
-        """Try twice: the first try may only find out that its connection is an old one."""
+
+class _Inbox:
+    """The topic on which one Sender gets its answers; opens in a thread."""
+
+    def __init__(self, conf: cfg.ConfigOpts, bus: Bus) -> None:
+        name = str(uuid.uuid4())
+        self._topic = f"{_ANSWER_PREFIX}{name}"
+        self._waiting: dict[str, queue.SimpleQueue[Any]] = {}
+        self._server = RpcServer(
+            conf,
+            bus,
+            topic=self._topic,
+            server=name,
+            methods={"answer": self._take},
+            threads=1,
+        )
+        self._server.start()
+
+    def wait_open(self, timeout_s: float) -> bool:
+        return self._server.wait_serving(timeout_s)
+
+    def close(self) -> None:
+        self._server.stop()
+
+    @contextlib.contextmanager
+    def expect(self) -> Iterator[tuple[list[str], queue.SimpleQueue[Any]]]:
+        """Give an address for one answer and where it will be."""
+        call_id = str(uuid.uuid4())
+        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._waiting[call_id] = answer
         try:
-            for attempt in tenacity.Retrying(
-                stop=tenacity.stop_after_attempt(2),
-                retry=tenacity.retry_if_exception_type(_SEND_ERRORS),
-                reraise=True,
-            ):
-                with attempt:
-                    return send()
-        except _SEND_ERRORS as e:
-            LOG.warning("message to %s not sent: %s", topic, type(e).__name__)
-            raise exception.MessagingUnavailable() from e
-        except (oslo_messaging.MessagingTimeout, oslo_messaging.MessageUndeliverable) as e:
-            raise NoAnswer(topic=topic) from e
-        except oslo_messaging.RemoteError as e:
-            # our endpoints do not raise; what is on the other side is not ours
-            LOG.warning("endpoint of %s failed: %s", topic, e.exc_type)
-            raise NoAnswer(topic=topic) from e
-        raise AssertionError("not reached")
+            yield [self._topic, call_id], answer
+        finally:
+            del self._waiting[call_id]
 
-
-class _ReplyQueue:
-    """Opens the queue for answers in a thread, where the driver may wait for the broker.
-
-    The driver makes that queue within the first call and tries for ever while the broker is down.
-    So the first call is one to nobody, whose end shows that the queue exists.
-    """
-
-    def __init__(self, client: oslo_messaging.RPCClient) -> None:
-        self._client = client
-        self._is_open = threading.Event()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def wait(self, timeout_s: float) -> bool:
-        """Tell whether the queue is open within ``timeout_s``."""
-        if self._is_open.is_set():
-            return True
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._open, name="reply-queue", daemon=True)
-                self._thread.start()
-        return self._is_open.wait(timeout_s)
-
-    def _open(self) -> None:
-        try:
-            self._client.prepare(topic=_NOBODY, timeout=10).call({}, "nothing")
-        except (oslo_messaging.MessageUndeliverable, oslo_messaging.MessagingTimeout):
-            self._is_open.set()
-        except _SEND_ERRORS as e:
-            LOG.info("queue for answers not opened yet: %s", type(e).__name__)
+    def _take(self, call_id: object = None, answer: object = None) -> None:
+        waiting = self._waiting.get(call_id) if isinstance(call_id, str) else None
+        if waiting is not None:
+            waiting.put(answer)
 
 
 class RpcServer:
     """Serves functions on a topic of one bus with native threads.
 
-    ``methods`` are called with the arguments of a message; whatever they return is the answer.
-    They must not raise: the driver would send a traceback to the caller.
+    ``methods`` are called with the arguments of a message; whatever they return is the answer if
+    one is asked for. They take any argument, and must not raise.
     """
 
     def __init__(
@@ -230,7 +250,8 @@ class RpcServer:
         self._topic = topic
         self._threads = threads
         self._target = oslo_messaging.Target(exchange=EXCHANGE, topic=topic, server=server)
-        self._endpoint = _Endpoint(methods)
+        self._endpoint = _Endpoint(methods, self._answer)
+        self._answers = Sender(conf, bus)
         self._transport = _transport(conf, bus)
         self._server: oslo_messaging.RPCServer | None = None
         self._is_serving = threading.Event()
@@ -254,6 +275,16 @@ class RpcServer:
         self._server.stop()
         self._server.wait()
         self._transport.cleanup()
+        self._answers.close()
+
+    def _answer(self, address: object, answer: Any) -> None:
+        """Send an answer; who asked and went away, or lied about the address, gets none."""
+        match address:
+            case [str(topic), str(call_id)] if topic.startswith(_ANSWER_PREFIX):
+                try:
+                    self._answers.cast(topic, "answer", call_id=call_id, answer=answer)
+                except exception.ServiceUnavailable as e:
+                    LOG.info("an answer of %s was not sent: %s", self._topic, e.code)
 
     def _start(self) -> None:
         """Serve; the driver waits for a broker that is down, we for one that refuses us."""
@@ -290,14 +321,22 @@ class RpcServer:
 class _Endpoint:
     """What oslo.messaging dispatches to: the given functions and nothing else."""
 
-    def __init__(self, methods: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, Callable[..., Any]],
+        answer: Callable[[object, Any], None],
+    ) -> None:
         for name, function in methods.items():
-            setattr(self, name, _exposed(function))
+            setattr(self, name, _exposed(function, answer))
 
 
-def _exposed(function: Callable[..., Any]) -> Callable[..., Any]:
+def _exposed(
+    function: Callable[..., Any], send_answer: Callable[[object, Any], None]
+) -> Callable[..., Any]:
     @oslo_messaging.expose
-    def answer(context: Mapping[str, Any], **arguments: Any) -> Any:
-        return function(**arguments)
+    def serve(context: Mapping[str, Any], answer_to: object = None, **arguments: Any) -> None:
+        answer = function(**arguments)
+        if answer_to is not None:
+            send_answer(answer_to, answer)
 
-    return answer
+    return serve

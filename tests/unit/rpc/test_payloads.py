@@ -34,8 +34,7 @@ def wire_format() -> str:
     lines += [f"call {name} {q.__name__} {a.__name__}" for name, (q, a) in payloads.CALLS.items()]
     lines += [f"job {kind} {cls.__name__}" for kind, cls in payloads.JOBS.items()]
     lines += [
-        f"report {name} {q.__name__} {a.__name__}"
-        for name, (q, a) in payloads.REPORTS.items()
+        f"report {name} {q.__name__} {a.__name__}" for name, (q, a) in payloads.REPORTS.items()
     ]
     return "\n".join(sorted(lines))
 

@@ -214,6 +214,18 @@ def test_an_agent_does_not_take_what_was_sent_before_its_start(
     restarted.open(control.seal(X, Direction.DOWN, "ping", {}), Direction.DOWN)
 
 
+def test_a_call_is_not_carried_out_after_its_caller_gave_up(
+    sealer: serializer.Sealer, clock: concurrency.ManualClock
+) -> None:
+    late = sealer.seal(X, Direction.DOWN, "delete_database", {}, valid_s=8)
+    in_time = sealer.seal(X, Direction.DOWN, "delete_database", {}, valid_s=8)
+    clock.advance(7)
+    sealer.open(in_time, Direction.DOWN)
+    clock.advance(2)
+    with pytest.raises(serializer.Stale):
+        sealer.open(late, Direction.DOWN)
+
+
 def test_a_reply_opens_for_its_request_alone(sealer: serializer.Sealer) -> None:
     request, other = up(sealer), up(sealer)
     reply = sealer.seal(X, Direction.UP_REPLY, "m", {"ok": 1}, in_reply_to=request["m"])
