@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import datetime
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -113,6 +114,8 @@ def _start(state: standalone_state.StandaloneState, port: int | None) -> None:
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "trove.cmd.standalone_supervisor", str(state.root)],
             cwd=state.root,
+            # memory that threads gave back is not kept for each of them
+            env=os.environ | {"MALLOC_ARENA_MAX": "2"},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -126,7 +129,7 @@ def _start(state: standalone_state.StandaloneState, port: int | None) -> None:
 def _wait_up(state: standalone_state.StandaloneState, is_alive: Callable[[], bool]) -> None:
     pause = threading.Event()
     end = time.monotonic() + _UP_S
-    while not ((state.run_dir / "broker.ready").exists() and _answers(state)):
+    while not (state.broker_ready.exists() and _answers(state)):
         if not is_alive():
             raise standalone_state.StandaloneError(
                 reason=f"the service ended while it started; see {state.log_dir}\n"
@@ -173,7 +176,7 @@ def _stop_services(state: standalone_state.StandaloneState) -> None:
             standalone_processes.wait_end(process, 5.0)
     for path in state.run_dir.glob("*.pid"):
         path.unlink(missing_ok=True)
-    (state.run_dir / "broker.ready").unlink(missing_ok=True)
+    state.broker_ready.unlink(missing_ok=True)
 
 
 def _power_off(compute: local_compute.LocalCompute) -> None:

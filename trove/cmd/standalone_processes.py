@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import select
+import threading
+import time
 
 from trove.cmd import standalone_state
 from trove.drivers import local_state
@@ -44,3 +47,14 @@ def wait_end(process: processes.Process | None, timeout_s: float) -> bool:
         return bool(ready)
     finally:
         os.close(descriptor)
+
+
+def wait_file(path: pathlib.Path, timeout_s: float) -> bool:
+    """Wait until a file is there; tell whether it is."""
+    pause = threading.Event()
+    end = time.monotonic() + timeout_s
+    while not path.exists():
+        if time.monotonic() > end:
+            return False
+        pause.wait(0.05)
+    return True

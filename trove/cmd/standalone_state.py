@@ -87,6 +87,11 @@ class StandaloneState:
         return self.root / "run"
 
     @property
+    def broker_ready(self) -> pathlib.Path:
+        """What is there while the broker can be used."""
+        return self.run_dir / "broker.ready"
+
+    @property
     def broker_dir(self) -> pathlib.Path:
         """The private broker's own state."""
         return self.root / "broker"

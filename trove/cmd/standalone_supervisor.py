@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import importlib
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -24,15 +26,16 @@ from oslo_log import log
 from trove import conf as trove_conf
 from trove.api import service as api_service
 from trove.cmd import standalone_broker, standalone_processes, standalone_state
-from trove.common import concurrency
+from trove.common import concurrency, exception
 from trove.conductor import service as conductor_service
-from trove.db import base, migrations
+from trove.db import base
 from trove.rpc import transport
 from trove.taskmanager import service as taskmanager_service
 
 LOG = log.getLogger(__name__)
 
 _BROKER_CHECK_INTERVAL_S = 0.5
+_BROKER_WAIT_S = 20.0
 _SERVICES_END_S = 20.0
 
 
@@ -63,14 +66,13 @@ class BrokerService(cotyledon.Service):
                 standalone_processes.find(self._state, role), _SERVICES_END_S
             )
         self._broker.stop()
-        (self._state.run_dir / "broker.ready").unlink(missing_ok=True)
+        self._state.broker_ready.unlink(missing_ok=True)
 
     def _check(self) -> None:
-        ready = self._state.run_dir / "broker.ready"
         if not self._broker.is_running():
-            ready.unlink(missing_ok=True)
+            self._state.broker_ready.unlink(missing_ok=True)
             self._broker.start()
-        ready.touch()
+            self._state.broker_ready.touch()
 
 
 def take_lock(state: standalone_state.StandaloneState) -> None:
@@ -104,18 +106,37 @@ def supervise(root: pathlib.Path) -> None:
     )
     transport.prepare(conf)
     _log_to_file(conf, state, "supervisor")
+    _upgrade_schema(conf)
+    manager = cotyledon.ServiceManager(graceful_shutdown_timeout=90)
+    # bound here, the port stays ours while the API is started again
+    listener = api_service.listen(conf)
+    for role, service, arguments in (
+        ("broker", BrokerService, (state,)),
+        ("api", api_service.ApiService, (conf, listener)),
+        ("conductor", conductor_service.ConductorService, (conf,)),
+        ("taskmanager", taskmanager_service.TaskManagerService, (conf,)),
+    ):
+        manager.add(functools.partial(_make_service, state, conf, role, service, arguments))
+    manager.run()
+
+
+def _upgrade_schema(conf: cfg.ConfigOpts) -> None:
+    """Bring the database to the newest schema; raises StandaloneError when that fails."""
+    # in a process of its own, which takes alembic with it when it ends
+    child = multiprocessing.get_context("fork").Process(target=_upgrade, args=(conf,))
+    child.start()
+    child.join()
+    if child.exitcode:
+        raise standalone_state.StandaloneError(
+            reason="the database could not be brought to the newest schema; see above"
+        )
+
+
+def _upgrade(conf: cfg.ConfigOpts) -> None:
+    migrations = importlib.import_module("trove.db.migrations")
     database = base.Database.from_config(conf)
     migrations.upgrade(database)
     database.dispose()
-    manager = cotyledon.ServiceManager(graceful_shutdown_timeout=90)
-    for role, service, argument in (
-        ("broker", BrokerService, state),
-        ("api", api_service.ApiService, conf),
-        ("conductor", conductor_service.ConductorService, conf),
-        ("taskmanager", taskmanager_service.TaskManagerService, conf),
-    ):
-        manager.add(functools.partial(_make_service, state, conf, role, service, argument))
-    manager.run()
 
 
 def _make_service(
@@ -123,13 +144,16 @@ def _make_service(
     conf: cfg.ConfigOpts,
     role: str,
     service: type[cotyledon.Service],
-    argument: Any,
+    arguments: tuple[Any, ...],
     worker_id: int,
 ) -> cotyledon.Service:
     """Make a service in its own process, with its own log."""
     standalone_processes.record(state, role)
     _log_to_file(conf, state, role)
-    return service(worker_id, argument)
+    if role in ("conductor", "taskmanager"):
+        # they would come without it, yet later: the libraries try again every two seconds
+        standalone_processes.wait_file(state.broker_ready, _BROKER_WAIT_S)
+    return service(worker_id, *arguments)
 
 
 def _log_to_file(conf: cfg.ConfigOpts, state: standalone_state.StandaloneState, role: str) -> None:
@@ -137,5 +161,15 @@ def _log_to_file(conf: cfg.ConfigOpts, state: standalone_state.StandaloneState, 
     log.setup(conf, "trove")
 
 
+def main() -> int:
+    """Supervise the state directory on the command line; 1 with the reason on stderr."""
+    try:
+        supervise(pathlib.Path(sys.argv[1]))
+    except exception.TroveError as e:
+        sys.stderr.write(f"{e.message}\n")
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    supervise(pathlib.Path(sys.argv[1]))
+    sys.exit(main())
