@@ -359,16 +359,17 @@ class MysqlAccounts(base.Accounts):
         if mysql.escape_grant_pattern(database) == database:
             patterns = {connection.GrantPattern(database)}
         for pattern in patterns:
-            try:
-                session.execute(
-                    "REVOKE ALL PRIVILEGES, GRANT OPTION ON {database}.* FROM {name}@{host}",
-                    database=pattern,
-                    name=name,
-                    host=host,
-                )
-            except pymysql.err.MySQLError as e:
-                if _number(e) != connection.NO_SUCH_GRANT:
-                    raise
+            for privilege in ("ALL PRIVILEGES", "GRANT OPTION"):
+                try:
+                    session.execute(
+                        f"REVOKE {privilege} ON {{database}}.* FROM {{name}}@{{host}}",
+                        database=pattern,
+                        name=name,
+                        host=host,
+                    )
+                except pymysql.err.MySQLError as e:
+                    if _number(e) != connection.NO_SUCH_GRANT:
+                        raise
 
 
 class MysqlRoot(base.Root):
