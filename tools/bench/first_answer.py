@@ -8,11 +8,13 @@ the instance's own configuration, until it answers.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import os
 import pathlib
 import pwd
-import re
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -70,50 +72,72 @@ def _provision(client: rest.Rest, name: str, ca: pathlib.Path) -> tuple[str, dic
     return instance_id, marks
 
 
-def _bare_start(state_dir: pathlib.Path, instance_id: str, address: str) -> float:
+def _journal(state_dir: pathlib.Path, instance_id: str) -> dict[str, float]:
+    """Return when each step of the create was done, in seconds since the operation was made."""
+    with contextlib.closing(sqlite3.connect(state_dir / "trove.db")) as connection:
+        rows = connection.execute(
+            "SELECT s.step, s.event, s.created, o.created FROM operation_steps s JOIN operations o"
+            " ON o.id = s.operation_id WHERE o.resource_id = ? AND o.kind = 'create_instance'"
+            " ORDER BY s.id",
+            (instance_id,),
+        ).fetchall()
+    parse = datetime.datetime.fromisoformat
+    return {
+        f"step {step} done": (parse(at) - parse(began)).total_seconds()
+        for step, event, at, began in rows
+        if event == "done"
+    }
+
+
+def _bare_start(state_dir: pathlib.Path, instance_id: str) -> float:
     """Return the seconds the engine itself takes with an instance's configuration."""
-    server, volume = state_dir / "servers" / instance_id, state_dir / "volumes" / instance_id
-    (original,) = (
-        path for path in server.rglob("*.cnf") if "datadir" in path.read_text(errors="replace")
+    (configuration,) = (
+        path
+        for path in (state_dir / "servers" / instance_id).rglob("*.cnf")
+        if "datadir" in path.read_text(errors="replace")
     )
     (template,) = (state_dir / "images").glob("*/template")
     user = "mysql" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
     with harness.work_directory() as directory:
-        text = original.read_text()
-        for old, new in (
-            (str(server), str(directory / "server")),
-            (str(volume), str(directory / "volume")),
-            (address, _BARE_ADDRESS),
-        ):
-            text = text.replace(old, new)
-        # certificates stay where they are: the engine's user may read them there
-        text = re.sub(
-            rf"^(ssl.*){re.escape(str(directory / 'server'))}", rf"\1{server}", text, flags=re.M
-        )
-        for path in re.findall(rf"= *({re.escape(str(directory))}\S+)", text):
-            wanted = pathlib.Path(path)
-            (wanted if wanted.suffix == "" else wanted.parent).mkdir(parents=True, exist_ok=True)
+        for name in ("tmp", "files"):
+            (directory / name).mkdir()
+            shutil.chown(directory / name, user)
+        shutil.chown(directory, user)
+        data, socket = directory / "data", directory / "s"
+        init_file = directory / "init.sql"
+        init_file.write_text(f"CREATE USER bench@localhost IDENTIFIED BY '{_PASSWORD}';\n")
+        # of an option that stands twice the last one counts
+        own = {
+            "datadir": data,
+            "tmpdir": directory / "tmp",
+            "secure-file-priv": directory / "files",
+            "socket": socket,
+            "pid-file": directory / "pid",
+            "init-file": init_file,
+            "log-bin": data / "mysql-bin",
+            "log-bin-index": data / "mysql-bin.index",
+            "relay-log": data / "relay-bin",
+            "bind-address": _BARE_ADDRESS,
+            "report-host": _BARE_ADDRESS,
+        }
         defaults = directory / "bare.cnf"
-        defaults.write_text(text)
-        socket = directory / "s"
-        data = pathlib.Path(re.findall(r"^datadir *= *(\S+)", text, flags=re.M)[0])
-        shutil.rmtree(data)
-        for root, _, _ in os.walk(directory):
-            shutil.chown(root, user)
-        began = time.perf_counter()
-        subprocess.run(["cp", "-a", "--reflink=auto", str(template), str(data)], check=True)
+        lines = [f"{name} = {value}" for name, value in own.items()]
+        defaults.write_text("\n".join([configuration.read_text(), "[mysqld]", *lines, ""]))
         argv = [
             shutil.which("mariadbd") or "/usr/sbin/mariadbd",
-            *(f"--defaults-file={defaults}", f"--user={user}", f"--socket={socket}"),
-            "--skip-grant-tables",
+            *(f"--defaults-file={defaults}", f"--user={user}"),
         ]
-        with harness.process(argv, log=directory / "out.log"):
-            harness.wait_for(
-                lambda: _answers(unix_socket=str(socket), user="root"),
-                timeout_s=60,
-                what="the bare engine",
-                interval_s=0.01,
-            )
+        log = directory / "out.log"
+        began = time.perf_counter()
+        subprocess.run(["cp", "-a", "--reflink=auto", str(template), str(data)], check=True)
+        with harness.process(argv, log=log) as engine:
+
+            def answers() -> bool:
+                if engine.poll() is not None:
+                    raise RuntimeError(f"the bare engine ended: {log.read_text()[-2000:]}")
+                return _answers(unix_socket=str(socket), user="bench", password=_PASSWORD)
+
+            harness.wait_for(answers, timeout_s=60, what="the bare engine", interval_s=0.01)
             return time.perf_counter() - began
 
 
@@ -133,8 +157,8 @@ def main() -> int:
         rounds: list[dict[str, float]] = []
         for number in range(options.repeat):
             instance_id, marks = _provision(client, f"bench-{number}", ca)
-            address = (client.get_instance(instance_id) or {})["addresses"][0]["address"]
-            marks["bare engine"] = _bare_start(running.state_dir, instance_id, address)
+            marks |= _journal(running.state_dir, instance_id)
+            marks["bare engine"] = _bare_start(running.state_dir, instance_id)
             began = time.perf_counter()
             client.delete_and_wait(instance_id)
             marks["delete, until gone"] = time.perf_counter() - began
@@ -143,7 +167,8 @@ def main() -> int:
     finally:
         stack.destroy_stack(running)
     for name in rounds[0]:
-        figures.add(f"{name}, median", statistics.median(each[name] for each in rounds), "s")
+        middle = statistics.median(each[name] for each in rounds if name in each)
+        figures.add(f"{name}, median", middle, "s")
     overheads = [each["first SQL answer"] - each["bare engine"] for each in rounds]
     ratios = [each["first SQL answer"] / each["bare engine"] for each in rounds]
     worst = max(each["first SQL answer"] for each in rounds)

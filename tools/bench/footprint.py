@@ -8,6 +8,8 @@ used.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 import time
 
@@ -21,27 +23,21 @@ _PARTS = ("api", "conductor", "taskmanager")
 
 
 def _processes(running: stack.Stack) -> dict[str, list[psutil.Process]]:
-    """Return the processes that name this stack's directory, by what they are."""
-    found: dict[str, list[psutil.Process]] = {}
-    marker = str(running.state_dir)
+    """Return what runs for this stack, by what it is."""
+    status = json.loads(
+        running.standalone("status", "--state-dir", str(running.state_dir), "--json")
+    )
+    found = {
+        role: [psutil.Process(pid) for pid in pids] for role, pids in status["processes"].items()
+    }
+    marker = str(running.state_dir / "servers")
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):
             line = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if marker not in line:
-            continue
-        for part in (*_PARTS, "guestagent", "mariadbd", "standalone"):
-            if part in line.replace(marker, ""):
-                found.setdefault(part, []).extend([process, *_workers(process)])
-                break
-    return {part: list({p.pid: p for p in group}.values()) for part, group in found.items()}
-
-
-def _workers(process: psutil.Process) -> list[psutil.Process]:
-    """Return forked children that run the same program (their titles may differ)."""
-    name = process.name()
-    return [child for child in process.children(recursive=True) if child.name() == name]
+            for part in ("guestagent", "mariadbd"):
+                if part in line and marker in line:
+                    found.setdefault(part, []).append(process)
+    return found
 
 
 def _cpu_seconds(processes: list[psutil.Process]) -> float:
@@ -68,7 +64,7 @@ def main() -> int:
         client.wait_ready(instance_id)
         found = _processes(running)
         together = [0.0, 0.0]
-        for part in (*_PARTS, "guestagent", "mariadbd"):
+        for part in (*_PARTS, "supervisor", "broker", "guestagent", "mariadbd"):
             sizes = [harness.memory_mib(process.pid) for process in found[part]]
             rss, pss = (sum(size) for size in zip(*sizes, strict=True))
             count = len(sizes)

@@ -35,10 +35,17 @@ class Rest:
     def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """Return (status, document) of a request below the project's URL."""
         data = None if body is None else json.dumps(body)
-        self._connection.request(method, self._prefix + path, body=data, headers=self._headers)
-        answer = self._connection.getresponse()
+        try:
+            answer = self._send(method, path, data)
+        except http.client.RemoteDisconnected:
+            # the server ended a connection that nobody had used for a while
+            answer = self._send(method, path, data)
         text = answer.read()
         return answer.status, json.loads(text) if text else None
+
+    def _send(self, method: str, path: str, data: str | None) -> http.client.HTTPResponse:
+        self._connection.request(method, self._prefix + path, body=data, headers=self._headers)
+        return self._connection.getresponse()
 
     def get_instance(self, instance_id: str) -> dict[str, Any] | None:
         """Return an instance, None when it is gone."""
