@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: distribution packages, installed only when they are missing.
 #
 # Installing a server package also starts and enables its service on most machines. What is
@@ -122,7 +123,7 @@ make_venv() {
     rm -f "$directory/.stamp"
     {
         "${PYTHON:-python3}" -m venv "$directory" &&
-            "$directory/bin/python" -m pip install --disable-pip-version-check "$@"
+            "$directory/bin/python" -m pip install --disable-pip-version-check --no-compile "$@"
     } >>"$log" 2>&1 || {
         tail -n 5 "$log" >&2
         echo "Python packages could not be installed into $directory: check the network and the disk," \

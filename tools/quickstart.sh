@@ -136,11 +136,26 @@ await() {
     ADDRESS=$(in_json address <<<"$shown")
 }
 
-query() {
-    step "Connecting to $ADDRESS over TCP and TLS, and asking"
+# sql ARGUMENT...: the mariadb client on the new database, over TCP and TLS.
+sql() {
     MYSQL_PWD=$(cat "$STATE_DIR/quickstart.password") mariadb --no-defaults --table \
         --protocol=tcp --host="$ADDRESS" --port=3306 --user="$DB_USER" \
-        --ssl-ca="$STATE_DIR/ca.pem" --ssl-verify-server-cert "$DATABASE" <<'SQL'
+        --ssl-ca="$STATE_DIR/ca.pem" --ssl-verify-server-cert "$DATABASE" "$@"
+}
+
+query() {
+    step "Connecting to $ADDRESS over TCP and TLS, and asking"
+    local began=$SECONDS
+    # just after 'up' the status may still be the one from before the stop
+    until sql --execute 'SELECT 1' >>"$LOG" 2>&1; do
+        if [ $((SECONDS - began)) -gt 60 ]; then
+            say "The database does not answer at $ADDRESS:3306; the client said:" >&2
+            tail -n 1 "$LOG" >&2
+            return 1
+        fi
+        sleep 0.5
+    done
+    sql <<'SQL'
 CREATE TABLE IF NOT EXISTS visits (id INT AUTO_INCREMENT PRIMARY KEY, at TIMESTAMP DEFAULT NOW());
 INSERT INTO visits () VALUES ();
 SELECT VERSION() AS engine, COUNT(*) AS visits,
