@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import pathlib
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -186,3 +189,17 @@ def test_a_conductor_without_key_encryption_key_does_not_start(rabbit: RabbitBro
     conf.set_override("key_encryption_keys", [], group="guest")
     with pytest.raises(exception.ConfigurationError, match="key_encryption_keys"):
         service.check(conf)
+
+
+def test_the_program_says_what_is_missing_instead_of_a_traceback(tmp_path: pathlib.Path) -> None:
+    options = tmp_path / "trove.conf"
+    options.write_text("[DEFAULT]\ntransport_url = rabbit://u:p@127.0.0.1:1/\n")
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "trove.cmd.conductor", "--config-file", options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "key_encryption_keys is not set" in ended.stderr
+    assert "Traceback" not in ended.stderr
