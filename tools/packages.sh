@@ -116,6 +116,10 @@ make_venv() {
     if [ "$(cat "$directory/.stamp" 2>/dev/null)" = "$stamp" ] && [ -x "$directory/bin/python" ]; then
         return 0
     fi
+    if [ -d "$directory" ] && [ ! -w "$directory" ]; then
+        echo "$directory belongs to another user: name a directory of your own, TROVE_VENV=DIRECTORY" >&2
+        return 1
+    fi
     # pbr reads the version from git; a copy without history has none
     if ! git rev-parse HEAD >/dev/null 2>&1; then
         export PBR_VERSION=${PBR_VERSION:-0.0.1}

@@ -4,13 +4,13 @@
 #   tools/run-tests.sh [PYTEST-ARGUMENT...]
 #
 # Installs missing packages (as root or by sudo) and a virtual environment of its own (.venv-tests;
-# TROVE_TEST_VENV names another place). The last line is pytest's own; the exit code tells.
+# TROVE_VENV names another place). The last line is pytest's own; the exit code tells.
 set -Eeuo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=tools/packages.sh
 . tools/packages.sh
 
-VENV=${TROVE_TEST_VENV:-$PWD/.venv-tests}
+VENV=${TROVE_VENV:-$PWD/.venv-tests}
 LOG=$(mktemp -t trove-run-tests-XXXXXX.log)
 trap 'restore_policy || true; exit 130' INT TERM
 
