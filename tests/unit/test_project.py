@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.metadata
 import os
 import re
 import stat
 import subprocess
+import sys
 
 import pytest
 
@@ -38,6 +41,35 @@ def test_every_file_of_the_package_is_shipped() -> None:
         text=True,
     ).stdout.splitlines()
     assert [name for name in ignored if "__pycache__" not in name] == []
+
+
+def _imported() -> set[str]:
+    """Return the top-level modules that the package imports."""
+    found = set()
+    for path in (project.ROOT / "trove").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"trove"}
+
+
+def test_requirements_are_what_the_package_imports() -> None:
+    def normal(name: str) -> str:
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    required = {
+        normal(re.split(r"[<>=!~ \[]", line)[0])
+        for line in (project.ROOT / "requirements.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    distributions = importlib.metadata.packages_distributions()
+    imported = {module: {normal(name) for name in distributions[module]} for module in _imported()}
+    assert [module for module, names in imported.items() if not names & required] == []
+    # imported by name only when the strategy is chosen, since it costs every other process memory
+    by_name = {"keystonemiddleware"}
+    assert required - set().union(*imported.values()) == by_name
 
 
 def test_package_says_that_it_is_typed() -> None:
