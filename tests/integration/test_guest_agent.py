@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pathlib
@@ -472,3 +473,35 @@ def test_copy_made_before_a_reboot_is_not_trusted(guest: Guest) -> None:
     guest.start_agent()
     guest.prepare(databases=(APP,), users=(ALICE,))
     _write(guest, "sound")
+
+
+def test_stop_cuts_a_start_short_that_cannot_succeed(guest: Guest) -> None:
+    with socket.create_server((guest.address, guest.port)):
+        guest.start_agent()
+        guest.prepare_files()
+        assert guest.agent is not None
+        # what the agent does not own takes its port: the start is tried again and again
+        restart = guest.send(payloads.RestartJob())
+        stop = guest.send(payloads.StopJob())
+        stopped = wait_until(lambda: guest.conductor.outcome_of(stop), timeout_s=20)
+        assert stopped
+        assert stopped.succeeded
+        failed = guest.conductor.outcome_of(restart)
+        assert failed is not None
+        assert not failed.succeeded
+
+
+def test_full_disk_does_not_keep_the_engine_from_stopping_or_starting(
+    running: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: pathlib.Path, *args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    assert running.agent is not None
+    supervisor = running.agent.supervisor
+    monkeypatch.setattr(filesystem, "write_file", full)
+    supervisor.ensure_stopped(30)
+    assert running.engine() is None
+    supervisor.ensure_running(30)
+    assert running.engine() is not None
+    monkeypatch.undo()

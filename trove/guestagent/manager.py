@@ -26,6 +26,8 @@ LOG = log.getLogger(__name__)
 #: Longest a job waits for the engine: crash recovery of a large database takes its time.
 _START_TIMEOUT_S = 600.0
 _STOP_TIMEOUT_S = 150.0
+#: Seconds before a job is done again whose outcome could not be noted.
+_RETRY_S = 5.0
 
 P = TypeVar("P", bound=payloads.Payload)
 
@@ -91,6 +93,9 @@ class Manager:
         """Accept a job, durably; returns at once."""
         is_new = self._journal.add(job)
         LOG.info("job %s (%s) %s", job.job_id, job.kind, "came" if is_new else "came again")
+        if is_new and job.kind == payloads.StopJob.KIND:
+            # a start that is under way need not be waited for
+            self._supervisor.ask_to_stop()
         with self._changed:
             self._changed.notify_all()
         if not is_new:
@@ -114,22 +119,34 @@ class Manager:
 
     def _loop(self) -> None:
         while not self._closing:
-            with self._changed:
-                entry = self._journal.find_next()
-                if entry is None:
-                    self._changed.wait()
-                    continue
-                self._job = entry
             try:
-                self._do(entry)
-            except Exception as e:
-                LOG.exception("job %s (%s) failed", entry.job_id, entry.kind)
-                # the text of an unforeseen error may hold a secret: its type must do
-                reason = f"the agent failed unexpectedly ({type(e).__name__}); see its log"
-                self._journal.fail(entry.job_id, exception.GuestError(reason=reason))
-            finally:
-                self._job = None
-                self._on_change()
+                self._do_next()
+            except Exception:
+                # the outcome could not be noted: the job is still queued and is done again
+                LOG.exception("the journal of jobs failed; going on")
+                with self._changed:
+                    self._changed.wait(_RETRY_S)
+
+    def _do_next(self) -> None:
+        """Do the oldest job, or wait for one."""
+        with self._changed:
+            entry = self._journal.find_next()
+            if entry is None:
+                self._changed.wait_for(
+                    lambda: self._closing or self._journal.find_next() is not None
+                )
+                return
+            self._job = entry
+        try:
+            self._do(entry)
+        except Exception as e:
+            LOG.exception("job %s (%s) failed", entry.job_id, entry.kind)
+            # the text of an unforeseen error may hold a secret: its type must do
+            reason = f"the agent failed unexpectedly ({type(e).__name__}); see its log"
+            self._journal.fail(entry.job_id, exception.GuestError(reason=reason))
+        finally:
+            self._job = None
+            self._on_change()
 
     def _do(self, entry: journals.Entry) -> None:
         try:

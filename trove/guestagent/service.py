@@ -23,7 +23,7 @@ from trove.datastores import all as all_specs  # noqa: F401 (registers the specs
 from trove.datastores import spec as datastore_spec
 from trove.guestagent import channel, heartbeat, journal, manager, state, supervisor
 from trove.guestagent.datastores import base
-from trove.guestagent.system import filesystem, users
+from trove.guestagent.system import filesystem, process, users
 from trove.rpc import payloads
 
 LOG = log.getLogger(__name__)
@@ -252,6 +252,7 @@ def make_agent(
 
 def run(agent: Agent, wire: channel.Channel) -> None:
     """Run until a signal comes, then end as it says; does not return."""
+    process.save_memory()
     ended = threading.Event()
     received: list[int] = []
 

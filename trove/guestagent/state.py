@@ -12,8 +12,12 @@ import pathlib
 import tempfile
 from typing import Any
 
+from oslo_log import log
+
 from trove.common import crypto, exception
 from trove.guestagent.system import filesystem, users
+
+LOG = log.getLogger(__name__)
 
 #: Longest path of a UNIX socket (sun_path of unix(7), without the final NUL).
 _MAX_SOCKET_PATH_BYTES = 107
@@ -126,7 +130,11 @@ class Store:
     def count_boot(self) -> int:
         """Count one more start of the agent and return the number, from 1 on."""
         boot = int((self.find("boot") or {}).get("boot", 0)) + 1
-        self.save("boot", {"boot": boot})
+        try:
+            self.save("boot", {"boot": boot})
+        except OSError:
+            # on a full disk an agent that reports so is better than none
+            LOG.warning("the count of starts was not remembered", exc_info=True)
         return boot
 
     def password(self, name: str) -> str:

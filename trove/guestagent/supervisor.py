@@ -188,6 +188,12 @@ class Supervisor:
             self._want(Wanted.STOPPED)
         self._await_stopped(timeout_s)
 
+    def ask_to_stop(self) -> None:
+        """Have the engine stopped, without waiting for it; whoever waits for a start gives up."""
+        with self._changed:
+            self._want(Wanted.STOPPED)
+        self._wake()
+
     def restart(self, timeout_s: float) -> None:
         """Stop the engine, if it runs, and have it running again; raises GuestError."""
         self._require_installed()
@@ -244,7 +250,11 @@ class Supervisor:
 
     def _want(self, wanted: Wanted) -> None:
         if wanted is not self._wanted or self._store.find("engine") is None:
-            self._store.save("engine", {"wanted": str(wanted)})
+            try:
+                self._store.save("engine", {"wanted": str(wanted)})
+            except OSError:
+                # a full disk must not keep anybody from stopping the engine
+                LOG.warning("what is wanted of the engine was not remembered", exc_info=True)
         self._wanted = wanted
 
     def _wake(self) -> None:

@@ -120,6 +120,22 @@ def write_file(
     sync_directory(path.parent)
 
 
+def ensure_file(
+    path: pathlib.Path, content: str, *, mode: int, owner: users.SystemUser | None = None
+) -> None:
+    """Have a file with this content; a right one is not touched, so a full disk does not matter."""
+    with contextlib.suppress(FileNotFoundError):
+        status = path.stat()
+        uid = owner.uid if owner is not None else os.geteuid()
+        if (
+            stat.S_IMODE(status.st_mode) == mode
+            and status.st_uid == uid
+            and path.read_text(encoding="utf-8") == content
+        ):
+            return
+    write_file(path, content, mode=mode, owner=owner)
+
+
 def ensure_directory(
     path: pathlib.Path, *, mode: int, owner: users.SystemUser | None = None
 ) -> pathlib.Path:

@@ -188,7 +188,7 @@ class MysqlService(base.Service):
             bind_address=environment.bind_address,
             port=environment.port,
         )
-        filesystem.write_file(self._config_file, text, mode=0o644)
+        filesystem.ensure_file(self._config_file, text, mode=0o644)
 
     def _write_init_file(self) -> None:
         """Write what asserts the agent's account; not replicated, not logged."""
@@ -206,7 +206,7 @@ class MysqlService(base.Service):
         ]
         text = "".join(f"{statement};\n" for statement in statements)
         owner = self._layout.engine_user
-        filesystem.write_file(self._init_file, text, mode=0o600, owner=owner)
+        filesystem.ensure_file(self._init_file, text, mode=0o600, owner=owner)
 
     # -- the process -----
 
