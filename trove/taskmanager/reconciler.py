@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from oslo_context import context
 from oslo_log import log
 
 from trove import states
@@ -200,6 +201,7 @@ class Reconciler:
                     lock_key=lock_key,
                     deadline=now + datetime.timedelta(seconds=timeout_s),
                     now=now,
+                    request_id=context.generate_request_id(),
                     project_id=project_id,
                 )
             except exception.Conflict:
