@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -231,3 +232,34 @@ def test_idle_agent_rests(agent: Process, record_property: Any) -> None:
     record_property("cpu_share", share)
     # heartbeats here are five times as frequent as they are by default
     assert share < 0.02
+
+
+def _build_template(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "trove.cmd.guestagent_template", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_template_program_makes_a_data_directory_and_says_what_it_is(
+    mariadb_template: pathlib.Path,
+) -> None:
+    done = _build_template("--manager", "mariadb", "--target", str(mariadb_template))
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made["version"].startswith("10.")
+    assert made["binary"].endswith("/mariadbd")
+    assert (pathlib.Path(made["target"]) / "ibdata1").exists()
+
+
+def test_template_program_says_what_is_missing(tmp_path: pathlib.Path) -> None:
+    target = tmp_path / "t"
+    done = _build_template(
+        "--manager", "mariadb", "--target", str(target), "--basedir", str(tmp_path)
+    )
+    assert done.returncode == 1
+    assert "install the package mariadb-server" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not target.exists()

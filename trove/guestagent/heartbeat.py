@@ -69,6 +69,7 @@ class Reporter:
         self._changed = threading.Condition()
         self._poked = True
         self._closing = False
+        self._last_words = False
         self._sequence = 0
         self._said_hello = False
         self._retry_s = _RETRY_S[0]
@@ -95,8 +96,6 @@ class Reporter:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
-
-    _last_words = False
 
     @property
     def said_hello(self) -> bool:
