@@ -131,6 +131,8 @@ class Agent:
 
     def close(self) -> None:
         """End the agent; the engine keeps running."""
+        if self._anticipation.is_alive():
+            self._anticipation.join(2.0)
         self.manager.close()
         self.supervisor.close()
         self.reporter.close()
