@@ -3,7 +3,8 @@
 Every response, errors included, has a request id and a content type. The path is split into
 segments while it is still percent-encoded and each segment is then decoded exactly once, so that a
 name with an encoded slash, dot or per cent stays one segment; repeated and trailing slashes do not
-count. The body has been read (bounded) into the environ, nobody below reads ``wsgi.input``.
+count. Query and body have been read (bounded) into the environ: nobody below parses the one or
+reads ``wsgi.input``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from trove.common import exception
 REQUEST_ID = "openstack.request_id"
 GLOBAL_REQUEST_ID = "openstack.global_request_id"
 SEGMENTS = "trove.segments"
+QUERY = "trove.query"
 BODY = "trove.body"
 CONTENT_TYPE = "trove.content_type"
 
@@ -65,6 +67,8 @@ class Edge:
 
     def _prepare(self, environ: WSGIEnvironment) -> None:
         environ[SEGMENTS] = [decode_segment(segment) for segment in split_path(environ)]
+        environ[QUERY] = parse_query(environ.get("QUERY_STRING", ""))
+        environ["QUERY_STRING"] = ""
         environ[BODY] = self._read_body(environ)
         environ[CONTENT_TYPE] = environ.pop("CONTENT_TYPE", "")
         environ["CONTENT_LENGTH"] = "0"
@@ -98,16 +102,21 @@ def split_path(environ: WSGIEnvironment) -> list[str]:
     if "://" in raw:
         raw = "/" + raw.partition("://")[2].partition("/")[2]
     script_name = environ.get("SCRIPT_NAME", "")
-    if script_name and raw.startswith(script_name):
-        raw = raw[len(script_name) :] if _agrees(raw[len(script_name) :], path) else raw
-    if not raw or not _agrees(raw, path):
+    if script_name and raw.startswith(script_name) and _agrees(raw[len(script_name) :], path):
+        raw = raw[len(script_name) :]
+    elif not _agrees(raw, path) and not _agrees(_behind_host(raw), path):
         raw = urllib.parse.quote(path.encode("latin-1"))
     return [segment for segment in raw.split("/") if segment]
 
 
+def _behind_host(raw: str) -> str:
+    """Return what cheroot makes of a path with two slashes at the front: a host and a path."""
+    return "/" + raw[2:].partition("/")[2] if raw.startswith("//") else raw
+
+
 def _agrees(raw: str, path: str) -> bool:
-    if raw == path:
-        return "%" not in raw
+    if "%" not in raw:
+        return raw == path
     if urllib.parse.unquote(raw, "latin-1") == path:
         return True
     parts = (urllib.parse.unquote(part, "latin-1") for part in _QUOTED_SLASH.split(raw))
@@ -122,3 +131,14 @@ def decode_segment(segment: str) -> str:
         return urllib.parse.unquote(segment, errors="strict")
     except UnicodeDecodeError:
         raise exception.BadRequest(reason="the path is not UTF-8") from None
+
+
+def parse_query(query_string: str) -> dict[str, str]:
+    """Return the parameters of a query; of a repeated one the last. Raises BadRequest."""
+    if not query_string:
+        return {}
+    try:
+        pairs = urllib.parse.parse_qsl(query_string, keep_blank_values=True, errors="strict")
+    except ValueError:
+        raise exception.BadRequest(reason="the query is not UTF-8") from None
+    return dict(pairs)

@@ -85,7 +85,7 @@ def expose(
             call = Call(
                 context=environ.get(CONTEXT),
                 urls=environ[URLS],
-                query=validation.parse_query(environ.get("QUERY_STRING", "")),
+                query=environ[edge.QUERY],
             )
             if rule is not None:
                 call.caller.authorize(rule)

@@ -6,12 +6,13 @@ process bound, so that a port already taken is told before anything starts.
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 from wsgiref.types import WSGIApplication
 
 import cotyledon
-from cheroot import wsgi
+from cheroot import server, wsgi
 from oslo_config import cfg
 from oslo_log import log
 
@@ -87,8 +88,16 @@ class Api:
         self._database.dispose()
 
 
+class _Connection(server.HTTPConnection):
+    """Takes absolute URLs, and paths with two slashes at the front, which look like half of one."""
+
+    RequestHandlerClass = functools.partial(server.HTTPRequest, strict_mode=False)
+
+
 class HttpServer(wsgi.Server):
     """cheroot on a socket that exists already."""
+
+    ConnectionClass = _Connection
 
     def __init__(
         self, application: WSGIApplication, *, listener: socket.socket, threads: int
@@ -105,7 +114,12 @@ class HttpServer(wsgi.Server):
         self._listener = listener
 
     def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002
-        """Use the given socket."""
+        """Use the given socket.
+
+        Headers and body are two writes: with Nagle's algorithm the second would wait for the
+        client's delayed acknowledgement, 40 ms.
+        """
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = self._listener
         return self._listener
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -167,14 +166,3 @@ def _parse_json(body: bytes) -> Any:
     except ValueError as e:
         raise exception.BadRequest(reason=f"the body is not JSON: {str(e)[:100]}") from None
     return value
-
-
-def parse_query(query_string: str) -> dict[str, str]:
-    """Return the parameters of a query; of a repeated one the last. Raises BadRequest."""
-    if not query_string:
-        return {}
-    try:
-        pairs = urllib.parse.parse_qsl(query_string, keep_blank_values=True, errors="strict")
-    except (UnicodeDecodeError, ValueError):
-        raise exception.BadRequest(reason="the query is not UTF-8") from None
-    return dict(pairs)

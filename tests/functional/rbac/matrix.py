@@ -1,0 +1,69 @@
+"""Who may do what: persona x route, as data.
+
+The letters of a row are the personas that are let in, the others are refused: r reader, m member,
+g manager, a admin, f member of another project (who asks for the same things under the own
+project), A admin of another project. Nobody who is not authenticated is let in anywhere here.
+"""
+
+from __future__ import annotations
+
+EVERYBODY = "rmgafA"
+#: Reads of one instance: the other project's member is told that it does not exist.
+READ = "rmgaA"
+WRITE = "mgaA"
+ADMIN = "aA"
+
+#: "METHOD path" -> personas that are let in.
+MATRIX: dict[str, str] = {
+    "GET /": EVERYBODY,
+    "GET /instances": EVERYBODY,
+    "POST /instances": "mgafA",
+    "GET /instances/detail": EVERYBODY,
+    "GET /instances/{instance_id}": READ,
+    "DELETE /instances/{instance_id}": WRITE,
+    "POST /instances/{instance_id}/action": WRITE,
+    "GET /instances/{instance_id}/databases": READ,
+    "POST /instances/{instance_id}/databases": WRITE,
+    "GET /instances/{instance_id}/databases/{database}": READ,
+    "DELETE /instances/{instance_id}/databases/{database}": WRITE,
+    "GET /instances/{instance_id}/users": READ,
+    "POST /instances/{instance_id}/users": WRITE,
+    "PUT /instances/{instance_id}/users": WRITE,
+    "GET /instances/{instance_id}/users/{user}": READ,
+    "POST /instances/{instance_id}/users/{user}": WRITE,
+    "PUT /instances/{instance_id}/users/{user}": WRITE,
+    "DELETE /instances/{instance_id}/users/{user}": WRITE,
+    "GET /instances/{instance_id}/users/{user}/databases": READ,
+    "PUT /instances/{instance_id}/users/{user}/databases": WRITE,
+    "DELETE /instances/{instance_id}/users/{user}/databases/{database}": WRITE,
+    "GET /instances/{instance_id}/root": READ,
+    "POST /instances/{instance_id}/root": WRITE,
+    "DELETE /instances/{instance_id}/root": WRITE,
+    "DELETE /instances/{instance_id}/root/delete": WRITE,
+    "GET /datastores": EVERYBODY,
+    "GET /datastores/{datastore}": EVERYBODY,
+    "GET /datastores/{datastore}/versions": EVERYBODY,
+    "GET /datastores/{datastore}/versions/{version}": EVERYBODY,
+    "GET /datastores/versions/{version}": EVERYBODY,
+    "GET /datastores/{datastore}/versions/{version}/flavors": EVERYBODY,
+    "GET /flavors": EVERYBODY,
+    "GET /flavors/{flavor_id}": EVERYBODY,
+    "GET /limits": EVERYBODY,
+    "GET /clusters": EVERYBODY,
+}
+#: Routes that answer nothing but a refusal: "METHOD path" -> persona -> status.
+REFUSALS: dict[str, dict[str, int]] = {
+    "POST /clusters": {"r": 403, "m": 501, "g": 501, "a": 501, "f": 501, "A": 501},
+    "GET /clusters/{cluster_id}": dict.fromkeys("rmgafA", 404),
+}
+#: What a request must send.
+BODIES: dict[str, object] = {
+    "POST /instances": {"instance": {"name": "x", "flavorRef": 1, "volume": {"size": 1}}},
+    "POST /instances/{instance_id}/action": {"restart": {}},
+    "POST /instances/{instance_id}/databases": {"databases": [{"name": "new"}]},
+    "POST /instances/{instance_id}/users": {"users": [{"name": "new", "password": "secret"}]},
+    "PUT /instances/{instance_id}/users": {"users": [{"name": "u", "password": "secret"}]},
+    "POST /instances/{instance_id}/users/{user}": {"users": {"password": "secret", "name": "n2"}},
+    "PUT /instances/{instance_id}/users/{user}": {"user": {"password": "secret"}},
+    "PUT /instances/{instance_id}/users/{user}/databases": {"databases": [{"name": "d"}]},
+}

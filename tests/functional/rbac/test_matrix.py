@@ -1,0 +1,139 @@
+"""Every cell of the matrix, through the real enforcer and the whole application."""
+
+from __future__ import annotations
+
+import pytest
+from oslo_policy import policy
+
+from tests.fixtures import api as api_fixture
+from tests.functional.rbac import matrix
+from trove.api import routing
+from trove.db import base
+from trove.rpc import payloads
+
+#: letter -> (project, roles)
+PERSONAS = {
+    "r": ("project-a", "reader"),
+    "m": ("project-a", "member"),
+    "g": ("project-a", "manager"),
+    "a": ("project-a", "admin"),
+    "f": ("project-b", "member"),
+    "A": ("project-b", "admin"),
+}
+
+
+@pytest.fixture
+def api(sqlite_database: base.Database) -> api_fixture.Api:
+    return api_fixture.make_api(sqlite_database)
+
+
+def _prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
+    instance_id = api.create_instance(active=True)
+    api.set_instance(instance_id, root_enabled=True)
+    engine = api.guest.engine(instance_id)
+    engine.databases["d"] = payloads.Database(name="d")
+    engine.users["u", "%"] = payloads.User(name="u", password="old", databases=("d",))
+    return {
+        "instance_id": instance_id,
+        "database": "d",
+        "user": "u",
+        "datastore": "mariadb",
+        "version": version,
+        "flavor_id": "1",
+        "cluster_id": "c",
+    }
+
+
+def _send(api: api_fixture.Api, route: str, names: dict[str, str], persona: str) -> int:
+    project, roles = PERSONAS[persona]
+    method, _, path = route.partition(" ")
+    status: int = api.request(
+        method,
+        path.format(**names).rstrip("/"),
+        matrix.BODIES.get(route),
+        project=project,
+        roles=roles,
+    ).status_int
+    return status
+
+
+@pytest.mark.parametrize("route", matrix.MATRIX)
+def test_exactly_the_personas_of_the_matrix_get_in(api: api_fixture.Api, route: str) -> None:
+    (version,) = api.add_datastore()
+    answers = {persona: _send(api, route, _prepare(api, version), persona) for persona in PERSONAS}
+    let_in = {persona for persona, status in answers.items() if status in (200, 202, 204)}
+    assert let_in == set(matrix.MATRIX[route])
+    for persona in set(PERSONAS) - let_in:
+        assert answers[persona] == (404 if persona == "f" else 403)
+
+
+@pytest.mark.parametrize("route", matrix.REFUSALS)
+def test_what_is_refused_to_all_is_refused_with_the_right_status(
+    api: api_fixture.Api, route: str
+) -> None:
+    (version,) = api.add_datastore()
+    names = _prepare(api, version)
+    answers = {persona: _send(api, route, names, persona) for persona in PERSONAS}
+    assert answers == matrix.REFUSALS[route]
+
+
+def test_nobody_gets_in_without_credentials_or_with_anothers_project(api: api_fixture.Api) -> None:
+    for route in [*matrix.MATRIX, *matrix.REFUSALS]:
+        method, _, path = route.partition(" ")
+        path = f"/v1.0/project-a{path}".rstrip("/")
+        api.raw(method, path, matrix.BODIES.get(route), status=401)
+        for roles in ("reader", "member", "manager", "admin"):
+            headers = {"X-Project-Id": "project-b", "X-Roles": roles}
+            api.raw(method, path, matrix.BODIES.get(route), status=403, headers=headers)
+
+
+def test_the_matrix_has_every_route(api: api_fixture.Api) -> None:
+    tree: routing.Resource = api.tree
+    prefix = "/v1.0/{project_id}"
+    routes = {
+        f"{route.method} {route.path.removeprefix(prefix) or '/'}"
+        for route in routing.list_routes(tree)
+        if route.path.startswith(prefix)
+    }
+    assert routes == {*matrix.MATRIX, *matrix.REFUSALS}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [({}, {"a": 501, "A": 501}), ({"force_delete": 1}, {"g": 501, "a": 501, "A": 501})],
+)
+def test_resetting_the_status_is_for_administrators_and_forcing_for_managers(
+    api: api_fixture.Api, arguments: dict[str, int], allowed: dict[str, int]
+) -> None:
+    (version,) = api.add_datastore()
+    names = _prepare(api, version)
+    for persona, (project, roles) in PERSONAS.items():
+        path = f"/instances/{names['instance_id']}/action"
+        expected = allowed.get(persona, 403)
+        api.request(
+            "POST",
+            path,
+            {"reset_status": arguments},
+            project=project,
+            roles=roles,
+            status=expected,
+        )
+
+
+def test_creating_with_users_needs_the_rule_of_users(api: api_fixture.Api) -> None:
+    api.add_datastore()
+    enforcer = api.enforcer
+    enforcer.set_rules(
+        policy.Rules.from_dict({"instance:extension:user:create": "!"}), overwrite=False
+    )
+    body = {
+        "instance": {
+            "name": "x",
+            "flavorRef": 1,
+            "volume": {"size": 1},
+            "users": [{"name": "u", "password": "secret"}],
+        }
+    }
+    api.request("POST", "/instances", body, status=403)
+    del body["instance"]["users"]
+    api.request("POST", "/instances", body, status=200)

@@ -1,0 +1,351 @@
+"""Instances over REST: create, show, list, restart, delete."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import uuid
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.fixtures import api as api_fixture
+from trove import states
+from trove.db import base, models, operations, quotas
+
+
+@pytest.fixture
+def api(sqlite_database: base.Database) -> api_fixture.Api:
+    made = api_fixture.make_api(sqlite_database)
+    made.add_datastore()
+    return made
+
+
+def _body(**values: Any) -> dict[str, Any]:
+    instance = {"name": "db", "flavorRef": "1", "volume": {"size": 1}}
+    return {"instance": instance | values}
+
+
+def _usage(api: api_fixture.Api) -> dict[str, int]:
+    with api.database.reader() as session:
+        return quotas.get_usage(session, api_fixture.PROJECT)
+
+
+def test_create_stores_instance_operation_and_quota_and_hints_once(api: api_fixture.Api) -> None:
+    answer = api.request(
+        "POST",
+        "/instances",
+        _body(
+            flavorRef="http://nova/v2/flavors/2",
+            volume={"size": "3", "type": None},
+            databases=[{"name": "shop", "character_set": "utf8mb4"}],
+            users=[{"name": "joe", "password": "s3cret!", "databases": [{"name": "shop"}]}],
+            datastore={"type": "mariadb", "version": ""},
+            nics=[{"net-id": str(uuid.uuid4())}],
+            access={"is_public": False, "allowed_cidrs": ["10.0.0.0/8", "fd00::/8"]},
+        ),
+        status=200,
+    ).json["instance"]
+    assert answer["status"] == "BUILD"
+    assert answer["operating_status"] == ""
+    assert answer["flavor"]["id"] == "2"
+    assert answer["volume"] == {"size": 3}
+    assert answer["access"] == {"is_public": False, "allowed_cidrs": ["10.0.0.0/8", "fd00::/8"]}
+    assert answer["datastore"]["version_number"] == "10.11"
+    assert "s3cret" not in json.dumps(answer)
+    with api.database.reader() as session:
+        (operation,) = operations.list_operations(session, resource_id=answer["id"])
+        row = session.get(models.Instance, answer["id"])
+    assert api.taskmanager.hints == [operation.id]
+    assert operation.kind == operations.CREATE_INSTANCE
+    assert operation.data["databases"][0]["name"] == "shop"
+    assert "s3cret" not in json.dumps(operation.data)
+    secret = api.key_ring.unwrap(operation.secret_wrapped, purpose=f"operation:{operation.id}")
+    assert json.loads(secret)["users"][0]["password"] == "s3cret!"
+    key = api.key_ring.unwrap(row.key_wrapped, purpose=f"instance-key:{answer['id']}")
+    assert len(key) == 32
+    assert _usage(api) == {"instances": 1, "ram": 512, "volumes": 3, "backups": 0}
+
+
+@pytest.mark.parametrize("flavor", ["1", 1, {"id": "1"}, {"id": 1}])
+def test_create_takes_the_flavor_as_openstacksdk_sends_it(
+    api: api_fixture.Api, flavor: object
+) -> None:
+    body = _body(flavor=flavor)
+    del body["instance"]["flavorRef"]
+    answer = api.request("POST", "/instances", body, status=200).json
+    assert answer["instance"]["flavor"]["id"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "said"),
+    [
+        ({"flavorRef": "9"}, 400, "Flavor 9 cannot be found"),
+        ({"flavorRef": None}, 400, "flavorRef"),
+        ({"volume": None}, 400, "Volume size was not specified"),
+        ({"volume": {"size": 0}}, 400, "instance.volume.size must be at least 1"),
+        ({"volume": {"size": -1}}, 400, "instance.volume.size"),
+        ({"volume": {"size": 1.0}}, 400, "instance.volume.size"),
+        ({"volume": {"size": True}}, 400, "instance.volume.size"),
+        ({"volume": {"size": "1; DROP"}}, 400, "instance.volume.size"),
+        ({"volume": {"size": 11}}, 413, "11 GiB was asked for, the largest accepted is 10"),
+        ({"volume": {"size": 10**30}}, 413, "largest accepted is 10"),
+        ({"volume": {"size": "9" * 40}}, 413, "largest accepted is 10"),
+        ({"datastore": {"type": "oracle"}}, 404, "oracle"),
+        ({"datastore": {"type": "mariadb", "version": "9"}}, 400, "'9'"),
+        ({"datastore": {"version": "' OR 1=1"}}, 400, "cannot be used"),
+        ({"name": "x" * 300}, 400, "instance.name must have at most 255"),
+        ({"name": ""}, 400, "instance.name"),
+        ({"name": "..//--"}, 400, "instance.name"),
+        ({"name": "a\0b"}, 400, "control characters"),
+        ({"name": "a\nb"}, 400, "control characters"),
+        ({"name": 7}, 400, "instance.name is not of type string"),
+        ({"name": ["x"]}, 400, "instance.name is not of type string"),
+        ({"nics": [{"port-id": str(uuid.uuid4())}]}, 400, "unknown keys 'port-id'"),
+        ({"nics": [{}]}, 400, "network or subnet"),
+        ({"nics": [{"net-id": str(uuid.uuid4()), "v4-fixed-ip": "10.0.0.300"}]}, 400, "nics.0"),
+        ({"access": {"allowed_cidrs": ["999.1.1.1/8"]}}, 400, "access.allowed_cidrs.0"),
+        ({"access": {"is_public": 1}}, 400, "access.is_public"),
+        ({"region_name": "Elsewhere"}, 400, "no region Elsewhere"),
+        ({"replica_count": 2}, 400, "replica_of"),
+        ({"restorePoint": {"backupRef": str(uuid.uuid4())}}, 501, "restorePoint"),
+        ({"replica_of": str(uuid.uuid4())}, 501, "replica_of"),
+        ({"configuration": str(uuid.uuid4())}, 501, "configuration"),
+        ({"modules": [{"id": str(uuid.uuid4())}]}, 501, "modules"),
+        ({"locality": "affinity"}, 501, "locality"),
+        ({"databases": [{"name": "mysql"}]}, 400, "reserved"),
+        ({"databases": [{"name": "../../etc"}]}, 400, "database"),
+        ({"databases": [{"name": "a\0"}]}, 400, "databases.0.name"),
+        ({"databases": [{"name": "d" * 65}]}, 400, "database"),
+        ({"databases": [{"name": "a"}, {"name": "a"}]}, 400, "named twice"),
+        ({"databases": [{"name": "a", "character_set": "klingon"}]}, 400, "character set"),
+        ({"databases": {"name": "a"}}, 400, "instance.databases is not of type array"),
+        ({"users": [{"name": "root", "password": "x"}]}, 400, "reserved"),
+        ({"users": [{"name": "OS_ADMIN", "password": "x"}]}, 400, "reserved"),
+        ({"users": [{"name": "u"}]}, 400, "users.0: password is missing"),
+        ({"users": [{"name": "u" * 81, "password": "x"}]}, 400, "user"),
+        ({"users": [{"name": "u", "password": "x", "host": "a b"}]}, 400, "users.0.host"),
+        (
+            {"users": [{"name": "u", "password": "x", "databases": [{"name": "other"}]}]},
+            400,
+            '"other", which is not in databases',
+        ),
+        (
+            {"users": [{"name": "u", "password": "x"}, {"name": "u", "password": "y"}]},
+            400,
+            "named twice",
+        ),
+    ],
+)
+def test_a_bad_create_is_refused_with_the_reason_and_leaves_nothing(
+    api: api_fixture.Api, values: dict[str, Any], status: int, said: str
+) -> None:
+    response = api.request("POST", "/instances", _body(**values), status=status)
+    ((_, fault),) = response.json.items()
+    assert said in fault["message"]
+    assert api.get("/instances") == {"instances": []}
+    assert _usage(api)["instances"] == 0
+    assert api.taskmanager.hints == []
+
+
+def test_a_flavor_too_small_for_the_datastore_is_refused(api: api_fixture.Api) -> None:
+    api.conf.set_override("flavors", ["1:small:128:1"], "local")
+    answer = api.request("POST", "/instances", _body(), status=400)
+    assert "needs at least 256" in answer.json["badRequest"]["message"]
+
+
+def test_versions_must_be_active_and_unambiguous(api: api_fixture.Api) -> None:
+    first, second = api.add_datastore("mysql", versions=("8.0", "8.4"), default=False)
+    api.request("POST", "/instances", _body(), status=400)
+    api.request("POST", "/instances", _body(datastore={"type": "mysql"}), status=400)
+    with api.database.writer() as session:
+        version = session.get(models.DatastoreVersion, second)
+        version.name = "8.0"
+    answer = api.request(
+        "POST", "/instances", _body(datastore={"type": "mysql", "version": "8.0"}), status=400
+    )
+    assert "Multiple datastore versions found" in answer.text
+    with api.database.writer() as session:
+        session.get(models.DatastoreVersion, first).active = False
+    choice = {"type": "mysql", "version": "8.0", "version_number": "8.0"}
+    answer = api.request("POST", "/instances", _body(datastore=choice), status=400)
+    assert "not active" in answer.text
+
+
+def test_quota_is_exact_and_names_what_is_short(api: api_fixture.Api) -> None:
+    api.conf.set_override("max_instances_per_tenant", 2, "quota")
+    api.conf.set_override("max_volumes_per_tenant", 5, "quota")
+    api.create_instance(instance={"volume": {"size": 4}})
+    answer = api.request("POST", "/instances", _body(volume={"size": 2}), status=413)
+    assert answer.json["overLimit"]["message"] == "Quota exceeded for resources: ['volumes']."
+    assert _usage(api) == {"instances": 1, "ram": 256, "volumes": 4, "backups": 0}
+    api.create_instance()
+    api.request("POST", "/instances", _body(), status=413)
+    api.request("POST", "/instances", _body(), status=200, project="project-b")
+
+
+def test_the_list_has_own_live_instances_in_pages_that_end(api: api_fixture.Api) -> None:
+    ids = set()
+    for number in range(5):
+        api.clock.advance(1)
+        ids.add(api.create_instance(instance={"name": f"db{number}"}))
+    other = api.create_instance(project="project-b")
+    path, pages = "/instances?limit=2&include_clustered=False", []
+    while path:
+        page = api.get(path)
+        pages.append([item["id"] for item in page["instances"]])
+        created = [item["name"] for item in page["instances"]]
+        assert created == sorted(created, reverse=True)
+        assert page.get("links") == page.get("instances_links")
+        path = page["links"][0]["href"].partition("project-a")[2] if "links" in page else ""
+        assert not path or "include_clustered=False" in path
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert {each for page in pages for each in page} == ids
+    assert other not in {item["id"] for item in api.get("/instances", roles="admin")["instances"]}
+    last = max(ids)
+    assert api.get(f"/instances?limit=2&marker={last}") == {"instances": []}
+    assert api.get("/instances?limit=0") == {"instances": []}
+    assert len(api.get("/instances/detail?marker=not-an-id&limit=100")["instances"]) <= 5
+
+
+@pytest.mark.parametrize("limit", ["abc", "-1", "1.5", "1e3", "٣", "0x10"])
+def test_a_limit_that_is_no_number_is_refused(api: api_fixture.Api, limit: str) -> None:
+    api.request("GET", f"/instances?limit={limit}".encode().decode("latin-1"), status=400)
+
+
+def test_an_active_instance_is_shown_with_addresses_and_disk(api: api_fixture.Api) -> None:
+    instance_id = api.create_instance(active=True)
+    shown = api.get(f"/instances/{instance_id}")["instance"]
+    assert shown["status"] == "ACTIVE"
+    assert shown["operating_status"] == "HEALTHY"
+    assert shown["ip"] == ["127.64.0.9"]
+    assert shown["addresses"] == [{"address": "127.64.0.9", "type": "private", "network": "local"}]
+    assert shown["access"] == {"is_public": False}
+    assert shown["volume"] == {"size": 1, "used": 0.5, "used_percent": 50.0}
+    assert not {"server_id", "tenant_id", "fault", "replicas", "replica_of"} & set(shown)
+    api.clock.advance(100)
+    assert api.get(f"/instances/{instance_id}")["instance"]["operating_status"] == "ERROR"
+
+
+def test_administrators_see_foreign_instances_and_the_inside_of_faults(
+    api: api_fixture.Api,
+) -> None:
+    instance_id = api.create_instance()
+    api.set_instance(
+        instance_id,
+        task=states.TaskStatus.BUILDING_ERROR_PORT,
+        fault_message="No free address is left.",
+        fault_details="pool 127.64.0.0/30",
+        fault_created=api.clock.now(),
+    )
+    seen = api.get(f"/instances/{instance_id}", project="ops", roles="admin")["instance"]
+    assert seen["status"] == "ERROR"
+    assert seen["tenant_id"] == "project-a"
+    assert seen["fault"]["details"] == "pool 127.64.0.0/30"
+    own = api.get(f"/instances/{instance_id}")["instance"]
+    assert own["fault"] == {
+        "message": "No free address is left.",
+        "created": "2026-05-01T12:00:00",
+        "details": None,
+    }
+
+
+def test_replicas_and_their_source_name_each_other(api: api_fixture.Api) -> None:
+    source, replica = api.create_instance(), api.create_instance()
+    api.set_instance(replica, replica_of_id=source)
+    views = {item["id"]: item for item in api.get("/instances")["instances"]}
+    assert [each["id"] for each in views[source]["replicas"]] == [replica]
+    assert views[replica]["replica_of"]["id"] == source
+    api.request("DELETE", f"/instances/{source}", status=403)
+
+
+def test_delete_is_accepted_in_every_state_and_again(api: api_fixture.Api) -> None:
+    api.conf.set_override("max_instances_per_tenant", -1, "quota")
+    api.conf.set_override("max_volumes_per_tenant", -1, "quota")
+    cases = [(task, states.ServerStatus.ACTIVE) for task in states.TaskStatus]
+    cases += [(states.TaskStatus.NONE, server) for server in states.ServerStatus]
+    deleted = []
+    for task, server in cases:
+        instance_id = api.create_instance()
+        api.set_instance(instance_id, task=task, server_status=server)
+        api.request("DELETE", f"/instances/{instance_id}", status=202)
+        api.request("DELETE", f"/instances/{instance_id}", status=202)
+        assert api.get(f"/instances/{instance_id}")["instance"]["status"] == "SHUTDOWN"
+        deleted.append(instance_id)
+    with api.database.reader() as session:
+        deletions = operations.list_operations(session, kind=operations.DELETE_INSTANCE)
+    assert sorted(deletion.resource_id for deletion in deletions) == sorted(deleted)
+    assert {deletion.id for deletion in deletions} <= set(api.taskmanager.hints)
+
+
+def test_a_deleted_instance_is_gone(api: api_fixture.Api) -> None:
+    instance_id = api.create_instance()
+    api.set_instance(instance_id, is_deleted=True)
+    for method in ("GET", "DELETE"):
+        api.request(method, f"/instances/{instance_id}", status=404)
+    assert api.get("/instances") == {"instances": []}
+
+
+@pytest.mark.parametrize("instance_id", ["x", "../etc", "' OR 1=1 --", "%00", "é"])
+def test_ids_that_are_none_are_not_found(api: api_fixture.Api, instance_id: str) -> None:
+    headers = {"X-Project-Id": "project-a", "X-Roles": "member"}
+    path = f"/v1.0/project-a/instances/{instance_id}".encode().decode("latin-1")
+    response = api.raw("GET", "/", headers=headers, PATH_INFO=path)
+    assert response.status_int == 404
+
+
+@pytest.mark.parametrize("arguments", [{}, None])
+def test_restart_shows_at_once_and_needs_a_ready_instance(
+    api: api_fixture.Api, arguments: object
+) -> None:
+    instance_id = api.create_instance()
+    path = f"/instances/{instance_id}/action"
+    refused = api.request("POST", path, {"restart": arguments}, status=422)
+    assert "BUILD" in refused.json["unprocessableEntity"]["message"]
+    api.make_active(instance_id)
+    api.request("POST", path, {"restart": arguments}, status=202)
+    shown = api.get(f"/instances/{instance_id}")["instance"]
+    assert (shown["status"], shown["operating_status"]) == ("REBOOT", "")
+    api.request("POST", path, {"restart": arguments}, status=422)
+    with api.database.reader() as session:
+        (operation,) = operations.list_operations(session, kind=operations.RESTART_INSTANCE)
+    assert operation.deadline - operation.created == datetime.timedelta(seconds=300)
+    assert operation.request_id
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 400),
+        ({"restart": {}, "reset_status": {}}, 400),
+        ({"restart": 1}, 400),
+        ({"explode": {}}, 400),
+        ({"resize": {"volume": {"size": 2}}}, 501),
+        ({"resize": {"volume": 2}}, 501),
+        ({"resize": {"flavorRef": "2"}}, 501),
+        ({"promote_to_replica_source": {}}, 501),
+        ({"eject_replica_source": {}}, 501),
+        ({"reset_status": {}}, 403),
+    ],
+)
+def test_other_actions_are_refused_by_name(
+    api: api_fixture.Api, body: dict[str, Any], status: int
+) -> None:
+    instance_id = api.create_instance(active=True)
+    api.request("POST", f"/instances/{instance_id}/action", body, status=status)
+    assert api.get(f"/instances/{instance_id}")["instance"]["status"] == "ACTIVE"
+
+
+def test_reads_cost_at_most_four_statements_and_ask_no_guest(api: api_fixture.Api) -> None:
+    ids = [api.create_instance(active=True) for _ in range(4)]
+    api.set_instance(ids[1], replica_of_id=ids[0])
+    statements: list[str] = []
+    with api.database.reader() as session:
+        engine = session.get_bind()
+    sa.event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    for path in ("/instances", "/instances/detail", f"/instances/{ids[0]}"):
+        statements.clear()
+        api.get(path)
+        assert 1 <= len(statements) <= 4
+    assert api.guest.calls == []
