@@ -106,10 +106,14 @@ def status(args: argparse.Namespace) -> int:
 
 
 def _start(state: standalone_state.StandaloneState, port: int | None) -> None:
+    if state.exists():
+        # what lost its supervisor still holds the port
+        _stop_services(state)
     known = state.port() if state.exists() else standalone_state.DEFAULT_PORT
     standalone_state.check_port(port or known)
     state.prepare(port=port, now=datetime.datetime.now(datetime.UTC))
     errors = state.log_dir / "supervisor.err"
+    errors.touch(mode=0o600)
     with errors.open("wb") as stream:
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "trove.cmd.standalone_supervisor", str(state.root)],

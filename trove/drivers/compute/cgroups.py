@@ -138,9 +138,11 @@ class Cgroups:
         try:
             return find_parents()
         except (NotPossible, OSError) as e:
-            LOG.warning(
-                "instances run without limits of memory and processes: no cgroup can be made: %s", e
-            )
+            reason = str(e)
+        LOG.warning(
+            "instances run without limits of memory and processes: no cgroup can be made: %s",
+            reason,
+        )
         return {}
 
     def create(self, instance_id: str, limits: Limits) -> Sequence[pathlib.Path]:
