@@ -47,7 +47,7 @@ ROLES = [
         "rule:context_is_admin or (rule:manager_role and project_id:%(project_id)s)",
         description="May do what puts a project's resources at risk.",
     ),
-    policy.RuleDefault("default", "rule:project_member", description="Rules without a default."),
+    policy.RuleDefault("default", "!", description="A rule that does not exist admits nobody."),
 ]
 
 

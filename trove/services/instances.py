@@ -282,7 +282,10 @@ class Instances:
                     user_id=caller.user_id,
                 )
             except exception.Conflict:
-                raise not_ready from None
+                raise exception.InstanceNotReady(
+                    instance_id=instance_id,
+                    status=f"{status}, and another operation has not ended yet",
+                ) from None
 
     def _deadline(self, now: datetime.datetime) -> datetime.datetime:
         return now + datetime.timedelta(seconds=self._conf.taskmanager.usage_timeout_s)

@@ -1,0 +1,66 @@
+"""The table from exceptions to HTTP."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from trove.api import faults
+from trove.common import exception
+
+#: Errors that only a mistake of this service can let through to a client.
+_INTERNAL = {
+    exception.TroveError,
+    exception.ConfigurationError,
+    exception.DriverError,
+    exception.AddressPoolExhausted,
+    exception.ImageNotFound,
+}
+
+
+def _all_errors() -> list[type[exception.TroveError]]:
+    return [
+        value
+        for _, value in inspect.getmembers(exception, inspect.isclass)
+        if issubclass(value, exception.TroveError)
+    ]
+
+
+@pytest.mark.parametrize("error", _all_errors())
+def test_every_error_has_a_status_of_its_own(error: type[exception.TroveError]) -> None:
+    status = faults.status_of(error("told"))
+    assert (status == 500) == (error in _INTERNAL)
+
+
+@pytest.mark.parametrize("error", _all_errors())
+def test_codes_are_unique(error: type[exception.TroveError]) -> None:
+    same = [other for other in _all_errors() if other.code == error.code]
+    assert same == [error]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "name"),
+    [
+        (exception.AlreadyExists(kind="user", name="x"), 400, "badRequest"),
+        (exception.PolicyForbidden(rule="x"), 403, "forbidden"),
+        (exception.InstanceNotFound(instance_id="x"), 404, "itemNotFound"),
+        (exception.QuotaExceeded(resources=["ram"]), 413, "overLimit"),
+        (exception.InstanceNotReady(instance_id="x", status="y"), 422, "unprocessableEntity"),
+        (exception.NotAvailable(feature="x"), 501, "notImplemented"),
+        (exception.MessagingUnavailable(), 503, "serviceUnavailable"),
+        (exception.GuestTimeout(instance_id="x"), 504, "gatewayTimeout"),
+        (ZeroDivisionError("internal"), 500, "instanceFault"),
+        (exception.DriverError(service="x", reason="internal"), 500, "instanceFault"),
+    ],
+)
+def test_faults_have_status_and_name(error: Exception, status: int, name: str) -> None:
+    fault = faults.translate(error, "req-1")
+    assert fault.status == status
+    assert fault.body.startswith(f'{{"{name}": {{"code": {status}, "message": "'.encode())
+    assert status != 500 or (b"internal" not in fault.body and b"req-1" in fault.body)
+
+
+def test_messages_are_bounded() -> None:
+    fault = faults.translate(exception.BadRequest(reason="x" * 100_000), "req-1")
+    assert len(fault.body) < 2000
