@@ -6,6 +6,7 @@
 #   tools/quickstart.sh down --purge    stop everything and remove all data
 #
 # Options: --state-dir DIR (where everything lies), --port PORT (of the API; 8779).
+# TROVE_VENV names another virtual environment than .venv; one that has the programs is used as it is.
 # Root is needed only to install missing packages. Nothing that exists on this machine is touched:
 # no broker, no database, no client configuration.
 set -Eeuo pipefail
@@ -19,7 +20,7 @@ DB_USER=quickstart
 VENV=${TROVE_VENV:-$PWD/.venv}
 
 usage() {
-    sed -n '2,10s/^# \{0,1\}//p' tools/quickstart.sh
+    sed -n '2,11s/^# \{0,1\}//p' tools/quickstart.sh
 }
 
 say() {
@@ -88,6 +89,9 @@ install() {
         install_packages "$LOG" "${missing[@]}"
     fi
     step "Python environment in $VENV"
+    if [ -n "${TROVE_VENV:-}" ] && [ -x "$VENV/bin/trove-standalone" ] && [ -x "$VENV/bin/openstack" ]; then
+        return 0
+    fi
     make_venv "$VENV" "$LOG" requirements.txt setup.cfg -- \
         -e . python-openstackclient 'python-troveclient>=8.11'
 }

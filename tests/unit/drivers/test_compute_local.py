@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import signal
 import stat
+import tempfile
 import threading
 
 import pytest
@@ -134,6 +136,19 @@ def test_delete_leaves_nothing_and_may_be_repeated(agent_conf: cfg.ConfigOpts) -
     assert not _directory(agent_conf, instance_id).exists()
     LocalCompute(agent_conf).delete_server(instance_id)
     assert LocalCompute(agent_conf).list_servers() == []
+
+
+def test_delete_removes_the_socket_directory_that_the_agent_made_elsewhere(
+    agent_conf: cfg.ConfigOpts, tmp_path: pathlib.Path
+) -> None:
+    near = pathlib.Path(tempfile.mkdtemp(prefix="trove-", dir="/tmp"))
+    for path, is_removed in ((near, True), (tmp_path, False)):
+        instance_id = _create(agent_conf)
+        agent_dir = _directory(agent_conf, instance_id) / "agent"
+        agent_dir.mkdir()
+        (agent_dir / "run_dir.json").write_text(json.dumps({"path": str(path)}))
+        _delete(agent_conf, instance_id)
+        assert path.exists() is not is_removed
 
 
 def test_delete_kills_what_does_not_end_within_its_grace(agent_conf: cfg.ConfigOpts) -> None:

@@ -154,6 +154,7 @@ class LocalCompute(base.ComputeDriver):
             self._cgroups.delete(server_id)
             if directory.exists():
                 with local_state.told(directory):
+                    _remove_run_directory(directory)
                     shutil.rmtree(directory)
                 LOG.info("server of instance %s removed", server_id)
 
@@ -334,6 +335,14 @@ class LocalCompute(base.ComputeDriver):
         }
         _launch(request, instance_id)
         LOG.info("agent of instance %s started", instance_id)
+
+
+def _remove_run_directory(directory: pathlib.Path) -> None:
+    """Remove the socket's directory that an agent made in /tmp when its own path was too long."""
+    record = local_state.read_json(directory / "agent" / "run_dir.json") or {}
+    path = pathlib.Path(str(record.get("path", "")))
+    if path.parent == pathlib.Path("/tmp") and path.name.startswith("trove-"):  # noqa: S108
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def find_agent(command: str) -> list[str]:
