@@ -85,6 +85,17 @@ def create_instance(
     return instance
 
 
+def list_recorded(session: orm.Session, instance_ids: Collection[str]) -> Sequence[str]:
+    """Return those of the ids that have a row, deleted ones too."""
+    found: list[str] = []
+    ids = sorted(instance_ids)
+    # in pieces: backends limit how many values a statement may hold
+    for start in range(0, len(ids), 500):
+        piece = ids[start : start + 500]
+        found += session.scalars(sa.select(models.Instance.id).where(models.Instance.id.in_(piece)))
+    return found
+
+
 def find_instance(session: orm.Session, instance_id: str) -> models.Instance | None:
     """Return an instance, deleted ones too, with version, datastore and heartbeat; or None."""
     return session.scalar(

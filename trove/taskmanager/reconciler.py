@@ -54,6 +54,8 @@ class Reconciler:
         self._limits = limits or Limits()
         #: Suspect (what, instance id) -> monotonic time it was first seen.
         self._suspects: dict[tuple[str, str], float] = {}
+        #: Owners without a record that the operator was told of.
+        self._unknown: set[str] = set()
 
     def run(self) -> None:
         """Look at everything once."""
@@ -77,7 +79,7 @@ class Reconciler:
             elif budget > 0 and self._differs(snapshot, servers):
                 budget -= 1
                 self._look_into(snapshot)
-        suspects |= {("orphan", instance_id) for instance_id in owners - busy}
+        suspects |= {("orphan", instance_id) for instance_id in self._recorded(owners - busy)}
         self._act_on(suspects, budget)
 
     def _snapshots(self) -> Iterator[instances.InstanceSnapshot]:
@@ -151,6 +153,21 @@ class Reconciler:
         )
 
     # -- what belongs to nobody -----
+
+    def _recorded(self, owners: set[str]) -> set[str]:
+        """Return those of whom there is a record; tell once of the others."""
+        if not owners:
+            return set()
+        with self._tools.database.reader() as session:
+            recorded = set(instances.list_recorded(session, owners))
+        for instance_id in sorted(owners - recorded - self._unknown):
+            LOG.error(
+                "there are a server, volume or port of instance %s, of which this database has no"
+                " record; they are left alone: check [database] connection, or remove them by hand",
+                instance_id,
+            )
+        self._unknown = owners - recorded
+        return recorded
 
     def _act_on(self, suspects: set[tuple[str, str]], budget: int) -> None:
         """Act on what was suspect in run after run, for longer than the grace."""

@@ -157,9 +157,49 @@ def test_an_instance_with_an_operation_is_left_alone(plane: ControlPlane, task: 
     assert plane.leftovers() == ONE_OF_EACH
 
 
+def make_deleted(plane: ControlPlane) -> str:
+    instance_id = make_active(plane)
+    plane.delete(instance_id)
+    plane.settle(plane.runner())
+    return instance_id
+
+
+def test_what_no_record_knows_is_told_and_left_alone(
+    plane: ControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    unknown = "00000000-0000-4000-8000-000000000001"
+    make_orphan(plane, unknown)
+    settle(plane, plane.reconciler(), runs=20)
+    assert plane.leftovers() == ONE_OF_EACH
+    assert kinds(plane, unknown) == []
+    assert [r.message for r in caplog.records if unknown in r.message] == [
+        record.message for record in caplog.records if "has no record" in record.message
+    ]
+    assert len([r for r in caplog.records if "has no record" in r.message]) == 1
+
+
+def test_a_cleanup_without_a_record_removes_nothing(plane: ControlPlane) -> None:
+    unknown = "00000000-0000-4000-8000-000000000001"
+    make_orphan(plane, unknown)
+    now = plane.clock.now()
+    with plane.database.writer() as session:
+        operations.create(
+            session,
+            kind=operations.CLEANUP,
+            resource_id=unknown,
+            lock_key=operations.instance_lock(unknown),
+            deadline=now.replace(year=2027),
+            now=now,
+            project_id="p",
+        )
+    plane.settle(plane.runner())
+    assert plane.leftovers() == ONE_OF_EACH
+
+
 def test_what_belongs_to_nobody_is_removed_after_a_grace(plane: ControlPlane) -> None:
+    deleted = make_deleted(plane)
     live = make_active(plane)
-    make_orphan(plane, "00000000-0000-4000-8000-000000000001")
+    make_orphan(plane, deleted)
     reconciler = plane.reconciler()
     settle(plane, reconciler, runs=5)
     assert plane.leftovers().servers == 2
@@ -185,7 +225,8 @@ def test_what_is_left_of_a_deleted_or_failed_instance_is_removed(plane: ControlP
 
 
 def test_an_orphan_seen_once_in_a_while_is_not_one(plane: ControlPlane) -> None:
-    orphan = "00000000-0000-4000-8000-000000000001"
+    orphan = make_deleted(plane)
+    before = kinds(plane, orphan)
     reconciler = plane.reconciler()
     for _ in range(10):
         make_orphan(plane, orphan)
@@ -198,7 +239,7 @@ def test_an_orphan_seen_once_in_a_while_is_not_one(plane: ControlPlane) -> None:
             plane.network.delete_port(port.id)
         plane.manual_clock.advance(20)
         reconciler.run()
-    assert kinds(plane, orphan) == []
+    assert kinds(plane, orphan) == before
 
 
 def test_a_cleanup_spares_an_instance_that_lives(plane: ControlPlane) -> None:
@@ -231,12 +272,13 @@ def test_a_deletion_that_nobody_works_on_is_begun_again(plane: ControlPlane) -> 
 
 def test_two_reconcilers_begin_an_operation_once(plane: ControlPlane) -> None:
     instance_id = make_active(plane)
-    make_orphan(plane, "00000000-0000-4000-8000-000000000001")
+    orphan = make_deleted(plane)
+    make_orphan(plane, orphan)
     plane.manual_clock.advance(5)
     plane.compute.set_status(instance_id, Status.SHUTOFF)
     settle(plane, plane.reconciler(), plane.reconciler(), runs=10)
     assert kinds(plane, instance_id) == ["create_instance", "recover_instance"]
-    assert kinds(plane, "00000000-0000-4000-8000-000000000001") == ["cleanup"]
+    assert kinds(plane, orphan) == ["cleanup", "create_instance", "delete_instance"]
     assert plane.leftovers() == ONE_OF_EACH
 
 

@@ -154,7 +154,12 @@ class DeleteOrphan(engine.Step):
         """Remove server, volume and port, unless the instance lives after all."""
         with ctx.tools.database.reader() as session:
             instance = instances.find_instance(session, ctx.instance_id)
-        if instance is not None and not instance.is_deleted and instance.task not in OWNS_NOTHING:
+        if instance is None:
+            # a database that was lost or restored is no licence to remove anybody's data
+            raise engine.StepFailed(
+                f"There is no record of instance {ctx.instance_id}: nothing of it was removed."
+            )
+        if not instance.is_deleted and instance.task not in OWNS_NOTHING:
             return None
         LOG.warning("instance %s: removing what is left over of it", ctx.instance_id)
         for remove in (steps.remove_server, steps.remove_volume, steps.remove_port):
