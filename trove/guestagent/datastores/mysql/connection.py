@@ -114,6 +114,8 @@ class Connector:
             write_timeout=timeout_s,
             autocommit=True,
             local_infile=False,
+            # a socket of this machine needs none, and reading all its authorities takes long
+            ssl_disabled=True,
             defer_connect=True,
         )
         # PyMySQL leaks a socket of its own when nobody listens
