@@ -6,6 +6,7 @@ the end of the machine: the engine is stopped cleanly first.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -60,13 +61,21 @@ def read_identity(conf: cfg.ConfigOpts) -> Identity:
 
 def load_datastore(name: str) -> Callable[[base.Environment], base.Datastore]:
     """Return the maker of a datastore by its manager; raises ConfigurationError."""
-    found = metadata.entry_points(group=NAMESPACE, name=name)
-    for entry_point in found:
+    for entry_point in _find_entry_points(name):
         make: Callable[[base.Environment], base.Datastore] = entry_point.load()
         return make
     raise exception.ConfigurationError(
         reason=f"[guestagent] datastore_manager {name} is not installed in this image"
     )
+
+
+def _find_entry_points(name: str) -> metadata.EntryPoints:
+    """Look in this package first: asking all that are installed takes long."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        own = metadata.distribution("trove").entry_points.select(group=NAMESPACE, name=name)
+        if own:
+            return own
+    return metadata.entry_points(group=NAMESPACE, name=name)
 
 
 class Agent:
