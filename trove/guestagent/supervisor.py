@@ -30,6 +30,8 @@ LOG = log.getLogger(__name__)
 _FAILED_PINGS_TO_BLOCK = 3
 #: Seconds between pings while an engine starts: at first, and at most.
 _START_PING_S = (0.01, 0.5)
+#: Growth from one to the next: an answer is noticed a twentieth of the time after it could come.
+_START_PING_GROWTH = 1.05
 #: Starts that may fail before somebody who waits is told.
 _FAILED_STARTS_TO_REPORT = 3
 _MAX_LOG_BYTES = 8 * 1024 * 1024
@@ -283,7 +285,7 @@ class Supervisor:
 
     def _next_look_s(self) -> float:
         if self._phase is Phase.STARTING:
-            self._start_ping_s = min(self._start_ping_s * 1.25, _START_PING_S[1])
+            self._start_ping_s = min(self._start_ping_s * _START_PING_GROWTH, _START_PING_S[1])
             return self._start_ping_s
         if self._phase is Phase.STOPPING:
             return max(0.0, self._kill_at - self._clock.monotonic())
