@@ -40,6 +40,7 @@ class Channel(heartbeat.Conductor):
         )
         self._server = conductor.make_agent_server(self._conf, self._instance_id, endpoint)
         self._server.start()
+        self._client.connect()
 
     def hello(self, hello: payloads.Hello) -> payloads.Ack:
         """Report the start of the agent, once jobs can reach it: they follow at once."""

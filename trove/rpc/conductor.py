@@ -62,6 +62,10 @@ class ConductorClient:
         self._synced: float | None = None
         self._sender = transport.Sender(conf, transport.Bus.GUEST)
 
+    def connect(self) -> None:
+        """Begin to connect, so that the first report finds it done; returns at once."""
+        self._sender.open_inbox()
+
     def hello(self, hello: payloads.Hello) -> payloads.Ack:
         """Report the start of the agent; raises ServiceUnavailable: try again later."""
         return self._call("hello", hello)

@@ -202,10 +202,7 @@ class Sender:
         Raises NoAnswer when nobody listens or no answer comes within ``timeout_s``,
         MessagingUnavailable when the broker is down.
         """
-        with self._lock:
-            if self._inbox is None:
-                self._inbox = _Inbox(self._conf, self._bus)
-            inbox = self._inbox
+        inbox = self.open_inbox()
         if not inbox.wait_open(min(timeout_s, 2.0)):
             raise exception.MessagingUnavailable()
         with inbox.expect() as (address, answer):
@@ -214,6 +211,13 @@ class Sender:
                 return answer.get(timeout=timeout_s)
             except queue.Empty:
                 raise NoAnswer(topic=topic) from None
+
+    def open_inbox(self) -> _Inbox:
+        """Begin to connect for the answers of calls, before the first call does; return at once."""
+        with self._lock:
+            if self._inbox is None:
+                self._inbox = _Inbox(self._conf, self._bus)
+            return self._inbox
 
     def close(self) -> None:
         """Close all connections."""
