@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 from oslo_config import cfg
 
-from tests.fixtures.local import agent_conf, conf, short_dir
+from tests.fixtures.local import IMAGE_ID, agent_conf, conf, short_dir
 from trove.drivers.compute.base import ComputeDriver, ServerSpec
 from trove.drivers.compute.fake import FakeCompute
 from trove.drivers.compute.local import LocalCompute
@@ -65,7 +65,7 @@ class Cloud:
             name="db",
             project_id="p",
             flavor=self.compute.list_flavors()[0],
-            image_id=str(uuid.uuid4()),
+            image_id=IMAGE_ID,
             datastore_manager="mariadb",
             port_id=port.id,
             address=port.address,

@@ -13,7 +13,7 @@ import threading
 import pytest
 from oslo_config import cfg
 
-from tests.fixtures.local import server_spec
+from tests.fixtures.local import add_image, server_spec
 from tests.fixtures.waiting import wait_until
 from trove import states
 from trove.common import concurrency, exception
@@ -201,6 +201,24 @@ def test_a_missing_agent_program_is_said_at_once(agent_conf: cfg.ConfigOpts) -> 
     agent_conf.set_override("agent_command", "/etc/passwd", group="local")
     with pytest.raises(exception.DriverError, match="'/etc/passwd'"):
         LocalCompute(agent_conf).create_server(server_spec())
+
+
+def test_an_image_or_engine_that_is_gone_is_said_before_anything_is_made(
+    agent_conf: cfg.ConfigOpts,
+) -> None:
+    driver = LocalCompute(agent_conf)
+    with pytest.raises(exception.ImageNotFound):
+        driver.create_server(server_spec(image_id="gone"))
+    add_image(agent_conf, program="/nonexistent/sbin/mariadbd")
+    with pytest.raises(exception.DriverError, match=r"/nonexistent.*install mariadb-server again"):
+        driver.create_server(server_spec())
+    assert driver.list_servers() == []
+
+
+def test_agents_are_told_where_the_engine_of_the_image_is(agent_conf: cfg.ConfigOpts) -> None:
+    add_image(agent_conf, program="/bin/sh")
+    directory = _directory(agent_conf, _create(agent_conf))
+    assert "basedir = /\n" in (directory / "local.conf").read_text()
 
 
 def test_flavors_come_in_order_of_memory(conf: cfg.ConfigOpts) -> None:

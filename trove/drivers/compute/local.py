@@ -32,6 +32,7 @@ from trove import states
 from trove.common import concurrency, exception
 from trove.drivers import local_state
 from trove.drivers.compute import agent_launcher, base, cgroups, processes
+from trove.drivers.image import local as local_image
 
 LOG = log.getLogger(__name__)
 
@@ -250,6 +251,7 @@ class LocalCompute(base.ComputeDriver):
     # -- making and starting -----
 
     def _write_server(self, spec: base.ServerSpec, directory: pathlib.Path) -> None:
+        basedir = local_image.check_engine(self._state, spec.image_id)
         self._state.directory("servers")
         with local_state.told(directory):
             directory.mkdir(exist_ok=True)
@@ -259,7 +261,9 @@ class LocalCompute(base.ComputeDriver):
                 if name != pathlib.PurePath(name).name or name.startswith("."):
                     raise local_state.LocalDriverError(f"{name!r} is not a plain file name")
                 local_state.replace(directory / name, content)
-            local_state.replace(directory / "local.conf", self._local_conf(spec, directory))
+            local_state.replace(
+                directory / "local.conf", self._local_conf(spec, directory, basedir)
+            )
             # last: a directory without it is begun again
             local_state.replace(
                 directory / "server.json",
@@ -277,7 +281,7 @@ class LocalCompute(base.ComputeDriver):
                 ),
             )
 
-    def _local_conf(self, spec: base.ServerSpec, directory: pathlib.Path) -> str:
+    def _local_conf(self, spec: base.ServerSpec, directory: pathlib.Path, basedir: str) -> str:
         values = {
             "key_file": directory / "instance.key",
             "state_dir": directory,
@@ -285,6 +289,7 @@ class LocalCompute(base.ComputeDriver):
                 self._state.volume(spec.volume_id) if spec.volume_id else directory / "data"
             ),
             "bind_address": spec.address,
+            "basedir": basedir,
             "template_dir": self._state.image(spec.image_id) / "template",
             "engine_user": self._conf.guestagent.engine_user,
         }

@@ -81,7 +81,7 @@ class LocalImage(base.ImageDriver):
                     f" {manager} {version}: use another id"
                 )
             if image is None:
-                self._make_template(manager, directory)
+                self._make_template(manager, program, directory)
                 record = {
                     "id": image_id,
                     "name": name,
@@ -114,7 +114,7 @@ class LocalImage(base.ImageDriver):
             **{field.name: str(record[field.name]) for field in dataclasses.fields(base.Image)}
         )
 
-    def _make_template(self, manager: str, directory: pathlib.Path) -> None:
+    def _make_template(self, manager: str, program: str, directory: pathlib.Path) -> None:
         self._state.directory("images")
         fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
         with local_state.told(directory):
@@ -125,6 +125,7 @@ class LocalImage(base.ImageDriver):
                     [
                         *("--manager", manager, "--target", str(fresh / "template")),
                         *("--user", self._conf.guestagent.engine_user),
+                        *("--basedir", _basedir(program)),
                     ]
                 )
                 # what an import that died left has no image.json and is nobody's
@@ -132,6 +133,29 @@ class LocalImage(base.ImageDriver):
                 fresh.rename(directory)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _basedir(program: str) -> str:
+    return str(pathlib.Path(program).parent.parent)
+
+
+def check_engine(state: local_state.LocalState, image_id: str) -> str:
+    """Return where the engine of an image is installed, as agents are told it.
+
+    Raises ImageNotFound, and DriverError when the engine is not there any more.
+    """
+    record = local_state.read_json(state.image(image_id) / "image.json")
+    if record is None:
+        raise exception.ImageNotFound(image_id=image_id)
+    program = str(record["program"])
+    if not os.access(program, os.X_OK):
+        engine = _ENGINES.get(str(record["manager"]))
+        package = engine.package if engine is not None else "its package"
+        raise local_state.LocalDriverError(
+            f"the engine {program} of image {image_id} is gone: install {package} again, or import"
+            " another one with 'trove-manage image import'"
+        )
+    return _basedir(program)
 
 
 def _find_engine(manager: str, file: str | None) -> tuple[str, str]:
