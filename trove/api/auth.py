@@ -70,6 +70,23 @@ class Strategy(abc.ABC):
         return app
 
 
+_REACHED = "trove.token_checked"
+_KEYSTONE_DOWN = (
+    "the identity service cannot validate tokens now; if it lasts, the operator checks Keystone"
+    " and [keystone_authtoken]"
+)
+
+
+def _mark_reached(app: WSGIApplication) -> WSGIApplication:
+    """Return ``app``, leaving a mark in the environment when it is called."""
+
+    def marked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ[_REACHED] = True
+        return app(environ, start_response)
+
+    return marked
+
+
 class Keystone(Strategy):
     """Tokens, validated by keystonemiddleware, which strips forged identity headers."""
 
@@ -82,11 +99,24 @@ class Keystone(Strategy):
         """Put auth_token in front; it leaves the refusal to :meth:`identify`."""
         # 12 MB that only this strategy needs
         auth_token = importlib.import_module("keystonemiddleware.auth_token")
+        keystone_errors = importlib.import_module("keystoneauth1.exceptions")
         protocol: WSGIApplication = auth_token.AuthProtocol(
-            app, {"oslo_config_config": self._conf, "delay_auth_decision": True}
+            _mark_reached(app), {"oslo_config_config": self._conf, "delay_auth_decision": True}
         )
         self._uri = self._conf.keystone_authtoken.www_authenticate_uri or ""
-        return protocol
+
+        def validated(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            try:
+                answer = protocol(environ, start_response)
+            except keystone_errors.ClientException as e:
+                LOG.error("Keystone cannot validate tokens: %s", e)
+                raise exception.ServiceUnavailable(reason=_KEYSTONE_DOWN) from e
+            if _REACHED not in environ:
+                # with delay_auth_decision it answers by itself only when Keystone cannot be asked
+                raise exception.ServiceUnavailable(reason=_KEYSTONE_DOWN)
+            return answer
+
+        return validated
 
     def identify(self, environ: WSGIEnvironment) -> Identity:
         """Return the caller of a valid token; raises Unauthorized."""
