@@ -251,6 +251,20 @@ def test_administrators_see_foreign_instances_and_the_inside_of_faults(
     }
 
 
+def test_what_the_agent_says_of_an_engine_that_is_down_is_its_fault(api: api_fixture.Api) -> None:
+    instance_id = api.create_instance(active=True)
+    said = "port 3306 is taken by another program: stop it"
+    api.set_heartbeat(instance_id, message=said)
+    assert "fault" not in api.get(f"/instances/{instance_id}")["instance"]
+    api.set_heartbeat(instance_id, service_status=states.ServiceStatus.CRASHED)
+    assert api.get(f"/instances/{instance_id}")["instance"]["fault"]["message"] == said
+    refused = api.request("GET", f"/instances/{instance_id}/users", status=422)
+    assert said in refused.text
+    recorded = {"fault_message": "worse", "fault_created": api.clock.now()}
+    api.set_instance(instance_id, **recorded)
+    assert api.get(f"/instances/{instance_id}")["instance"]["fault"]["message"] == "worse"
+
+
 def test_replicas_and_their_source_name_each_other(api: api_fixture.Api) -> None:
     source, replica = api.create_instance(), api.create_instance()
     api.set_instance(replica, replica_of_id=source)

@@ -274,7 +274,7 @@ def _instance_list(args: argparse.Namespace) -> None:
                 heartbeat_expiry=expiry,
             ),
             "addresses": ", ".join(str(address["address"]) for address in view.addresses),
-            "fault": view.fault_message,
+            "fault": view.fault.message if view.fault else None,
         }
         for view in views
     ]

@@ -16,6 +16,14 @@ from trove import states
 from trove.db import models
 
 
+class Fault(NamedTuple):
+    """What is wrong with an instance; ``details`` are for administrators."""
+
+    message: str
+    details: str | None
+    created: datetime.datetime
+
+
 class InstanceView(NamedTuple):
     """An instance with its datastore and its last heartbeat; memory is MiB, volume GiB.
 
@@ -45,12 +53,22 @@ class InstanceView(NamedTuple):
     heartbeat_received: datetime.datetime
     disk_used_bytes: int | None
     disk_total_bytes: int | None
+    heartbeat_message: str | None
     version_name: str
     version_number: str
     manager: str
     datastore_name: str
     has_replicas: bool
     replica_ids: tuple[str, ...] = ()
+
+    @property
+    def fault(self) -> Fault | None:
+        """What the control plane recorded, else what the agent says of an engine that is down."""
+        if self.fault_message is not None and self.fault_created is not None:
+            return Fault(self.fault_message, self.fault_details, self.fault_created)
+        if self.heartbeat_message and not self.service_status.is_running:
+            return Fault(self.heartbeat_message, None, self.heartbeat_received)
+        return None
 
 
 _instances = models.Instance.__table__.alias("i")
@@ -83,6 +101,7 @@ _COLUMNS = (
     _heartbeats.c.received.label("heartbeat_received"),
     _heartbeats.c.disk_used_bytes,
     _heartbeats.c.disk_total_bytes,
+    _heartbeats.c.message.label("heartbeat_message"),
     _versions.c.name.label("version_name"),
     _versions.c.version.label("version_number"),
     _versions.c.manager,

@@ -276,6 +276,8 @@ class Accounts:
             status = view.service_status.value if not is_leaving else view.task.value
             if is_silent and view.service_status.is_running:
                 status = f"{status}, but its agent has been silent since {view.heartbeat_received}"
+            elif view.fault is not None:
+                status = f"{status}: {view.fault.message}"
             raise exception.InstanceNotReady(instance_id=instance_id, status=status)
         return _Open(view=view, facts=facts)
 

@@ -78,11 +78,11 @@ def detail(row: InstanceView, viewer: Viewer) -> dict[str, Any]:
     view["created"] = timestamp(row.created)
     view["updated"] = timestamp(row.updated)
     view["service_status_updated"] = timestamp(row.heartbeat_received)
-    if row.fault_message is not None and row.fault_created is not None:
+    if (fault := row.fault) is not None:
         view["fault"] = {
-            "message": row.fault_message,
-            "created": timestamp(row.fault_created),
-            "details": row.fault_details if viewer.is_admin else None,
+            "message": fault.message,
+            "created": timestamp(fault.created),
+            "details": fault.details if viewer.is_admin else None,
         }
     if viewer.is_admin:
         view["server_id"] = row.server_id
