@@ -5,8 +5,10 @@ from __future__ import annotations
 import pathlib
 
 import pytest
+from cryptography import x509
 
 from tests.fixtures import api as api_fixture
+from trove.common import exception
 from trove.db import base, models
 
 
@@ -53,6 +55,25 @@ def test_forwarded_headers_count_only_when_enabled(
     trusting = api_fixture.make_api(sqlite_database, enable_proxy_headers_parsing=True)
     link = trusting.get("/flavors/1", headers=forwarded)["flavor"]["links"][0]["href"]
     assert link.startswith("https://db.example.org/database/v1.0/")
+
+
+def test_the_authority_that_clients_trust_is_shown(api: api_fixture.Api) -> None:
+    shown = api.get("/certificate-authority", roles="reader")
+    certificate = x509.load_pem_x509_certificate(
+        shown["certificate_authority"]["certificate"].encode()
+    )
+    constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert constraints.value.ca
+
+
+def test_an_authority_that_cannot_be_read_is_a_503_without_paths(
+    api: api_fixture.Api,
+) -> None:
+    api.secrets.injector.fail(
+        "get_ca_certificate", exception.DriverError(service="secrets", reason="/etc/x is gone")
+    )
+    answer = api.request("GET", "/certificate-authority", status=503)
+    assert "/etc/x" not in answer.text
 
 
 def test_health_says_503_while_the_file_exists(

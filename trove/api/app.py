@@ -19,9 +19,11 @@ from trove.api.controllers.services import Services
 from trove.common import concurrency, crypto
 from trove.db import base
 from trove.drivers.compute.base import ComputeDriver
+from trove.drivers.secrets.base import SecretsDriver
 from trove.rpc.guest import GuestApi
 from trove.rpc.taskmanager import TaskManagerApi
 from trove.services.accounts import Accounts
+from trove.services.certificates import Certificates
 from trove.services.datastores import Datastores
 from trove.services.flavors import Flavors
 from trove.services.instances import Instances
@@ -38,6 +40,7 @@ class Collaborators:
     enforcer: policy.Enforcer
     key_ring: crypto.KeyRing
     compute: ComputeDriver | None = None
+    secrets: SecretsDriver | None = None
     clock: concurrency.Clock = dataclasses.field(default_factory=concurrency.SystemClock)
 
 
@@ -116,6 +119,7 @@ def _make_services(
         clock=given.clock,
         limiter=limiter,
         flavors=flavors,
+        certificates=Certificates(secrets=given.secrets),
         datastores=Datastores(database=given.database),
         quotas=Quotas(conf=conf, database=given.database),
         accounts=Accounts(

@@ -39,6 +39,7 @@ def check(conf: cfg.ConfigOpts) -> None:
     transport.guest_transport(conf)
     auth.make_strategy(conf)
     factory.load_compute(conf)
+    factory.load_secrets(conf)
 
 
 def listen(conf: cfg.ConfigOpts) -> socket.socket:
@@ -77,6 +78,7 @@ class Api:
                 enforcer=policies.make_enforcer(conf),
                 key_ring=ring,
                 compute=factory.load_compute(conf),
+                secrets=factory.load_secrets(conf),
                 clock=clock,
             ),
         )

@@ -62,6 +62,12 @@ def load_image(conf: cfg.ConfigOpts) -> image.ImageDriver:
     return plugin
 
 
+def load_secrets(conf: cfg.ConfigOpts) -> secrets.SecretsDriver:
+    """Load the secrets driver alone."""
+    plugin: secrets.SecretsDriver = _load("secrets", secrets.SecretsDriver, conf)
+    return plugin
+
+
 def load(conf: cfg.ConfigOpts) -> Drivers:
     """Load all configured drivers; raises ConfigurationError naming the option that is wrong."""
     return Drivers(
@@ -69,5 +75,5 @@ def load(conf: cfg.ConfigOpts) -> Drivers:
         volume=_load("volume", volume.VolumeDriver, conf),
         network=_load("network", network.NetworkDriver, conf),
         image=load_image(conf),
-        secrets=_load("secrets", secrets.SecretsDriver, conf),
+        secrets=load_secrets(conf),
     )

@@ -48,6 +48,7 @@ MATRIX: dict[str, str] = {
     "GET /datastores/{datastore}/versions/{version}/flavors": EVERYBODY,
     "GET /flavors": EVERYBODY,
     "GET /flavors/{flavor_id}": EVERYBODY,
+    "GET /certificate-authority": EVERYBODY,
     "GET /limits": EVERYBODY,
     "GET /clusters": EVERYBODY,
 }

@@ -9,6 +9,7 @@ from oslo_config import cfg
 from trove.api.ratelimit import RateLimiter
 from trove.common.concurrency import Clock
 from trove.services.accounts import Accounts
+from trove.services.certificates import Certificates
 from trove.services.datastores import Datastores
 from trove.services.flavors import Flavors
 from trove.services.instances import Instances
@@ -24,6 +25,7 @@ class Services:
     limiter: RateLimiter
     instances: Instances
     accounts: Accounts
+    certificates: Certificates
     datastores: Datastores
     flavors: Flavors
     quotas: Quotas

@@ -73,6 +73,15 @@ _RATE = common.closed(
 LIMITS = Schema(
     common.closed({"limits": {"type": "array", "prefixItems": [_ABSOLUTE], "items": _RATE}})
 )
+CERTIFICATE_AUTHORITY = Schema(
+    common.closed(
+        {
+            "certificate_authority": common.closed(
+                {"certificate": {"type": "string", "pattern": "^-----BEGIN CERTIFICATE-----"}}
+            )
+        }
+    )
+)
 CLUSTERS = Schema(common.closed({"clusters": {"type": "array", "maxItems": 0}}))
 
 _API_VERSION = common.closed(

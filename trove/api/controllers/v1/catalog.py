@@ -1,4 +1,4 @@
-"""Handlers of datastores, flavors, limits and clusters."""
+"""Handlers of datastores, flavors, limits, the certificate authority and clusters."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def children(services: Services) -> dict[str, Resource]:
         ),
         "flavors": Flavors(services, item=Flavor(services)),
         "limits": Limits(services),
+        "certificate-authority": CertificateAuthority(services),
         "clusters": Clusters(services, item=Cluster(services)),
     }
 
@@ -137,6 +138,16 @@ class Limits(_Base):
         quotas = self._services.quotas.get_limits(call.caller)
         windows = self._services.limiter.describe(str(call.caller.project_id))
         return {"limits": views.limits(quotas, windows)}
+
+
+class CertificateAuthority(_Base):
+    """The authority that signs the certificates of instances."""
+
+    @method.expose("certificate_authority:show", response=schemas.CERTIFICATE_AUTHORITY)
+    def get(self, call: Call) -> Json:
+        """Show its certificate, for clients of databases to trust."""
+        certificate = self._services.certificates.get_authority()
+        return {"certificate_authority": {"certificate": certificate}}
 
 
 class Clusters(_Base):
