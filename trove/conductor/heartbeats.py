@@ -7,6 +7,7 @@ everything is tried again at the next flush.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Mapping
 
@@ -63,13 +64,17 @@ class HeartbeatBatcher:
             self._thread.poke()
 
     def flush(self) -> None:
-        """Store all that waits; raises oslo.db's errors, and then it waits for the next flush."""
-        while True:
+        """Store all that waits now; raises oslo.db's errors: what is left waits for the next flush.
+
+        What comes meanwhile waits for its own turn: chasing it would be a statement for a handful.
+        """
+        with self._lock:
+            left = len(self._waiting)
+        while left > 0:
             with self._lock:
-                ids = list(self._waiting)[: self._batch_size]
+                ids = list(itertools.islice(self._waiting, min(left, self._batch_size)))
                 batch = {instance_id: self._waiting.pop(instance_id) for instance_id in ids}
-            if not batch:
-                return
+            left -= self._batch_size
             try:
                 self._store(batch)
             except db_exception.DBError:

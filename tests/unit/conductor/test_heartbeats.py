@@ -121,6 +121,30 @@ def test_a_full_batch_does_not_wait_for_the_interval(sqlite_database: base.Datab
         subject.stop()
 
 
+def test_what_comes_while_others_are_stored_waits_for_its_turn(
+    sqlite_database: base.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [add_instance(sqlite_database) for _ in range(5)]
+    subject = batcher(sqlite_database, batch_size=2)
+    late, sizes = ids[3:], []
+    store = heartbeats.store
+
+    def store_and_report(session: Any, reports: Any) -> int:
+        sizes.append(len(reports))
+        if late:
+            subject.put(report(late.pop()))
+        return store(session, reports)
+
+    monkeypatch.setattr(heartbeats, "store", store_and_report)
+    for instance_id in ids[:3]:
+        subject.put(report(instance_id))
+    subject.flush()
+    assert sizes == [2, 1]
+    assert all(stored(sqlite_database, i).sequence == 1 for i in ids[:3])
+    subject.flush()
+    assert all(stored(sqlite_database, i).sequence == 1 for i in ids)
+
+
 def test_what_waits_at_the_end_is_stored(sqlite_database: base.Database) -> None:
     instance_id = add_instance(sqlite_database)
     subject = batcher(sqlite_database)
