@@ -10,6 +10,7 @@ Reports are stored before they are acknowledged; hints to the taskmanager go out
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -68,8 +69,10 @@ class ConductorManager:
             "job_done": self._job_done,
         }
 
-    def deliver(self, envelope: object = None) -> dict[str, Any] | None:
-        """Take an envelope; returns the sealed Ack, or None for what was dropped or failed.
+    def deliver(self, envelope: object = None) -> Callable[[], dict[str, Any] | None] | None:
+        """Take an envelope; returns what seals the Ack, or None for what was dropped or failed.
+
+        Most messages are heartbeats whose sender asks for no answer: none is sealed for them.
 
         A message that is authentic but out of the window is answered with the time and not
         accepted, so that an agent with a wrong clock can set it and send again.
@@ -77,7 +80,7 @@ class ConductorManager:
         try:
             opened = self._sealer.open(envelope, serializer.Direction.UP)
         except serializer.Stale as e:
-            return self._ack(e.opened, accepted=False)
+            return functools.partial(self._ack, e.opened, accepted=False)
         except serializer.Rejected:
             return None
         except Exception:
@@ -94,7 +97,7 @@ class ConductorManager:
         except Exception:
             LOG.exception("report %s of instance %s failed", opened.method, opened.instance_id)
             return None
-        return self._ack(opened, accepted=True)
+        return functools.partial(self._ack, opened, accepted=True)
 
     def counters(self) -> dict[str, int]:
         """Return how many messages were dropped, by reason."""

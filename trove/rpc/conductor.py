@@ -210,9 +210,15 @@ def make_agent_server(
 
 
 def make_server(
-    conf: cfg.ConfigOpts, deliver: Callable[..., dict[str, Any] | None], *, threads: int
+    conf: cfg.ConfigOpts,
+    deliver: Callable[..., Callable[[], dict[str, Any] | None] | None],
+    *,
+    threads: int,
 ) -> transport.RpcServer:
-    """Return the server of a conductor process, not started."""
+    """Return the server of a conductor process, not started.
+
+    ``deliver`` is given an envelope and returns what makes the answer, if there is one.
+    """
     return transport.RpcServer(
         conf,
         transport.Bus.GUEST,

@@ -270,7 +270,8 @@ class RpcServer:
     """Serves functions on a topic of one bus with native threads.
 
     ``methods`` are called with the arguments of a message; whatever they return is the answer if
-    one is asked for. They take any argument, and must not raise.
+    one is asked for, and a function that they return is then called to make it. They take any
+    argument, and must not raise.
     """
 
     def __init__(
@@ -374,6 +375,6 @@ def _exposed(
     def serve(context: Mapping[str, Any], answer_to: object = None, **arguments: Any) -> None:
         answer = function(**arguments)
         if answer_to is not None:
-            send_answer(answer_to, answer)
+            send_answer(answer_to, answer() if callable(answer) else answer)
 
     return serve

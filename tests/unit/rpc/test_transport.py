@@ -56,3 +56,18 @@ def test_preparing_twice_changes_nothing() -> None:
     before = dict(conf.oslo_messaging_rabbit.items())
     transport.prepare(conf)
     assert dict(conf.oslo_messaging_rabbit.items()) == before
+
+
+@pytest.mark.parametrize("answer_to", [None, ["answer.x", "1"]])
+def test_an_answer_is_made_only_for_who_asks(answer_to: object) -> None:
+    made: list[str] = []
+    sent: list[object] = []
+
+    def make() -> dict[str, str]:
+        made.append("answer")
+        return {"for": "you"}
+
+    serve = transport._exposed(lambda: make, lambda address, answer: sent.append((address, answer)))
+    serve({}, answer_to=answer_to)
+    assert made == ([] if answer_to is None else ["answer"])
+    assert sent == ([] if answer_to is None else [(answer_to, {"for": "you"})])
