@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 from trove.common import exception
 
@@ -24,10 +24,16 @@ class MalformedPayload(exception.TroveError):
     code = "trove.malformed_payload"
 
 
-_HINTS: dict[type, dict[str, Any]] = {}
+#: Checks a value of the wire and returns it rebuilt; the text says where, for its TypeError.
+_Check = Callable[[Any, str], Any]
+
+#: What of the wire needs no conversion.
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def _to_wire(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Payload):
         return value.to_wire()
     if isinstance(value, tuple | list):
@@ -37,34 +43,86 @@ def _to_wire(value: Any) -> Any:
     return value
 
 
-def _from_wire(hint: Any, value: Any, where: str) -> Any:
-    """Check ``value`` against a type hint; returns it rebuilt, raises TypeError."""
+def _check_of(hint: Any) -> _Check:
+    """Return the check for a type hint: hints are looked at once, values with every message."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None:
-            if type(None) in typing.get_args(hint):
-                return None
-            raise TypeError(f"{where} must not be null")
         (inner,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
-        return _from_wire(inner, value, where)
+        return _optional(_check_of(inner))
     if origin is tuple:
+        return _items(_check_of(typing.get_args(hint)[0]))
+    if origin is not None or hint in (dict, Mapping):
+        return _object
+    if hint is Any:
+        return lambda value, where: value
+    if issubclass(hint, Payload):
+        return lambda value, where: hint.from_wire(value)
+    return _scalar(hint)
+
+
+def _optional(check: _Check) -> _Check:
+    return lambda value, where: None if value is None else check(value, where)
+
+
+def _items(check: _Check) -> _Check:
+    def check_items(value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise TypeError(f"{where} must be a list")
-        item_hint = typing.get_args(hint)[0]
-        return tuple(_from_wire(item_hint, item, f"{where}[]") for item in value)
-    if origin in (dict, Mapping) or hint is dict or typing.get_origin(hint) is not None:
-        if not isinstance(value, dict):
-            raise TypeError(f"{where} must be an object")
-        return dict(value)
-    if hint is Any:
-        return value
-    if isinstance(hint, type) and issubclass(hint, Payload):
-        return hint.from_wire(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise TypeError(f"{where} must be of type {hint.__name__}")
-    return value
+        return tuple(check(item, f"{where}[]") for item in value)
+
+    return check_items
+
+
+def _object(value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise TypeError(f"{where} must be an object")
+    return dict(value)
+
+
+def _scalar(kind: type) -> _Check:
+    def check_scalar(value: Any, where: str) -> Any:
+        if type(value) is kind:
+            return value
+        # to Python a bool is an int, to the wire it is not
+        if not isinstance(value, bool):
+            if kind is float and isinstance(value, int):
+                return float(value)
+            if isinstance(value, kind):
+                return value
+        raise TypeError(f"{where} must be of type {kind.__name__}")
+
+    return check_scalar
+
+
+class _Field(NamedTuple):
+    """How a field of a payload is read."""
+
+    name: str
+    is_required: bool
+    check: _Check
+
+
+_FIELDS: dict[type, tuple[_Field, ...]] = {}
+
+
+def _fields(cls: type[Payload]) -> tuple[_Field, ...]:
+    known = _FIELDS.get(cls)
+    if known is None:
+        known = _FIELDS[cls] = _read_fields(cls)
+    return known
+
+
+def _read_fields(cls: type[Payload]) -> tuple[_Field, ...]:
+    hints = typing.get_type_hints(cls)
+    return tuple(
+        _Field(
+            name=field.name,
+            is_required=field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING,
+            check=_check_of(hints[field.name]),
+        )
+        for field in dataclasses.fields(cls)
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,30 +131,22 @@ class Payload:
 
     def to_wire(self) -> dict[str, Any]:
         """Return a dict of JSON types."""
-        return {
-            field.name: _to_wire(getattr(self, field.name)) for field in dataclasses.fields(self)
-        }
+        return {field.name: _to_wire(getattr(self, field.name)) for field in _fields(type(self))}
 
     @classmethod
     def from_wire(cls, wire: object) -> Self:
         """Rebuild from :meth:`to_wire`'s dict; raises MalformedPayload."""
         if not isinstance(wire, dict):
             raise MalformedPayload(type=cls.__name__, reason="must be an object")
-        hints = _HINTS.get(cls)
-        if hints is None:
-            hints = _HINTS[cls] = typing.get_type_hints(cls)
         values: dict[str, Any] = {}
-        for field in dataclasses.fields(cls):
-            if field.name not in wire:
-                if field.default is dataclasses.MISSING and (
-                    field.default_factory is dataclasses.MISSING
-                ):
-                    raise MalformedPayload(type=cls.__name__, reason=f"{field.name} is missing")
-                continue
-            try:
-                values[field.name] = _from_wire(hints[field.name], wire[field.name], field.name)
-            except TypeError as e:
-                raise MalformedPayload(type=cls.__name__, reason=str(e)) from None
+        for name, is_required, check in _fields(cls):
+            if name in wire:
+                try:
+                    values[name] = check(wire[name], name)
+                except TypeError as e:
+                    raise MalformedPayload(type=cls.__name__, reason=str(e)) from None
+            elif is_required:
+                raise MalformedPayload(type=cls.__name__, reason=f"{name} is missing")
         return cls(**values)
 
 

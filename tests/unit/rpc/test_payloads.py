@@ -118,6 +118,13 @@ def test_malformed_items_of_a_list_are_refused(wire: object) -> None:
         payloads.Databases.from_wire(wire)
 
 
+@pytest.mark.parametrize("now_s", [True, "1", None, []])
+def test_a_number_is_a_number(now_s: object) -> None:
+    assert payloads.Ack.from_wire({"now_s": 1}).now_s == 1.0
+    with pytest.raises(payloads.MalformedPayload, match="now_s must be of type float"):
+        payloads.Ack.from_wire({"now_s": now_s})
+
+
 def test_no_payload_shows_a_password() -> None:
     secret = "s3cret-password"
     for shown in (
