@@ -8,7 +8,7 @@ OPTS = [
     cfg.IntOpt("workers", default=1, min=1, help="Task manager processes."),
     cfg.IntOpt("threads", default=16, min=1, help="Operations stepped at a time, a process."),
     cfg.FloatOpt("sweep_interval_s", default=1.0, min=0.05, help="Seconds between looks for work."),
-    cfg.FloatOpt("lease_s", default=30.0, min=0.5, help="Seconds a claim on an operation holds."),
+    cfg.FloatOpt("lease_s", default=10.0, min=0.5, help="Seconds a claim on an operation holds."),
     cfg.FloatOpt(
         "reconcile_interval_s", default=5.0, min=0.1, help="Seconds between reconciler runs."
     ),

@@ -383,6 +383,26 @@ def renew(
     return int(result.rowcount)  # type: ignore[attr-defined]
 
 
+def give_back(session: orm.Session, owners: Collection[str], *, now: datetime.datetime) -> int:
+    """Free the operations of claims whose holder does not know how its last write ended.
+
+    They are due at once; whoever claims one next runs its step again. Returns how many there were.
+    """
+    held = sa.select(models.Operation.id).where(
+        models.Operation.owner.in_(list(owners)), _IS_ACTIVE
+    )
+    result = session.execute(
+        sa.update(models.Operation)
+        .where(
+            models.Operation.id.in_(list(session.scalars(held))),
+            models.Operation.owner.in_(list(owners)),
+        )
+        .values(owner=None, lease_until=None, wake_at=now, updated=now)
+        .execution_options(synchronize_session=False)
+    )
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
 def _write(
     session: orm.Session,
     operation: Operation,

@@ -227,6 +227,8 @@ class Runner:
         #: Operation in work -> whether it was hinted again meanwhile.
         self._in_flight: dict[str, bool] = {}
         self._claims: set[str] = set()
+        #: Claims that the SQL backend's failure ended, to be given back once it answers again.
+        self._broken: set[str] = set()
         self._is_started = False
         self._is_stopping = False
         self._sweep_s: float = group.sweep_interval_s
@@ -285,7 +287,7 @@ class Runner:
             self.drive(operation_id)
         except base.DatabaseError as e:
             LOG.error(
-                "operation %s: the SQL backend fails (%s), it goes on when the claim runs out",
+                "operation %s: the SQL backend fails (%s), it goes on when that is back",
                 operation_id,
                 type(e).__name__,
             )
@@ -310,6 +312,7 @@ class Runner:
 
     def sweep(self) -> None:
         """Run everything that is due, as far as there are threads for it."""
+        self.give_back()
         with self._lock:
             room = self._threads * 4 - len(self._in_flight)
         if room <= 0:
@@ -319,6 +322,17 @@ class Runner:
         with self._lock:
             found = [operation_id for operation_id in found if operation_id not in self._in_flight]
         self._hint(found)
+
+    @base.retry_on_conflict
+    def give_back(self) -> None:
+        """Free what an error of the SQL backend interrupted here: no need to wait for the lease."""
+        with self._lock:
+            broken = sorted(self._broken)
+        if broken:
+            with self._tools.database.writer() as session:
+                operations.give_back(session, broken, now=self._tools.clock.now())
+            with self._lock:
+                self._broken.difference_update(broken)
 
     @base.retry_on_conflict
     def renew(self) -> None:
@@ -349,11 +363,15 @@ class Runner:
 
     @contextlib.contextmanager
     def _held(self, owner: str) -> Iterator[None]:
-        """Have the lease of a claim renewed."""
+        """Have the lease of a claim renewed; remember the claim when the backend fails."""
         with self._lock:
             self._claims.add(owner)
         try:
             yield
+        except base.DatabaseError:
+            with self._lock:
+                self._broken.add(owner)
+            raise
         finally:
             with self._lock:
                 self._claims.discard(owner)
@@ -425,7 +443,7 @@ class Runner:
         try:
             outcome = flow.steps[index].run(ctx)
         except base.DatabaseError:
-            # nothing can be said of the step without the database: the lease runs out
+            # nothing can be said of the step without the database: it is run again later
             raise
         except Exception as error:  # noqa: BLE001 - the runner's border: logged in there
             return self._failed(operation, flow, ctx, error)
