@@ -77,7 +77,8 @@ class ManualClock(Clock):
 class PeriodicThread:
     """Call a function every ``interval_s`` seconds, and at once when poked, until stopped.
 
-    An exception of the function is logged and does not end the thread.
+    An exception of the function is logged and does not end the thread. Of a row of failures, which
+    may last as long as a backend is away, fewer and fewer are logged.
     """
 
     def __init__(self, name: str, function: Callable[[], object], *, interval_s: float) -> None:
@@ -86,6 +87,7 @@ class PeriodicThread:
         self._interval_s = interval_s
         self._wake = threading.Event()
         self._stopped = threading.Event()
+        self._failures = 0
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
 
     def start(self) -> None:
@@ -108,8 +110,18 @@ class PeriodicThread:
             self._wake.clear()
             try:
                 self._function()
-            except Exception:
-                LOG.exception("periodic %s failed", self._thread.name)
+                self._failures = 0
+            except Exception as e:
+                self._failures += 1
+                if self._failures == 1:
+                    LOG.exception("periodic %s failed", self._thread.name)
+                elif self._failures.bit_count() == 1:
+                    LOG.error(
+                        "periodic %s failed %d times in a row, now with %s",
+                        self._thread.name,
+                        self._failures,
+                        type(e).__name__,
+                    )
             if self._stopped.is_set():
                 return
             self._wake.wait(self._interval_s)

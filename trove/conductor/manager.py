@@ -83,6 +83,9 @@ class ConductorManager:
             return functools.partial(self._ack, e.opened, accepted=False)
         except serializer.Rejected:
             return None
+        except base.DatabaseError as e:
+            LOG.error("a message could not be opened: the SQL backend fails (%s)", type(e).__name__)
+            return None
         except Exception:
             LOG.exception("a message could not be opened")
             return None
@@ -93,6 +96,15 @@ class ConductorManager:
             return None
         except Refused as e:
             self._sealer.count(str(e), opened.instance_id)
+            return None
+        except base.DatabaseError as e:
+            # a guest sends again what matters until it is acknowledged
+            LOG.error(
+                "report %s of instance %s not stored: the SQL backend fails (%s)",
+                opened.method,
+                opened.instance_id,
+                type(e).__name__,
+            )
             return None
         except Exception:
             LOG.exception("report %s of instance %s failed", opened.method, opened.instance_id)

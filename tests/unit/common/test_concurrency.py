@@ -1,0 +1,49 @@
+"""Threads of our own."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from trove.common import concurrency
+
+
+def test_a_long_row_of_failures_is_told_in_few_words(caplog: pytest.LogCaptureFixture) -> None:
+    calls = 0
+    done = threading.Event()
+
+    def fail() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 40:
+            done.set()
+        raise ConnectionError("away")
+
+    thread = concurrency.PeriodicThread("test", fail, interval_s=0.001)
+    thread.start()
+    assert done.wait(10)
+    thread.stop()
+    told = [record for record in caplog.records if "periodic test failed" in record.getMessage()]
+    # the 1st, 2nd, 4th ... 32nd, and perhaps the 64th
+    assert 6 <= len(told) <= 7
+    assert told[0].exc_info
+    assert not any(record.exc_info for record in told[1:])
+    assert "ConnectionError" in told[-1].getMessage()
+
+
+def test_a_failure_after_a_success_is_told_in_full(caplog: pytest.LogCaptureFixture) -> None:
+    fails = [True, False, True]
+    done = threading.Event()
+
+    def fail_or_not() -> None:
+        if not fails:
+            done.set()
+        elif fails.pop():
+            raise ConnectionError("away")
+
+    thread = concurrency.PeriodicThread("test", fail_or_not, interval_s=0.001)
+    thread.start()
+    assert done.wait(10)
+    thread.stop()
+    assert [bool(record.exc_info) for record in caplog.records] == [True, True]
