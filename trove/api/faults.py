@@ -16,6 +16,7 @@ from oslo_db import exception as db_exception
 from oslo_log import log
 
 from trove.common import exception
+from trove.db import base
 
 LOG = log.getLogger(__name__)
 
@@ -46,6 +47,16 @@ class BodyTooLarge(exception.TroveError):
 
     msg_fmt = "The body of a request must not be larger than {maximum} bytes."
     code = "trove.body_too_large"
+
+
+class DatabaseFull(exception.ServiceUnavailable):
+    """The SQL backend can store nothing."""
+
+    msg_fmt = (
+        "Service unavailable: the disk of the service's own database is full; the operator must"
+        " free some space."
+    )
+    code = "trove.database_full"
 
 
 #: By exception type; the nearest ancestor in the table counts.
@@ -116,6 +127,9 @@ def status_of(error: BaseException) -> int:
 
 def translate(error: BaseException, request_id: str) -> Fault:
     """Return what the client is told; logs what only the operator may know."""
+    if isinstance(error, base.BackendFailed) and error.is_full:
+        LOG.error("the disk of the SQL backend is full")
+        error = DatabaseFull()
     status = status_of(error)
     headers: list[tuple[str, str]] = []
     if isinstance(error, exception.TroveError) and status != 500:

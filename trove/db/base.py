@@ -13,6 +13,7 @@ each transaction.
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -27,6 +28,27 @@ from trove.common import exception
 
 #: Anything the backend refused or could not do.
 DatabaseError = oslo_db_exception.DBError
+
+#: MariaDB and MySQL: ER_DISK_FULL, ER_ERROR_ON_WRITE, ER_RECORD_FILE_FULL.
+_SERVER_FULL = frozenset({1021, 1026, 1114})
+#: SQLite, of which a full disk is either one or the other.
+_SQLITE_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+
+
+class BackendFailed(oslo_db_exception.DBError):
+    """The backend itself could not do it; oslo.db leaves such errors to SQLAlchemy's class."""
+
+    def __init__(self, error: sa.exc.OperationalError) -> None:
+        """Take the error that it was told by."""
+        super().__init__(error)
+        cause = error.orig
+        if isinstance(cause, sqlite3.Error):
+            # the upper bits say more than is asked here
+            code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+            self.is_full = code in _SQLITE_FULL
+        else:
+            self.is_full = bool(set(getattr(cause, "args", ())[:1]) & _SERVER_FULL)
+
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -159,15 +181,21 @@ class Database:
         with orm.Session(
             self._sqlite_reader or self.engine, autoflush=False, expire_on_commit=False
         ) as session:
-            yield session
+            try:
+                yield session
+            except sa.exc.OperationalError as e:
+                raise BackendFailed(e) from e
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[orm.Session]:
         """Give a session for writing, committed at the end."""
-        with self._manager.writer.using(_Context()) as session:
-            if self.is_sqlite:
-                session.connection(execution_options={_WRITER: True})
-            yield session
+        try:
+            with self._manager.writer.using(_Context()) as session:
+                if self.is_sqlite:
+                    session.connection(execution_options={_WRITER: True})
+                yield session
+        except sa.exc.OperationalError as e:
+            raise BackendFailed(e) from e
 
     def dispose(self) -> None:
         """Close all connections."""

@@ -1,8 +1,10 @@
 """The way to the backend: real UTF-8, no password in repr, aware times only."""
 
 import datetime
+import pathlib
 
 import pytest
+import sqlalchemy as sa
 from oslo_config import cfg
 
 from trove import conf as trove_conf
@@ -59,3 +61,20 @@ def test_an_enum_column_refuses_what_is_no_member() -> None:
     column = models.EnumString(states.TaskStatus)
     with pytest.raises(ValueError, match="DANCING"):
         column.process_bind_param("DANCING", None)  # type: ignore[arg-type]
+
+
+def test_a_full_disk_is_told_apart_and_is_a_database_error(tmp_path: pathlib.Path) -> None:
+    database = base.Database(f"sqlite:///{tmp_path / 'small.db'}")
+    with database.writer() as session:
+        session.execute(sa.text("CREATE TABLE t (text TEXT)"))
+    limit = "PRAGMA max_page_count = 1"
+    insert = sa.text("INSERT INTO t VALUES (:text)")
+    with pytest.raises(base.DatabaseError) as caught, database.writer() as session:  # noqa: PT012
+        session.execute(sa.text(limit))
+        session.execute(insert, {"text": "x" * 100_000})
+    assert isinstance(caught.value, base.BackendFailed)
+    assert caught.value.is_full
+    with pytest.raises(base.BackendFailed) as other, database.reader() as session:
+        session.execute(sa.text("this is no statement"))
+    assert not other.value.is_full
+    database.dispose()
