@@ -31,6 +31,9 @@ CONTENT_TYPE = "trove.content_type"
 _REQUEST_ID_FORM = re.compile(r"req-[a-f0-9]{8}(-[a-f0-9]{4}){3}-[a-f0-9]{12}\Z")
 _QUOTED_SLASH = re.compile("(?i)%2f")
 _JSON = ("Content-Type", "application/json")
+#: How much of a body that is too large is read, in largest bodies; beyond it is cut off.
+_MOST_DISCARDED = 16
+_DISCARD_BYTES = 65536
 
 
 class Edge:
@@ -81,14 +84,25 @@ class Edge:
         too_large = faults.BodyTooLarge(maximum=self._max_body_bytes)
         if announced:
             if len(announced) > 18 or int(announced) > self._max_body_bytes:
+                self._discard(environ["wsgi.input"])
                 raise too_large
             return bytes(environ["wsgi.input"].read(int(announced)))
         if not environ.get("wsgi.input_terminated"):
             return b""
         body = bytes(environ["wsgi.input"].read(self._max_body_bytes + 1))
         if len(body) > self._max_body_bytes:
+            self._discard(environ["wsgi.input"])
             raise too_large
         return body
+
+    def _discard(self, stream: Any) -> None:
+        """Read on for a while: whose request is cut off while it is sent gets no answer to it."""
+        left = _MOST_DISCARDED * self._max_body_bytes
+        while left > 0:
+            chunk = stream.read(min(left, _DISCARD_BYTES))
+            if not chunk:
+                return
+            left -= len(chunk)
 
 
 def split_path(environ: WSGIEnvironment) -> list[str]:
