@@ -61,8 +61,12 @@ class Schema:
 
 def _deepest(error: exceptions.ValidationError) -> exceptions.ValidationError:
     """Return the most telling error below an anyOf or oneOf."""
+    schema: Any = error.schema
     if error.validator in ("anyOf", "oneOf") and error.context:
         deeper = [e for e in error.context if len(e.path)]
+        if not deeper and "x-reason" not in schema:
+            # the alternative that is of the right type was meant
+            deeper = [e for e in error.context if e.validator != "type"]
         if deeper:
             return _deepest(exceptions.best_match(deeper))
     return error
@@ -101,9 +105,18 @@ def _reason(error: exceptions.ValidationError, root: str) -> str:
         return f"{path}: unknown keys {', '.join(repr(key[:50]) for key in extra[:5])}"
     if name in _REASONS:
         return f"{path} {_REASONS[name](error.validator_value)}"
-    if "x-reason" in schema:
-        return f"{path} {schema['x-reason']}"
-    return f"{path} is not valid"
+    return f"{path} {_own_reason(error)}"
+
+
+def _own_reason(error: exceptions.ValidationError) -> str:
+    """Return the reason that stands in the schema of a value, or around its alternatives."""
+    place: exceptions.ValidationError | None = error
+    while place is not None and place.absolute_path == error.absolute_path:
+        schema: Any = place.schema
+        if "x-reason" in schema:
+            return str(schema["x-reason"])
+        place = place.parent  # type: ignore[assignment]
+    return "is not valid"
 
 
 def parse_body(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import errno
 import json
 import os
 import pathlib
@@ -207,7 +208,12 @@ def _purge(state: standalone_state.StandaloneState, compute: local_compute.Local
             shutil.rmtree(path)
         else:
             path.unlink()
-    state.root.rmdir()
+    try:
+        state.root.rmdir()
+    except OSError as e:
+        # where a file system is mounted an empty directory stays
+        if e.errno != errno.EBUSY:
+            raise
 
 
 # -- shared -----
