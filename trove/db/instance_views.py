@@ -1,13 +1,14 @@
 """What the API reads of instances: plain rows of one SELECT, never ORM objects.
 
 The page of a list costs one statement, plus one more only when some instance of it has replicas.
+Columns cost more than anything else in reading many rows: each kind of view names its own.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -24,11 +25,34 @@ class Fault(NamedTuple):
     created: datetime.datetime
 
 
-class InstanceView(NamedTuple):
-    """An instance with its datastore and its last heartbeat; memory is MiB, volume GiB.
+class InstanceSummary(NamedTuple):
+    """What a list shows of an instance; volume GiB.
 
     A named tuple and not a dataclass, since a page makes many of them from rows.
     """
+
+    id: str
+    project_id: str
+    name: str
+    flavor_id: str
+    volume_size_gib: int | None
+    region: str | None
+    access: Mapping[str, Any] | None
+    addresses: Sequence[Mapping[str, Any]]
+    replica_of_id: str | None
+    task: states.TaskStatus
+    server_status: states.ServerStatus
+    created: datetime.datetime
+    service_status: states.ServiceStatus
+    heartbeat_received: datetime.datetime
+    version_name: str
+    datastore_name: str
+    has_replicas: bool
+    replica_ids: tuple[str, ...] = ()
+
+
+class InstanceView(NamedTuple):
+    """An instance with its datastore and its last heartbeat; volume GiB."""
 
     id: str
     project_id: str
@@ -77,58 +101,61 @@ _heartbeats = models.InstanceHeartbeat.__table__.alias("h")
 _versions = models.DatastoreVersion.__table__.alias("v")
 _datastores = models.Datastore.__table__.alias("d")
 
-_COLUMNS = (
-    _instances.c.id,
-    _instances.c.project_id,
-    _instances.c.name,
-    _instances.c.flavor_id,
-    _instances.c.volume_size_gib,
-    _instances.c.region,
-    _instances.c.access,
-    _instances.c.addresses,
-    _instances.c.replica_of_id,
-    _instances.c.task,
-    _instances.c.server_status,
-    _instances.c.server_id,
-    _instances.c.volume_id,
-    _instances.c.fault_message,
-    _instances.c.fault_details,
-    _instances.c.fault_created,
-    _instances.c.root_enabled,
-    _instances.c.created,
-    _instances.c.updated,
-    _heartbeats.c.service_status,
-    _heartbeats.c.received.label("heartbeat_received"),
-    _heartbeats.c.disk_used_bytes,
-    _heartbeats.c.disk_total_bytes,
-    _heartbeats.c.message.label("heartbeat_message"),
-    _versions.c.name.label("version_name"),
-    _versions.c.version.label("version_number"),
-    _versions.c.manager,
-    _datastores.c.name.label("datastore_name"),
+_View = TypeVar("_View", InstanceSummary, InstanceView)
+
+_HAS_REPLICAS = (
     sa.exists()
     .where(_replicas.c.replica_of_id == _instances.c.id, _replicas.c.is_deleted.is_(False))
     .correlate(_instances)
-    .label("has_replicas"),
 )
-assert tuple(column.name for column in _COLUMNS) == InstanceView._fields[:-1]  # noqa: S101
-_SELECT = (
-    sa.select(*_COLUMNS)
-    .select_from(_instances)
-    .join(_heartbeats, _heartbeats.c.instance_id == _instances.c.id)
-    .join(_versions, _versions.c.id == _instances.c.datastore_version_id)
-    .join(_datastores, _datastores.c.id == _versions.c.datastore_id)
-    .where(_instances.c.is_deleted.is_(False))
-)
-_BY_ID = _SELECT.where(_instances.c.id == sa.bindparam("instance_id"))
-_BY_PROJECT = (
-    _SELECT.where(
-        _instances.c.project_id == sa.bindparam("project_id"),
-        _instances.c.id > sa.bindparam("marker"),
+#: Fields of views that are no columns of the instance itself by the same name.
+_COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
+    "service_status": _heartbeats.c.service_status,
+    "heartbeat_received": _heartbeats.c.received,
+    "disk_used_bytes": _heartbeats.c.disk_used_bytes,
+    "disk_total_bytes": _heartbeats.c.disk_total_bytes,
+    "heartbeat_message": _heartbeats.c.message,
+    "version_name": _versions.c.name,
+    "version_number": _versions.c.version,
+    "manager": _versions.c.manager,
+    "datastore_name": _datastores.c.name,
+    "has_replicas": _HAS_REPLICAS,
+}
+
+
+def _select(kind: type[InstanceSummary] | type[InstanceView]) -> sa.Select[Any]:
+    """Return the SELECT of a kind of view: its fields in order, but for the last."""
+    columns = []
+    for name in kind._fields[:-1]:
+        column = _COLUMNS.get(name)
+        columns.append(_instances.c[name] if column is None else column.label(name))
+    return (
+        sa.select(*columns)
+        .select_from(_instances)
+        .join(_heartbeats, _heartbeats.c.instance_id == _instances.c.id)
+        .join(_versions, _versions.c.id == _instances.c.datastore_version_id)
+        .join(_datastores, _datastores.c.id == _versions.c.datastore_id)
+        .where(_instances.c.is_deleted.is_(False))
     )
-    .order_by(_instances.c.id)
-    .limit(sa.bindparam("limit"))
-)
+
+
+def _select_page(kind: type[InstanceSummary] | type[InstanceView]) -> sa.Select[Any]:
+    return (
+        _select(kind)
+        .where(
+            _instances.c.project_id == sa.bindparam("project_id"),
+            _instances.c.id > sa.bindparam("marker"),
+        )
+        .order_by(_instances.c.id)
+        .limit(sa.bindparam("limit"))
+    )
+
+
+_ALL = _select(InstanceView).order_by(_instances.c.created, _instances.c.id)
+_BY_ID = _select(InstanceView).where(_instances.c.id == sa.bindparam("instance_id"))
+_PAGES: Mapping[type, sa.Select[Any]] = {
+    kind: _select_page(kind) for kind in (InstanceSummary, InstanceView)
+}
 _REPLICAS = (
     sa.select(_replicas.c.replica_of_id, _replicas.c.id)
     .where(
@@ -151,23 +178,27 @@ def find_view(
 
 
 def list_views(
-    session: orm.Session, project_id: str, *, limit: int, marker: str | None
-) -> tuple[Sequence[InstanceView], bool]:
+    session: orm.Session, kind: type[_View], *, project_id: str, limit: int, marker: str | None
+) -> tuple[Sequence[_View], bool]:
     """Return up to ``limit`` live instances behind ``marker`` by id, and whether there are more."""
     rows = session.execute(
-        _BY_PROJECT, {"project_id": project_id, "marker": marker or "", "limit": limit + 1}
+        _PAGES[kind], {"project_id": project_id, "marker": marker or "", "limit": limit + 1}
     ).all()
-    views = [InstanceView._make((*row, ())) for row in rows[:limit]]
+    views: list[_View] = list(map(kind._make, _complete(rows[:limit])))
     return _with_replicas(session, views), len(rows) > limit
+
+
+def _complete(rows: Sequence[sa.Row[Any]]) -> Iterator[tuple[Any, ...]]:
+    """Add the field that no column fills."""
+    return ((*row, ()) for row in rows)
 
 
 def list_all_views(session: orm.Session) -> Sequence[InstanceView]:
     """Return the live instances of all projects, oldest first: for operators, not for the API."""
-    rows = session.execute(_SELECT.order_by(_instances.c.created, _instances.c.id)).all()
-    return [InstanceView._make((*row, ())) for row in rows]
+    return list(map(InstanceView._make, _complete(session.execute(_ALL).all())))
 
 
-def _with_replicas(session: orm.Session, views: list[InstanceView]) -> list[InstanceView]:
+def _with_replicas(session: orm.Session, views: list[_View]) -> list[_View]:
     sources = [view.id for view in views if view.has_replicas]
     if not sources:
         return views

@@ -12,7 +12,7 @@ import datetime
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from oslo_config import cfg
 from oslo_log import log
@@ -28,6 +28,8 @@ from trove.services.flavors import Flavors
 from trove.services.quotas import default_limits
 
 LOG = log.getLogger(__name__)
+
+_View = TypeVar("_View", instance_views.InstanceSummary, instance_views.InstanceView)
 
 _LARGEST_SERVER_ID = 2**32 - 1
 
@@ -83,15 +85,20 @@ class Instances:
         self._clock = clock
 
     def list_page(
-        self, caller: context.RequestContext, *, limit: int, marker: str | None
-    ) -> tuple[Sequence[instance_views.InstanceView], str | None]:
+        self,
+        caller: context.RequestContext,
+        kind: type[_View],
+        *,
+        limit: int,
+        marker: str | None,
+    ) -> tuple[Sequence[_View], str | None]:
         """Return a page of the project's instances, newest first, and the marker of the next.
 
         Pages are cut in order of id. A page of no items has no next one.
         """
         with self._database.reader() as session:
             views, more = instance_views.list_views(
-                session, str(caller.project_id), limit=limit, marker=marker
+                session, kind, project_id=str(caller.project_id), limit=limit, marker=marker
             )
         next_marker = views[-1].id if more and views else None
         return sorted(views, key=lambda view: view.created, reverse=True), next_marker

@@ -11,7 +11,7 @@ from typing import Any
 
 from trove import states
 from trove.api.urls import Urls
-from trove.db.instance_views import InstanceView
+from trove.db.instance_views import InstanceSummary, InstanceView
 
 _GIB = 2**30
 
@@ -31,7 +31,7 @@ def timestamp(moment: datetime.datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def base(row: InstanceView, viewer: Viewer) -> dict[str, Any]:
+def base(row: InstanceSummary | InstanceView, viewer: Viewer) -> dict[str, Any]:
     """Return an item of the list."""
     links = viewer.urls.links
     view: dict[str, Any] = {
@@ -102,7 +102,7 @@ def show(row: InstanceView, viewer: Viewer) -> dict[str, Any]:
     return view
 
 
-def _access(row: InstanceView) -> dict[str, Any]:
+def _access(row: InstanceSummary | InstanceView) -> dict[str, Any]:
     if row.access is not None:
         return {key: row.access[key] for key in ("is_public", "allowed_cidrs") if key in row.access}
     if row.addresses:

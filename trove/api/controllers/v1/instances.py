@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from trove.api import method, pagination
 from trove.api.controllers.services import Services
@@ -14,7 +14,9 @@ from trove.api.routing import Resource
 from trove.api.schemas import instances as schemas
 from trove.api.views import instances as views
 from trove.common import exception
-from trove.db.instance_views import InstanceView
+from trove.db.instance_views import InstanceSummary, InstanceView
+
+_View = TypeVar("_View", InstanceSummary, InstanceView)
 
 
 class _Base(Resource):
@@ -33,14 +35,17 @@ class _Base(Resource):
         )
 
     def _page(
-        self, call: Call, render: Callable[[InstanceView, views.Viewer], dict[str, Any]]
+        self,
+        call: Call,
+        kind: type[_View],
+        render: Callable[[_View, views.Viewer], dict[str, Any]],
     ) -> Json:
         api = self._services.conf.api
         limit = pagination.parse_limit(
             call.query, default=api.default_page_size, maximum=api.max_page_size
         )
         rows, next_marker = self._instances.list_page(
-            call.caller, limit=limit, marker=pagination.parse_marker(call.query)
+            call.caller, kind, limit=limit, marker=pagination.parse_marker(call.query)
         )
         viewer = self._viewer(call)
         items = [render(row, viewer) for row in rows]
@@ -55,7 +60,7 @@ class Instances(_Base):
     @method.expose("instance:index", response=schemas.LIST)
     def get(self, call: Call) -> Json:
         """List instances."""
-        return self._page(call, views.base)
+        return self._page(call, InstanceSummary, views.base)
 
     @method.expose("instance:create", body=schemas.CREATE, response=schemas.SHOW)
     def post(self, call: Call) -> Json:
@@ -72,7 +77,7 @@ class InstancesDetail(_Base):
     @method.expose("instance:detail", response=schemas.LIST_DETAIL)
     def get(self, call: Call) -> Json:
         """List instances in detail."""
-        return self._page(call, views.detail)
+        return self._page(call, InstanceView, views.detail)
 
 
 class Instance(_Base):
