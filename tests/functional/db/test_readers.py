@@ -42,7 +42,7 @@ def test_a_reader_keeps_no_transaction_and_asks_nothing_but_its_query(
 
 def test_a_reader_cannot_write(database: base.Database) -> None:
     add_version(database)
-    with database.reader() as session, pytest.raises(db_exception.DBError):
+    with pytest.raises(base.DatabaseError), database.reader() as session:
         session.execute(sa.delete(models.DatastoreVersion))
     with database.reader() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(models.DatastoreVersion)) == 1
