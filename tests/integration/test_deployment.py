@@ -217,8 +217,12 @@ def test_a_restart_of_the_broker_loses_no_operation(
     _expect_one_of_each(instance_id)
     (newest, *_) = _operations(database, instance_id)
     assert newest.state is states.OperationState.SUCCEEDED
-    # the way to the agent is whole again
-    rest("GET", f"/instances/{instance_id}/databases", status=200)
+    # the way to the agent is whole again, once both its ends have found the broker
+    wait_until(
+        lambda: rest("GET", f"/instances/{instance_id}/databases").status == 200,
+        timeout_s=15,
+        what="the agent answering calls",
+    )
 
 
 # -- without the SQL backend -----
