@@ -139,16 +139,23 @@ def _select(kind: type[InstanceSummary] | type[InstanceView]) -> sa.Select[Any]:
     )
 
 
-def _select_page(kind: type[InstanceSummary] | type[InstanceView]) -> sa.Select[Any]:
-    return (
-        _select(kind)
-        .where(
-            _instances.c.project_id == sa.bindparam("project_id"),
-            _instances.c.id > sa.bindparam("marker"),
-        )
-        .order_by(_instances.c.id)
-        .limit(sa.bindparam("limit"))
+#: The ids of a page. The database finds them in the order of an index and joins for them alone;
+#: with the joins in one SELECT, MariaDB joins and sorts all instances of the project.
+_PAGE = (
+    sa.select(models.Instance.id)
+    .where(
+        models.Instance.project_id == sa.bindparam("project_id"),
+        models.Instance.is_deleted.is_(False),
+        models.Instance.id > sa.bindparam("marker"),
     )
+    .order_by(models.Instance.id)
+    .limit(sa.bindparam("limit"))
+    .subquery("p")
+)
+
+
+def _select_page(kind: type[InstanceSummary] | type[InstanceView]) -> sa.Select[Any]:
+    return _select(kind).join(_PAGE, _PAGE.c.id == _instances.c.id).order_by(_instances.c.id)
 
 
 _ALL = _select(InstanceView).order_by(_instances.c.created, _instances.c.id)

@@ -86,3 +86,19 @@ def test_a_summary_says_the_same_as_the_whole_view(database: base.Database) -> N
     assert len(summaries) == 3
     for summary, view in zip(summaries, views, strict=True):
         assert summary._asdict() == {name: getattr(view, name) for name in summary._fields}
+
+
+def test_a_page_is_read_without_its_neighbours(mariadb_database: base.Database) -> None:
+    version_id = add_version(mariadb_database)
+    for _ in range(200):
+        add_instance(mariadb_database, version_id)
+    counters = sa.text("SHOW STATUS LIKE 'Handler_read%'")
+    with mariadb_database.reader() as session:
+        before = sum(int(row[1]) for row in session.execute(counters))
+        views, has_more = instance_views.list_views(
+            session, instance_views.InstanceSummary, project_id="project", limit=10, marker=None
+        )
+        after = sum(int(row[1]) for row in session.execute(counters))
+    assert (len(views), has_more) == (10, True)
+    assert [view.id for view in views] == sorted(view.id for view in views)
+    assert after - before < 200
