@@ -181,8 +181,16 @@ def _creating(rest: Rest, step: str) -> tuple[str, list[psutil.Process]]:
     return instance_id, held
 
 
-@pytest.mark.parametrize("bounce", [_restart_cleanly, _crash])
-@pytest.mark.parametrize("what", ["await_agent", "prepare", "restart", "delete"])
+@pytest.mark.parametrize(
+    ("what", "bounce"),
+    [
+        ("await_agent", _restart_cleanly),
+        ("await_agent", _crash),
+        ("prepare", _crash),
+        ("restart", _crash),
+        ("delete", _restart_cleanly),
+    ],
+)
 def test_a_restart_of_the_broker_loses_no_operation(
     service: Deployment,
     rest: Rest,
