@@ -43,6 +43,7 @@ class Edge:
         """Wrap ``app``."""
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._most_discarded = _MOST_DISCARDED * max_body_bytes
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request; the only catch-all of the API."""
@@ -84,7 +85,9 @@ class Edge:
         too_large = faults.BodyTooLarge(maximum=self._max_body_bytes)
         if announced:
             if len(announced) > 18 or int(announced) > self._max_body_bytes:
-                self._discard(environ["wsgi.input"])
+                # of what is larger still the rest would be cut off all the same
+                if len(announced) < 18 and int(announced) <= self._most_discarded:
+                    self._discard(environ["wsgi.input"])
                 raise too_large
             return bytes(environ["wsgi.input"].read(int(announced)))
         if not environ.get("wsgi.input_terminated"):
@@ -97,12 +100,13 @@ class Edge:
 
     def _discard(self, stream: Any) -> None:
         """Read on for a while: whose request is cut off while it is sent gets no answer to it."""
-        left = _MOST_DISCARDED * self._max_body_bytes
-        while left > 0:
-            chunk = stream.read(min(left, _DISCARD_BYTES))
-            if not chunk:
-                return
-            left -= len(chunk)
+        left = self._most_discarded
+        try:
+            while left > 0 and (chunk := stream.read(min(left, _DISCARD_BYTES))):
+                left -= len(chunk)
+        except OSError:
+            # the rest does not come: the answer need not wait for it
+            return
 
 
 def split_path(environ: WSGIEnvironment) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import threading
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -12,9 +13,17 @@ from cryptography.x509.oid import NameOID
 from trove.common import exception
 from trove.guestagent.system import filesystem, users
 
+#: The first hello and a job may want the key at the same time; there must be one.
+_MAKING = threading.Lock()
+
 
 def ensure_key(path: pathlib.Path, *, owner: users.SystemUser) -> ec.EllipticCurvePrivateKey:
     """Return the private key (P-256) in a file; makes it when there is none. Mode 0600."""
+    with _MAKING:
+        return _ensure_key(path, owner=owner)
+
+
+def _ensure_key(path: pathlib.Path, *, owner: users.SystemUser) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except FileNotFoundError:

@@ -46,4 +46,5 @@ def test_a_failure_after_a_success_is_told_in_full(caplog: pytest.LogCaptureFixt
     thread.start()
     assert done.wait(10)
     thread.stop()
-    assert [bool(record.exc_info) for record in caplog.records] == [True, True]
+    told = [record for record in caplog.records if record.name == concurrency.__name__]
+    assert [bool(record.exc_info) for record in told] == [True, True]
