@@ -157,6 +157,21 @@ def test_an_instance_with_an_operation_is_left_alone(plane: ControlPlane, task: 
     assert plane.leftovers() == ONE_OF_EACH
 
 
+def clean_up(plane: ControlPlane, instance_id: str) -> None:
+    now = plane.clock.now()
+    with plane.database.writer() as session:
+        operations.create(
+            session,
+            kind=operations.CLEANUP,
+            resource_id=instance_id,
+            lock_key=operations.instance_lock(instance_id),
+            deadline=now.replace(year=2027),
+            now=now,
+            project_id="p",
+        )
+    plane.settle(plane.runner())
+
+
 def make_deleted(plane: ControlPlane) -> str:
     instance_id = make_active(plane)
     plane.delete(instance_id)
@@ -181,18 +196,7 @@ def test_what_no_record_knows_is_told_and_left_alone(
 def test_a_cleanup_without_a_record_removes_nothing(plane: ControlPlane) -> None:
     unknown = "00000000-0000-4000-8000-000000000001"
     make_orphan(plane, unknown)
-    now = plane.clock.now()
-    with plane.database.writer() as session:
-        operations.create(
-            session,
-            kind=operations.CLEANUP,
-            resource_id=unknown,
-            lock_key=operations.instance_lock(unknown),
-            deadline=now.replace(year=2027),
-            now=now,
-            project_id="p",
-        )
-    plane.settle(plane.runner())
+    clean_up(plane, unknown)
     assert plane.leftovers() == ONE_OF_EACH
 
 
@@ -244,18 +248,7 @@ def test_an_orphan_seen_once_in_a_while_is_not_one(plane: ControlPlane) -> None:
 
 def test_a_cleanup_spares_an_instance_that_lives(plane: ControlPlane) -> None:
     instance_id = make_active(plane)
-    now = plane.clock.now()
-    with plane.database.writer() as session:
-        operations.create(
-            session,
-            kind=operations.CLEANUP,
-            resource_id=instance_id,
-            lock_key=operations.instance_lock(instance_id),
-            deadline=now.replace(year=2027),
-            now=now,
-            project_id="p",
-        )
-    plane.settle(plane.runner())
+    clean_up(plane, instance_id)
     assert plane.leftovers() == ONE_OF_EACH
 
 
