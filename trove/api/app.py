@@ -24,6 +24,7 @@ from trove.rpc.guest import GuestApi
 from trove.rpc.taskmanager import TaskManagerApi
 from trove.services.accounts import Accounts
 from trove.services.certificates import Certificates
+from trove.services.changes import Changes
 from trove.services.datastores import Datastores
 from trove.services.flavors import Flavors
 from trove.services.instances import Instances
@@ -114,6 +115,13 @@ def _make_services(
     conf: cfg.ConfigOpts, given: Collaborators, limiter: ratelimit.RateLimiter
 ) -> Services:
     flavors = Flavors(conf=conf, compute=given.compute, clock=given.clock)
+    changes = Changes(
+        conf=conf,
+        database=given.database,
+        run_operation=given.taskmanager.run_operation,
+        key_ring=given.key_ring,
+        clock=given.clock,
+    )
     return Services(
         conf=conf,
         clock=given.clock,
@@ -130,6 +138,7 @@ def _make_services(
             database=given.database,
             taskmanager_api=given.taskmanager,
             key_ring=given.key_ring,
+            changes=changes,
             flavors=flavors,
             clock=given.clock,
         ),

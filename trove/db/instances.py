@@ -141,11 +141,13 @@ def change_task(
     expect: states.TaskStatus | Collection[states.TaskStatus],
     to: states.TaskStatus,
     now: datetime.datetime,
+    given: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> bool:
     """Change the task from one of ``expect``; tell whether the instance was in one of them.
 
-    ``values`` are further columns set in the same statement. Raises ValueError when the transition
+    ``given`` are columns that must have these values as well; ``values`` are further columns set
+    in the same statement. Raises ValueError when the transition
     table does not allow the change: that is a mistake of the caller.
     """
     wanted = {expect} if isinstance(expect, states.TaskStatus) else set(expect)
@@ -156,6 +158,7 @@ def change_task(
         session,
         instance_id,
         models.Instance.task.in_(sorted(wanted)),
+        *(getattr(models.Instance, name) == value for name, value in (given or {}).items()),
         task=to,
         updated=now,
         **values,

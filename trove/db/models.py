@@ -146,6 +146,8 @@ class Instance(Base):
         # the page of one project's live instances, in the order of the list
         sa.Index("ix_instances_project_live_id", "project_id", "is_deleted", "id"),
         sa.Index("ix_instances_live_task", "is_deleted", "task"),
+        # the operators' page of all projects' instances
+        sa.Index("ix_instances_live_id", "is_deleted", "id"),
         Base.__table_args__,
     )
 
@@ -180,6 +182,15 @@ class Instance(Base):
     fault_details: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
     fault_created: orm.Mapped[datetime.datetime | None]
     root_enabled: orm.Mapped[bool] = orm.mapped_column(default=False)
+    configuration_id: orm.Mapped[str | None] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("configurations.id"), index=True
+    )
+    #: Server group policy: "affinity" and its like.
+    locality: orm.Mapped[str | None] = orm.mapped_column(sa.String(32))
+    #: Own certificate: {"mode", "container_ref", "password_ref", "previous": ...}; NULL: built in.
+    ssl: orm.Mapped[dict[str, Any] | None]
+    is_protected: orm.Mapped[bool] = orm.mapped_column(default=False)
+    tags: orm.Mapped[list[Any]] = orm.mapped_column(default=list)
     created: orm.Mapped[datetime.datetime]
     updated: orm.Mapped[datetime.datetime]
     is_deleted: orm.Mapped[bool] = orm.mapped_column(default=False)
@@ -340,3 +351,208 @@ class QuotaUsage(Base):
     project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)
     resource: orm.Mapped[str] = orm.mapped_column(sa.String(32), primary_key=True)
     in_use: orm.Mapped[int] = orm.mapped_column(default=0)
+
+
+class QuotaReservation(Base):
+    """Units of a quota that are held for an operation under way; part of ``in_use`` already."""
+
+    __tablename__ = "quota_reservations"
+
+    operation_id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
+    resource: orm.Mapped[str] = orm.mapped_column(sa.String(32), primary_key=True)
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255), index=True)
+    delta: orm.Mapped[int]
+
+
+class RateWindow(Base):
+    """How many requests of a method a project's workers have taken of a minute's allowance."""
+
+    __tablename__ = "rate_windows"
+
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)
+    method: orm.Mapped[str] = orm.mapped_column(sa.String(16), primary_key=True)
+    #: Minutes since the epoch.
+    window: orm.Mapped[int] = orm.mapped_column(sa.BigInteger())
+    taken: orm.Mapped[int] = orm.mapped_column(default=0)
+
+
+class VersionFlavor(Base):
+    """A flavor that a datastore version may be used with; without any row, all may."""
+
+    __tablename__ = "datastore_version_flavors"
+
+    datastore_version_id: orm.Mapped[str] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("datastore_versions.id"), primary_key=True
+    )
+    flavor_id: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)
+
+
+class VersionVolumeType(Base):
+    """A volume type that a datastore version may be used with; without any row, all may."""
+
+    __tablename__ = "datastore_version_volume_types"
+
+    datastore_version_id: orm.Mapped[str] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("datastore_versions.id"), primary_key=True
+    )
+    volume_type: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)
+
+
+class Configuration(Base):
+    """A configuration group: values of engine parameters for instances of one version."""
+
+    __tablename__ = "configurations"
+    __table_args__ = (
+        sa.Index("ix_configurations_project_live_id", "project_id", "is_deleted", "id"),
+        Base.__table_args__,
+    )
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    description: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    datastore_version_id: orm.Mapped[str] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("datastore_versions.id"), index=True
+    )
+    #: Parameter -> value.
+    values: orm.Mapped[dict[str, Any]] = orm.mapped_column(default=dict)
+    created: orm.Mapped[datetime.datetime]
+    updated: orm.Mapped[datetime.datetime]
+    is_deleted: orm.Mapped[bool] = orm.mapped_column(default=False)
+    deleted: orm.Mapped[datetime.datetime | None]
+
+
+class ConfigurationParameter(Base):
+    """What an operator changed of the parameters that a datastore's rules give to a version.
+
+    A row takes the place of the rule of the same name; a row with ``is_deleted`` hides it.
+    """
+
+    __tablename__ = "configuration_parameters"
+
+    datastore_version_id: orm.Mapped[str] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("datastore_versions.id"), primary_key=True
+    )
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(128), primary_key=True)
+    #: "integer", "string", "boolean" or "float".
+    data_type: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    restart_required: orm.Mapped[bool] = orm.mapped_column(default=False)
+    #: Limits as text: integers may be larger than any column.
+    minimum: orm.Mapped[str | None] = orm.mapped_column(sa.String(40))
+    maximum: orm.Mapped[str | None] = orm.mapped_column(sa.String(40))
+    is_deleted: orm.Mapped[bool] = orm.mapped_column(default=False)
+    deleted: orm.Mapped[datetime.datetime | None]
+
+
+class Module(Base):
+    """Something that is applied to instances besides their engine; contents are wrapped."""
+
+    __tablename__ = "modules"
+    __table_args__ = (
+        sa.Index("ix_modules_project_live", "project_id", "is_deleted"),
+        Base.__table_args__,
+    )
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
+    #: NULL: for all projects.
+    project_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    type: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    description: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    #: Wrapped for the purpose "module:<id>".
+    contents_wrapped: orm.Mapped[bytes]
+    #: Of the contents, as clients know them.
+    md5: orm.Mapped[str] = orm.mapped_column(sa.String(32))
+    datastore_id: orm.Mapped[str | None] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("datastores.id")
+    )
+    datastore_version_id: orm.Mapped[str | None] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("datastore_versions.id")
+    )
+    auto_apply: orm.Mapped[bool] = orm.mapped_column(default=False)
+    visible: orm.Mapped[bool] = orm.mapped_column(default=True)
+    live_update: orm.Mapped[bool] = orm.mapped_column(default=False)
+    priority_apply: orm.Mapped[bool] = orm.mapped_column(default=False)
+    is_admin: orm.Mapped[bool] = orm.mapped_column(default=False)
+    apply_order: orm.Mapped[int] = orm.mapped_column(default=5)
+    created: orm.Mapped[datetime.datetime]
+    updated: orm.Mapped[datetime.datetime]
+    is_deleted: orm.Mapped[bool] = orm.mapped_column(default=False)
+    deleted: orm.Mapped[datetime.datetime | None]
+
+
+class InstanceModule(Base):
+    """A module that is applied to an instance, as of which contents."""
+
+    __tablename__ = "instance_modules"
+
+    instance_id: orm.Mapped[str] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("instances.id"), primary_key=True
+    )
+    module_id: orm.Mapped[str] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("modules.id"), primary_key=True, index=True
+    )
+    #: Of the contents that were applied.
+    md5: orm.Mapped[str] = orm.mapped_column(sa.String(32))
+    created: orm.Mapped[datetime.datetime]
+    updated: orm.Mapped[datetime.datetime]
+
+
+class BackupStrategy(Base):
+    """Where a project's backups, or those of one instance, are stored by default."""
+
+    __tablename__ = "backup_strategies"
+
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)
+    #: Empty: for the whole project.
+    instance_id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default="")
+    swift_container: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    created: orm.Mapped[datetime.datetime]
+    updated: orm.Mapped[datetime.datetime]
+
+
+class EventSequence(Base):
+    """The number of the last event of a project; its row lock puts events in order of commit."""
+
+    __tablename__ = "event_sequences"
+
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)
+    last: orm.Mapped[int] = orm.mapped_column(sa.BigInteger(), default=0)
+
+
+class Event(Base):
+    """Something that happened to a resource of a project; append-only, numbered without gaps."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        sa.Index("ix_events_resource", "resource_id", "sequence"),
+        sa.Index("ix_events_created", "created"),
+        Base.__table_args__,
+    )
+
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)
+    sequence: orm.Mapped[int] = orm.mapped_column(sa.BigInteger(), primary_key=True)
+    #: Like "instance.create.succeeded".
+    type: orm.Mapped[str] = orm.mapped_column(sa.String(100))
+    resource_type: orm.Mapped[str] = orm.mapped_column(sa.String(32))
+    resource_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    #: What to show besides: plain values, never a secret.
+    payload: orm.Mapped[dict[str, Any]] = orm.mapped_column(default=dict)
+    request_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    user_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    created: orm.Mapped[datetime.datetime]
+
+
+class Notification(Base):
+    """A notification to send: written with what it tells of, removed once it was sent."""
+
+    __tablename__ = "notifications"
+
+    id: orm.Mapped[int] = orm.mapped_column(
+        sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
+    )
+    event_type: orm.Mapped[str] = orm.mapped_column(sa.String(100))
+    #: "info" or "error".
+    priority: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    payload: orm.Mapped[dict[str, Any]] = orm.mapped_column(default=dict)
+    created: orm.Mapped[datetime.datetime]

@@ -21,7 +21,7 @@ from trove.db import base, roots
 from trove.db.instance_views import InstanceView
 from trove.rpc import guest, payloads
 from trove.services import names
-from trove.services.instances import find_in_reach
+from trove.services.changes import find_in_reach
 
 LOG = log.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from trove.db import base, datastores, instance_views, instances, models, operat
 from trove.drivers.compute.base import Flavor
 from trove.rpc import payloads, taskmanager
 from trove.services import names
+from trove.services.changes import Change, Changes, find_in_reach
 from trove.services.datastores import Datastores, VersionChoice
 from trove.services.flavors import Flavors
 from trove.services.quotas import default_limits
@@ -51,17 +52,6 @@ class NewInstance:
     access: Mapping[str, Any] | None = None
 
 
-def find_in_reach(
-    session: Any, caller: context.RequestContext, instance_id: str
-) -> instance_views.InstanceView:
-    """Return an instance the caller may know of; raises InstanceNotFound."""
-    project_id = None if caller.is_admin else str(caller.project_id)
-    view = instance_views.find_view(session, instance_id, project_id=project_id)
-    if view is None:
-        raise exception.InstanceNotFound(instance_id=instance_id)
-    return view
-
-
 class Instances:
     """Use cases of instances."""
 
@@ -72,6 +62,7 @@ class Instances:
         database: base.Database,
         taskmanager_api: taskmanager.TaskManagerApi,
         key_ring: crypto.KeyRing,
+        changes: Changes,
         flavors: Flavors,
         clock: concurrency.Clock,
     ) -> None:
@@ -81,6 +72,7 @@ class Instances:
         self._datastores = Datastores(database=database)
         self._taskmanager = taskmanager_api
         self._key_ring = key_ring
+        self._changes = changes
         self._flavors = flavors
         self._clock = clock
 
@@ -135,9 +127,15 @@ class Instances:
 
     def restart(self, caller: context.RequestContext, instance_id: str) -> None:
         """Begin to restart the database; raises InstanceNotFound, InstanceNotReady."""
-        operation_id = self._mark_restarting(caller, instance_id)
-        self._taskmanager.run_operation(operation_id)
-        LOG.info("instance %s: restart accepted as operation %s", instance_id, operation_id)
+        self._changes.begin(
+            caller,
+            instance_id,
+            Change(
+                kind=operations.RESTART_INSTANCE,
+                task=states.TaskStatus.REBOOTING,
+                timeout_s=self._conf.taskmanager.restart_timeout_s,
+            ),
+        )
 
     def _check(self, new: NewInstance, version: datastores.Version) -> Flavor:
         facts = names.get_spec(version.manager)
@@ -257,42 +255,6 @@ class Instances:
                 )
             except exception.Conflict:
                 return None
-
-    @base.retry_on_conflict
-    def _mark_restarting(self, caller: context.RequestContext, instance_id: str) -> str:
-        now = self._clock.now()
-        with self._database.writer() as session:
-            view = find_in_reach(session, caller, instance_id)
-            status = states.api_status(view.task, view.server_status)
-            not_ready = exception.InstanceNotReady(instance_id=instance_id, status=status)
-            if not states.is_ready(view.task, view.server_status, view.service_status):
-                raise not_ready
-            if not instances.change_task(
-                session,
-                instance_id,
-                expect={states.TaskStatus.NONE, states.TaskStatus.RESTART_REQUIRED},
-                to=states.TaskStatus.REBOOTING,
-                now=now,
-            ):
-                raise not_ready
-            try:
-                return operations.create(
-                    session,
-                    kind=operations.RESTART_INSTANCE,
-                    resource_id=instance_id,
-                    lock_key=operations.instance_lock(instance_id),
-                    deadline=now
-                    + datetime.timedelta(seconds=self._conf.taskmanager.restart_timeout_s),
-                    now=now,
-                    request_id=caller.request_id,
-                    project_id=view.project_id,
-                    user_id=caller.user_id,
-                )
-            except exception.Conflict:
-                raise exception.InstanceNotReady(
-                    instance_id=instance_id,
-                    status=f"{status}, and another operation has not ended yet",
-                ) from None
 
     def _deadline(self, now: datetime.datetime) -> datetime.datetime:
         return now + datetime.timedelta(seconds=self._conf.taskmanager.usage_timeout_s)

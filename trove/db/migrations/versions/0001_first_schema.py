@@ -1,4 +1,4 @@
-"""The first schema: datastores, instances, operations, quotas.
+"""The first schema.
 
 Revision ID: 0001
 Revises:
@@ -29,16 +29,41 @@ _TABLE: dict[str, Any] = {
 
 def upgrade() -> None:
     """Make all tables."""
+    _backup_strategies()
     _datastores()
+    _event_sequences()
+    _events()
+    _notifications()
     _operations()
+    _quota_reservations()
     _quota_usages()
     _quotas()
+    _rate_windows()
     _datastore_versions()
     _operation_steps()
+    _configuration_parameters()
+    _configurations()
+    _datastore_version_flavors()
+    _datastore_version_volume_types()
+    _modules()
     _instances()
     _guest_jobs()
     _instance_heartbeats()
+    _instance_modules()
     _root_history()
+
+
+def _backup_strategies() -> None:
+    op.create_table(
+        "backup_strategies",
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("instance_id", sa.String(length=36), nullable=False),
+        sa.Column("swift_container", sa.String(length=255), nullable=False),
+        sa.Column("created", _TIME, nullable=False),
+        sa.Column("updated", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("project_id", "instance_id"),
+        **_TABLE,
+    )
 
 
 def _datastores() -> None:
@@ -51,6 +76,48 @@ def _datastores() -> None:
         sa.Column("updated", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
+        **_TABLE,
+    )
+
+
+def _event_sequences() -> None:
+    op.create_table(
+        "event_sequences",
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("project_id"),
+        **_TABLE,
+    )
+
+
+def _events() -> None:
+    op.create_table(
+        "events",
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("type", sa.String(length=100), nullable=False),
+        sa.Column("resource_type", sa.String(length=32), nullable=False),
+        sa.Column("resource_id", sa.String(length=36), nullable=False),
+        sa.Column("payload", _JSON, nullable=False),
+        sa.Column("request_id", sa.String(length=64), nullable=True),
+        sa.Column("user_id", sa.String(length=255), nullable=True),
+        sa.Column("created", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("project_id", "sequence"),
+        **_TABLE,
+    )
+    op.create_index("ix_events_created", "events", ["created"], unique=False)
+    op.create_index("ix_events_resource", "events", ["resource_id", "sequence"], unique=False)
+
+
+def _notifications() -> None:
+    op.create_table(
+        "notifications",
+        sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
+        sa.Column("event_type", sa.String(length=100), nullable=False),
+        sa.Column("priority", sa.String(length=16), nullable=False),
+        sa.Column("payload", _JSON, nullable=False),
+        sa.Column("created", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id"),
         **_TABLE,
     )
 
@@ -91,6 +158,21 @@ def _operations() -> None:
     )
 
 
+def _quota_reservations() -> None:
+    op.create_table(
+        "quota_reservations",
+        sa.Column("operation_id", sa.String(length=36), nullable=False),
+        sa.Column("resource", sa.String(length=32), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("delta", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("operation_id", "resource"),
+        **_TABLE,
+    )
+    op.create_index(
+        op.f("ix_quota_reservations_project_id"), "quota_reservations", ["project_id"], unique=False
+    )
+
+
 def _quota_usages() -> None:
     op.create_table(
         "quota_usages",
@@ -109,6 +191,18 @@ def _quotas() -> None:
         sa.Column("resource", sa.String(length=32), nullable=False),
         sa.Column("limit", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("project_id", "resource"),
+        **_TABLE,
+    )
+
+
+def _rate_windows() -> None:
+    op.create_table(
+        "rate_windows",
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("method", sa.String(length=16), nullable=False),
+        sa.Column("window", sa.BigInteger(), nullable=False),
+        sa.Column("taken", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("project_id", "method"),
         **_TABLE,
     )
 
@@ -154,6 +248,108 @@ def _operation_steps() -> None:
     )
 
 
+def _configuration_parameters() -> None:
+    op.create_table(
+        "configuration_parameters",
+        sa.Column("datastore_version_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("data_type", sa.String(length=16), nullable=False),
+        sa.Column("restart_required", sa.Boolean(), nullable=False),
+        sa.Column("minimum", sa.String(length=40), nullable=True),
+        sa.Column("maximum", sa.String(length=40), nullable=True),
+        sa.Column("is_deleted", sa.Boolean(), nullable=False),
+        sa.Column("deleted", _TIME, nullable=True),
+        sa.ForeignKeyConstraint(["datastore_version_id"], ["datastore_versions.id"]),
+        sa.PrimaryKeyConstraint("datastore_version_id", "name"),
+        **_TABLE,
+    )
+
+
+def _configurations() -> None:
+    op.create_table(
+        "configurations",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("datastore_version_id", sa.String(length=36), nullable=False),
+        sa.Column("values", _JSON, nullable=False),
+        sa.Column("created", _TIME, nullable=False),
+        sa.Column("updated", _TIME, nullable=False),
+        sa.Column("is_deleted", sa.Boolean(), nullable=False),
+        sa.Column("deleted", _TIME, nullable=True),
+        sa.ForeignKeyConstraint(["datastore_version_id"], ["datastore_versions.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        **_TABLE,
+    )
+    op.create_index(
+        op.f("ix_configurations_datastore_version_id"),
+        "configurations",
+        ["datastore_version_id"],
+        unique=False,
+    )
+    op.create_index(
+        "ix_configurations_project_live_id",
+        "configurations",
+        ["project_id", "is_deleted", "id"],
+        unique=False,
+    )
+
+
+def _datastore_version_flavors() -> None:
+    op.create_table(
+        "datastore_version_flavors",
+        sa.Column("datastore_version_id", sa.String(length=36), nullable=False),
+        sa.Column("flavor_id", sa.String(length=255), nullable=False),
+        sa.ForeignKeyConstraint(["datastore_version_id"], ["datastore_versions.id"]),
+        sa.PrimaryKeyConstraint("datastore_version_id", "flavor_id"),
+        **_TABLE,
+    )
+
+
+def _datastore_version_volume_types() -> None:
+    op.create_table(
+        "datastore_version_volume_types",
+        sa.Column("datastore_version_id", sa.String(length=36), nullable=False),
+        sa.Column("volume_type", sa.String(length=255), nullable=False),
+        sa.ForeignKeyConstraint(["datastore_version_id"], ["datastore_versions.id"]),
+        sa.PrimaryKeyConstraint("datastore_version_id", "volume_type"),
+        **_TABLE,
+    )
+
+
+def _modules() -> None:
+    op.create_table(
+        "modules",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=True),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("type", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("contents_wrapped", _BYTES, nullable=False),
+        sa.Column("md5", sa.String(length=32), nullable=False),
+        sa.Column("datastore_id", sa.String(length=36), nullable=True),
+        sa.Column("datastore_version_id", sa.String(length=36), nullable=True),
+        sa.Column("auto_apply", sa.Boolean(), nullable=False),
+        sa.Column("visible", sa.Boolean(), nullable=False),
+        sa.Column("live_update", sa.Boolean(), nullable=False),
+        sa.Column("priority_apply", sa.Boolean(), nullable=False),
+        sa.Column("is_admin", sa.Boolean(), nullable=False),
+        sa.Column("apply_order", sa.Integer(), nullable=False),
+        sa.Column("created", _TIME, nullable=False),
+        sa.Column("updated", _TIME, nullable=False),
+        sa.Column("is_deleted", sa.Boolean(), nullable=False),
+        sa.Column("deleted", _TIME, nullable=True),
+        sa.ForeignKeyConstraint(["datastore_id"], ["datastores.id"]),
+        sa.ForeignKeyConstraint(["datastore_version_id"], ["datastore_versions.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        **_TABLE,
+    )
+    op.create_index(
+        "ix_modules_project_live", "modules", ["project_id", "is_deleted"], unique=False
+    )
+
+
 def _instances() -> None:
     op.create_table(
         "instances",
@@ -181,13 +377,22 @@ def _instances() -> None:
         sa.Column("fault_details", sa.Text(), nullable=True),
         sa.Column("fault_created", _TIME, nullable=True),
         sa.Column("root_enabled", sa.Boolean(), nullable=False),
+        sa.Column("configuration_id", sa.String(length=36), nullable=True),
+        sa.Column("locality", sa.String(length=32), nullable=True),
+        sa.Column("ssl", _JSON, nullable=True),
+        sa.Column("is_protected", sa.Boolean(), nullable=False),
+        sa.Column("tags", _JSON, nullable=False),
         sa.Column("created", _TIME, nullable=False),
         sa.Column("updated", _TIME, nullable=False),
         sa.Column("is_deleted", sa.Boolean(), nullable=False),
         sa.Column("deleted", _TIME, nullable=True),
+        sa.ForeignKeyConstraint(["configuration_id"], ["configurations.id"]),
         sa.ForeignKeyConstraint(["datastore_version_id"], ["datastore_versions.id"]),
         sa.PrimaryKeyConstraint("id"),
         **_TABLE,
+    )
+    op.create_index(
+        op.f("ix_instances_configuration_id"), "instances", ["configuration_id"], unique=False
     )
     op.create_index(
         op.f("ix_instances_datastore_version_id"),
@@ -195,6 +400,7 @@ def _instances() -> None:
         ["datastore_version_id"],
         unique=False,
     )
+    op.create_index("ix_instances_live_id", "instances", ["is_deleted", "id"], unique=False)
     op.create_index("ix_instances_live_task", "instances", ["is_deleted", "task"], unique=False)
     op.create_index(
         "ix_instances_project_live_id",
@@ -249,6 +455,24 @@ def _instance_heartbeats() -> None:
         sa.ForeignKeyConstraint(["instance_id"], ["instances.id"]),
         sa.PrimaryKeyConstraint("instance_id"),
         **_TABLE,
+    )
+
+
+def _instance_modules() -> None:
+    op.create_table(
+        "instance_modules",
+        sa.Column("instance_id", sa.String(length=36), nullable=False),
+        sa.Column("module_id", sa.String(length=36), nullable=False),
+        sa.Column("md5", sa.String(length=32), nullable=False),
+        sa.Column("created", _TIME, nullable=False),
+        sa.Column("updated", _TIME, nullable=False),
+        sa.ForeignKeyConstraint(["instance_id"], ["instances.id"]),
+        sa.ForeignKeyConstraint(["module_id"], ["modules.id"]),
+        sa.PrimaryKeyConstraint("instance_id", "module_id"),
+        **_TABLE,
+    )
+    op.create_index(
+        op.f("ix_instance_modules_module_id"), "instance_modules", ["module_id"], unique=False
     )
 
 
