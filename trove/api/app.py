@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from oslo_config import cfg
@@ -13,9 +14,10 @@ from oslo_middleware.healthcheck import opts as healthcheck_opts
 from oslo_policy import policy
 
 from trove import policies
-from trove.api import auth, edge, method, ratelimit, routing, urls
+from trove.api import auth, edge, embedded, method, ratelimit, routing, urls
 from trove.api.controllers import root
 from trove.api.controllers.services import Services
+from trove.api.embedded import identity
 from trove.common import concurrency, crypto
 from trove.db import base
 from trove.drivers.compute.base import ComputeDriver
@@ -54,22 +56,26 @@ class _Front:
         public: WSGIApplication,
         protected: WSGIApplication,
         health: WSGIApplication,
+        mounts: Mapping[str, WSGIApplication],
         public_endpoint: str | None,
     ) -> None:
         self._public = public
         self._protected = protected
         self._health = health
+        self._mounts = mounts
         self._public_endpoint = public_endpoint
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         segments = environ[edge.SEGMENTS]
         if segments == ["healthcheck"]:
             return self._health(environ, start_response)
-        # whatever is asked for, the answer is JSON
-        environ.pop("HTTP_ACCEPT", None)
         environ[method.URLS] = urls.from_environ(
             environ, segments, public_endpoint=self._public_endpoint
         )
+        if segments and segments[0] in self._mounts:
+            return self._mounts[segments[0]](environ, start_response)
+        # whatever is asked for, the answer is JSON
+        environ.pop("HTTP_ACCEPT", None)
         app = self._public if len(segments) < 2 else self._protected
         return app(environ, start_response)
 
@@ -90,25 +96,51 @@ def make_app(conf: cfg.ConfigOpts, collaborators: Collaborators) -> WSGIApplicat
 def build(conf: cfg.ConfigOpts, collaborators: Collaborators) -> Built:
     """Return the application with its tree; raises ConfigurationError when it must not start."""
     strategy = auth.make_strategy(conf)
+    mounts: list[embedded.Mount] = []
+    if conf.api.embedded_services:
+        strategy = _embed(conf, collaborators, strategy, mounts)
     limiter = ratelimit.RateLimiter(conf)
     tree = root.make_tree(_make_services(conf, collaborators, limiter))
     served = routing.Application(tree)
-    gate = auth.Gate(
-        served,
-        strategy=strategy,
-        authorizer=policies.Authorizer(collaborators.enforcer, clock=collaborators.clock),
-        limiter=limiter,
-    )
+    authorizer = policies.Authorizer(collaborators.enforcer, clock=collaborators.clock)
+
+    def protect(app: WSGIApplication, **checks: Any) -> WSGIApplication:
+        gate = auth.Gate(app, strategy=strategy, authorizer=authorizer, limiter=limiter, **checks)
+        return strategy.wrap(gate)
+
     app: WSGIApplication = _Front(
         public=served,
-        protected=strategy.wrap(gate),
+        protected=protect(served),
         health=_make_health(conf),
+        mounts={
+            mount.segment: protect(mount.app, check_path=_any_path)
+            if mount.needs_caller
+            else mount.app
+            for mount in mounts
+        },
         public_endpoint=conf.api.public_endpoint,
     )
     app = edge.Edge(app, max_body_bytes=conf.api.max_request_body_bytes)
     if conf.api.enable_proxy_headers_parsing:
         app = http_proxy_to_wsgi.HTTPProxyToWSGI(app, {"enable_proxy_headers_parsing": True})
     return Built(wsgi=app, tree=tree)
+
+
+def _any_path(segments: list[str], identity: auth.Identity) -> None:
+    """Leave it to the application whose path is meant."""
+
+
+def _embed(
+    conf: cfg.ConfigOpts,
+    given: Collaborators,
+    strategy: auth.Strategy,
+    mounts: list[embedded.Mount],
+) -> auth.Strategy:
+    """Add what stands in for a cloud's other services; return the strategy to go on with."""
+    if isinstance(strategy, auth.HttpBasic):
+        strategy, mount = identity.make(strategy, key_ring=given.key_ring, clock=given.clock)
+        mounts.append(mount)
+    return strategy
 
 
 def _make_services(

@@ -199,6 +199,13 @@ class HttpBasic(Strategy):
     def identify(self, environ: WSGIEnvironment) -> Identity:
         """Return the caller with the right password; raises Unauthorized."""
         name, password = self._credentials(environ.get("HTTP_AUTHORIZATION", ""))
+        identity = self.check(name, password)
+        if identity is None:
+            raise exception.Unauthorized(challenge=self._CHALLENGE)
+        return identity
+
+    def check(self, name: str, password: bytes) -> Identity | None:
+        """Return the user of a name and its right password, else None."""
         self._refresh()
         digest = hmac.digest(
             self._key, b"%d:%b%b" % (len(name.encode()), name.encode(), password), hashlib.sha256
@@ -210,13 +217,24 @@ class HttpBasic(Strategy):
         # an unknown name costs the same time as a wrong password
         expected = account.password_hash if account is not None else self._nobody
         if not _matches(password, expected) or account is None:
-            raise exception.Unauthorized(challenge=self._CHALLENGE)
+            return None
         with self._lock:
             if self._accounts.get(name) is account:
                 if len(self._remembered) >= _MOST_REMEMBERED:
                     self._remembered.clear()
                 self._remembered[digest] = account.identity
         return account.identity
+
+    def find(self, name: str) -> Identity | None:
+        """Return the user of a name, or None."""
+        self._refresh()
+        account = self._accounts.get(name)
+        return account.identity if account is not None else None
+
+    def fingerprint(self, name: str) -> str:
+        """Return what changes with the password of a user and does not tell it."""
+        account = self._accounts.get(name)
+        return "" if account is None else hashlib.sha256(account.password_hash).hexdigest()
 
     def _credentials(self, header: str) -> tuple[str, bytes]:
         scheme, _, encoded = header.partition(" ")
@@ -304,8 +322,18 @@ def make_strategy(conf: cfg.ConfigOpts) -> Strategy:
     return strategies[conf.api.auth_strategy](conf)
 
 
+def check_project(segments: list[str], identity: Identity) -> None:
+    """Raise RouteNotFound for another version, Forbidden for another project than the caller's."""
+    if segments[0] != urls.VERSION:
+        raise faults.RouteNotFound()
+    if segments[1] != identity.project_id:
+        raise exception.Forbidden(
+            reason="the project in the URL is not the project of the credentials"
+        )
+
+
 class Gate:
-    """WSGI middleware: authenticate, match the project, count, make the context."""
+    """WSGI middleware: authenticate, check the path, count, make the context."""
 
     def __init__(
         self,
@@ -314,9 +342,11 @@ class Gate:
         strategy: Strategy,
         authorizer: Authorizer,
         limiter: ratelimit.RateLimiter,
+        check_path: Callable[[list[str], Identity], None] | None = None,
     ) -> None:
-        """Wrap ``app``."""
+        """Wrap ``app``; ``check_path`` raises when a path is not for the caller."""
         self._app = app
+        self._check_path = check_path or check_project
         self._strategy = strategy
         self._authorizer = authorizer
         self._limiter = limiter
@@ -324,13 +354,7 @@ class Gate:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Let a request through; raises Unauthorized, Forbidden, RateLimited."""
         identity = self._strategy.identify(environ)
-        segments = environ[edge.SEGMENTS]
-        if segments[0] != urls.VERSION:
-            raise faults.RouteNotFound()
-        if segments[1] != identity.project_id:
-            raise exception.Forbidden(
-                reason="the project in the URL is not the project of the credentials"
-            )
+        self._check_path(environ[edge.SEGMENTS], identity)
         self._limiter.check(environ["REQUEST_METHOD"], identity.project_id)
         roles = list(identity.roles)
         environ[method.CONTEXT] = context.RequestContext(

@@ -168,6 +168,7 @@ class StandaloneState:
                 "bind_port": port,
                 "auth_strategy": "http_basic",
                 "http_basic_auth_user_file": self.root / "htpasswd",
+                "embedded_services": True,
             },
             "guest": {
                 "transport_url": access.guest_url,

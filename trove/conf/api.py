@@ -27,6 +27,15 @@ OPTS = [
             " roles separated by commas. 'htpasswd -nbB' makes the first two fields."
         ),
     ),
+    cfg.BoolOpt(
+        "embedded_services",
+        default=False,
+        help=(
+            "Serve, beside the Database API, what clients else get from Keystone (with the"
+            " http_basic strategy), Swift and Barbican, below /identity, /object-store and"
+            " /key-manager: for one machine without a cloud."
+        ),
+    ),
     cfg.URIOpt(
         "public_endpoint",
         help="URL under which clients reach the API, for links; by default taken from requests.",
