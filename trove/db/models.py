@@ -148,6 +148,12 @@ class Instance(Base):
         sa.Index("ix_instances_live_task", "is_deleted", "task"),
         # the operators' page of all projects' instances
         sa.Index("ix_instances_live_id", "is_deleted", "id"),
+        # sorted pages, of one project and of all
+        sa.Index("ix_instances_project_live_created", "project_id", "is_deleted", "created", "id"),
+        sa.Index("ix_instances_project_live_updated", "project_id", "is_deleted", "updated", "id"),
+        sa.Index("ix_instances_project_live_name", "project_id", "is_deleted", "name", "id"),
+        sa.Index("ix_instances_live_created", "is_deleted", "created", "id"),
+        sa.Index("ix_instances_live_updated", "is_deleted", "updated", "id"),
         Base.__table_args__,
     )
 
@@ -199,6 +205,17 @@ class Instance(Base):
     version: orm.Mapped[DatastoreVersion] = orm.relationship()
     heartbeat: orm.Mapped[InstanceHeartbeat] = orm.relationship(
         back_populates="instance", uselist=False
+    )
+
+
+class InstanceTag(Base):
+    """A tag of a live instance, to find it by; what is shown is :attr:`Instance.tags`."""
+
+    __tablename__ = "instance_tags"
+
+    tag: orm.Mapped[str] = orm.mapped_column(sa.String(60), primary_key=True)
+    instance_id: orm.Mapped[str] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("instances.id"), primary_key=True, index=True
     )
 
 

@@ -50,6 +50,7 @@ def upgrade() -> None:
     _guest_jobs()
     _instance_heartbeats()
     _instance_modules()
+    _instance_tags()
     _root_history()
 
 
@@ -400,8 +401,21 @@ def _instances() -> None:
         ["datastore_version_id"],
         unique=False,
     )
+    op.create_index(
+        "ix_instances_live_created", "instances", ["is_deleted", "created", "id"], unique=False
+    )
     op.create_index("ix_instances_live_id", "instances", ["is_deleted", "id"], unique=False)
     op.create_index("ix_instances_live_task", "instances", ["is_deleted", "task"], unique=False)
+    op.create_index(
+        "ix_instances_live_updated", "instances", ["is_deleted", "updated", "id"], unique=False
+    )
+    for column in ("created", "name", "updated"):
+        op.create_index(
+            f"ix_instances_project_live_{column}",
+            "instances",
+            ["project_id", "is_deleted", column, "id"],
+            unique=False,
+        )
     op.create_index(
         "ix_instances_project_live_id",
         "instances",
@@ -473,6 +487,20 @@ def _instance_modules() -> None:
     )
     op.create_index(
         op.f("ix_instance_modules_module_id"), "instance_modules", ["module_id"], unique=False
+    )
+
+
+def _instance_tags() -> None:
+    op.create_table(
+        "instance_tags",
+        sa.Column("tag", sa.String(length=60), nullable=False),
+        sa.Column("instance_id", sa.String(length=36), nullable=False),
+        sa.ForeignKeyConstraint(["instance_id"], ["instances.id"]),
+        sa.PrimaryKeyConstraint("tag", "instance_id"),
+        **_TABLE,
+    )
+    op.create_index(
+        op.f("ix_instance_tags_instance_id"), "instance_tags", ["instance_id"], unique=False
     )
 
 
