@@ -159,6 +159,17 @@ def test_holder_sees_the_own_token_and_catalog_and_nobody_else_s(api: api_fixtur
     api.raw("GET", "/identity/v3/projects", headers={}, status=401)
 
 
+def test_administrator_finds_every_project_by_name(api: api_fixture.Api) -> None:
+    headers = {"X-Auth-Token": _token(api, name="eve", password="x", project="b")}
+    listed = api.raw("GET", "/identity/v3/projects", headers=headers, status=200).json
+    assert [each["id"] for each in listed["projects"]] == ["b", "project-a"]
+    found = api.raw("GET", "/identity/v3/projects?name=project-a", headers=headers, status=200)
+    assert [each["name"] for each in found.json["projects"]] == ["project-a"]
+    shown = api.raw("GET", "/identity/v3/projects/project-a", headers=headers, status=200).json
+    assert shown["project"]["id"] == "project-a"
+    api.raw("GET", "/identity/v3/projects/c", headers=headers, status=404)
+
+
 def test_token_ends_with_its_time_and_with_a_new_password(
     api: api_fixture.Api, users: pathlib.Path
 ) -> None:

@@ -21,13 +21,13 @@ def without_rate_limits(running: stack.Stack) -> None:
 
 
 class Rest:
-    """The REST API with http_basic credentials from the stack's clouds.yaml."""
+    """The REST API by HTTP basic authentication, as a user of the stack's clouds.yaml."""
 
     def __init__(self, running: stack.Stack) -> None:
         """Read where and who."""
         auth = running.cloud()["auth"]
-        url = urllib.parse.urlsplit(auth["endpoint"])
-        self._prefix = url.path.rstrip("/")
+        url = urllib.parse.urlsplit(auth["auth_url"])
+        self._prefix = f"/v1.0/{auth['project_name']}"
         self._connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=30)
         secret = base64.b64encode(f"{auth['username']}:{auth['password']}".encode()).decode()
         self._headers = {"Authorization": f"Basic {secret}", "Content-Type": "application/json"}

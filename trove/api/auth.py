@@ -231,6 +231,11 @@ class HttpBasic(Strategy):
         account = self._accounts.get(name)
         return account.identity if account is not None else None
 
+    def projects(self) -> frozenset[str]:
+        """Return the ids of all projects that users are in."""
+        self._refresh()
+        return frozenset(account.identity.project_id for account in self._accounts.values())
+
     def fingerprint(self, name: str) -> str:
         """Return what changes with the password of a user and does not tell it."""
         account = self._accounts.get(name)

@@ -21,6 +21,7 @@ from typing import Any
 import bcrypt
 import yaml
 
+from trove.api import embedded
 from trove.cmd import standalone_broker
 from trove.common import crypto, exception
 from trove.drivers import local_state
@@ -199,14 +200,15 @@ class StandaloneState:
     def _write_users(self, values: dict[str, Any]) -> None:
         clouds = {
             cloud: {
-                "auth_type": "http_basic",
+                "auth_type": "password",
                 "auth": {
-                    "endpoint": f"http://{HOST}:{values['port']}/v1.0/{project}",
+                    "auth_url": f"http://{HOST}:{values['port']}/{embedded.IDENTITY}/v3",
                     "username": user,
                     "password": values[f"password_{user}"],
+                    "project_name": project,
+                    "user_domain_id": "default",
+                    "project_domain_id": "default",
                 },
-                # openstacksdk asks no catalog: there is none
-                "database_endpoint_override": f"http://{HOST}:{values['port']}/v1.0/{project}",
                 "region_name": "RegionOne",
             }
             for cloud, user, project, _ in _USERS

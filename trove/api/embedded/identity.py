@@ -189,16 +189,17 @@ class IdentityService:
     def _read_route(self, environ: WSGIEnvironment, segments: list[str]) -> dict[str, Any]:
         identity = self._caller(environ).identity
         query: Mapping[str, str] = environ[edge.QUERY]
-        project = _project(identity)
         if segments == ["auth", "catalog"]:
             return {"catalog": _catalog(identity, environ[method.URLS].base)}
         if segments in (["auth", "projects"], ["users", identity.user_id, "projects"]):
-            return {"projects": [project]}
+            return {"projects": [_project(identity.project_id)]}
+        visible = self._users.projects() if "admin" in identity.roles else {identity.project_id}
         if segments == ["projects"]:
-            is_meant = query.get("name") in (None, identity.project_id)
-            return {"projects": [project] if is_meant else []}
-        if segments == ["projects", identity.project_id]:
-            return {"project": project}
+            name = query.get("name")
+            found = sorted(each for each in visible if name in (None, each))
+            return {"projects": [_project(each) for each in found]}
+        if len(segments) == 2 and segments[0] == "projects" and segments[1] in visible:
+            return {"project": _project(segments[1])}
         raise Refused(
             HTTPStatus.NOT_FOUND, "There is no such resource, or it is not the caller's own."
         )
@@ -254,10 +255,10 @@ def _version(base: str) -> dict[str, Any]:
     }
 
 
-def _project(identity: auth.Identity) -> dict[str, Any]:
+def _project(project_id: str) -> dict[str, Any]:
     return {
-        "id": identity.project_id,
-        "name": identity.project_id,
+        "id": project_id,
+        "name": project_id,
         "domain_id": _DOMAIN["id"],
         "enabled": True,
         "links": {},
