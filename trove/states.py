@@ -160,12 +160,18 @@ TASK_TRANSITIONS: Mapping[TaskStatus, frozenset[TaskStatus]] = {
     TaskStatus.RESIZING: _IDLE,
     TaskStatus.MIGRATING: _IDLE,
     TaskStatus.RESTART_REQUIRED: frozenset(
-        {TaskStatus.NONE, TaskStatus.UPDATING, TaskStatus.REBOOTING}
+        {
+            TaskStatus.NONE,
+            TaskStatus.UPDATING,
+            TaskStatus.REBOOTING,
+            TaskStatus.RESIZING,
+            TaskStatus.MIGRATING,
+        }
     ),
     TaskStatus.PROMOTING: _IDLE,
     TaskStatus.EJECTING: _IDLE | _ERRORS,
     TaskStatus.DETACHING: _IDLE,
-    TaskStatus.UPDATING: _IDLE,
+    TaskStatus.UPDATING: _IDLE | {TaskStatus.UPDATING_ERROR_ACCESS},
     TaskStatus.UPGRADING: _IDLE,
     TaskStatus.DELETING: frozenset(TaskStatus),
     TaskStatus.BUILDING_ERROR_DNS: frozenset({TaskStatus.BUILDING}),

@@ -29,6 +29,7 @@ from trove.services.certificates import Certificates
 from trove.services.changes import Changes
 from trove.services.datastores import Datastores
 from trove.services.flavors import Flavors
+from trove.services.instance_actions import InstanceActions
 from trove.services.instances import Instances
 from trove.services.quotas import Quotas
 
@@ -164,6 +165,13 @@ def _make_services(
         quotas=Quotas(conf=conf, database=given.database),
         accounts=Accounts(
             conf=conf, database=given.database, guest_api=given.guest, clock=given.clock
+        ),
+        actions=InstanceActions(
+            conf=conf,
+            database=given.database,
+            changes=changes,
+            flavors=flavors,
+            compute=given.compute,
         ),
         instances=Instances(
             conf=conf,

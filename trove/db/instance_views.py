@@ -7,7 +7,7 @@ Columns cost more than anything else in reading many rows: each kind of view nam
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -58,11 +58,14 @@ class InstanceView(NamedTuple):
     project_id: str
     name: str
     flavor_id: str
+    flavor_ram_mib: int
     volume_size_gib: int | None
+    availability_zone: str | None
     region: str | None
     access: Mapping[str, Any] | None
     addresses: Sequence[Mapping[str, Any]]
     replica_of_id: str | None
+    datastore_version_id: str
     task: states.TaskStatus
     server_status: states.ServerStatus
     server_id: str | None
@@ -71,8 +74,13 @@ class InstanceView(NamedTuple):
     fault_details: str | None
     fault_created: datetime.datetime | None
     root_enabled: bool
+    locality: str | None
+    is_protected: bool
+    tags: Sequence[str]
     created: datetime.datetime
     updated: datetime.datetime
+    is_deleted: bool
+    deleted: datetime.datetime | None
     service_status: states.ServiceStatus
     heartbeat_received: datetime.datetime
     disk_used_bytes: int | None
@@ -82,6 +90,8 @@ class InstanceView(NamedTuple):
     version_number: str
     manager: str
     datastore_name: str
+    configuration_id: str | None
+    configuration_name: str | None
     has_replicas: bool
     replica_ids: tuple[str, ...] = ()
 
@@ -100,6 +110,7 @@ _replicas = models.Instance.__table__.alias("r")
 _heartbeats = models.InstanceHeartbeat.__table__.alias("h")
 _versions = models.DatastoreVersion.__table__.alias("v")
 _datastores = models.Datastore.__table__.alias("d")
+_configurations = models.Configuration.__table__.alias("c")
 
 _View = TypeVar("_View", InstanceSummary, InstanceView)
 
@@ -119,24 +130,32 @@ _COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
     "version_number": _versions.c.version,
     "manager": _versions.c.manager,
     "datastore_name": _datastores.c.name,
+    "configuration_name": _configurations.c.name,
     "has_replicas": _HAS_REPLICAS,
 }
 
 
 def _select(kind: type[InstanceSummary] | type[InstanceView]) -> sa.Select[Any]:
-    """Return the SELECT of a kind of view: its fields in order, but for the last."""
+    """Return the SELECT of a kind of view: its fields in order, but for the last.
+
+    Deleted instances are in it; whoever uses it says which instances are meant.
+    """
     columns = []
     for name in kind._fields[:-1]:
         column = _COLUMNS.get(name)
         columns.append(_instances.c[name] if column is None else column.label(name))
-    return (
+    query = (
         sa.select(*columns)
         .select_from(_instances)
         .join(_heartbeats, _heartbeats.c.instance_id == _instances.c.id)
         .join(_versions, _versions.c.id == _instances.c.datastore_version_id)
         .join(_datastores, _datastores.c.id == _versions.c.datastore_id)
-        .where(_instances.c.is_deleted.is_(False))
     )
+    if "configuration_name" in kind._fields:
+        query = query.outerjoin(
+            _configurations, _configurations.c.id == _instances.c.configuration_id
+        )
+    return query
 
 
 #: The ids of a page. The database finds them in the order of an index and joins for them alone;
@@ -158,8 +177,10 @@ def _select_page(kind: type[InstanceSummary] | type[InstanceView]) -> sa.Select[
     return _select(kind).join(_PAGE, _PAGE.c.id == _instances.c.id).order_by(_instances.c.id)
 
 
-_ALL = _select(InstanceView).order_by(_instances.c.created, _instances.c.id)
+_LIVE = _instances.c.is_deleted.is_(False)
+_ALL = _select(InstanceView).where(_LIVE).order_by(_instances.c.created, _instances.c.id)
 _BY_ID = _select(InstanceView).where(_instances.c.id == sa.bindparam("instance_id"))
+_LIVE_BY_ID = _BY_ID.where(_LIVE)
 _PAGES: Mapping[type, sa.Select[Any]] = {
     kind: _select_page(kind) for kind in (InstanceSummary, InstanceView)
 }
@@ -174,10 +195,11 @@ _REPLICAS = (
 
 
 def find_view(
-    session: orm.Session, instance_id: str, *, project_id: str | None
+    session: orm.Session, instance_id: str, *, project_id: str | None, with_deleted: bool = False
 ) -> InstanceView | None:
     """Return a live instance, or None; of ``project_id`` only, unless that is None."""
-    row = session.execute(_BY_ID, {"instance_id": instance_id}).first()
+    query = _BY_ID if with_deleted else _LIVE_BY_ID
+    row = session.execute(query, {"instance_id": instance_id}).first()
     if row is None or (project_id is not None and row[1] != project_id):
         return None
     (view,) = _with_replicas(session, [InstanceView._make((*row, ()))])
@@ -193,6 +215,23 @@ def list_views(
     ).all()
     views: list[_View] = list(map(kind._make, _complete(rows[:limit])))
     return _with_replicas(session, views), len(rows) > limit
+
+
+def list_views_of(
+    session: orm.Session,
+    kind: type[_View],
+    page: sa.Select[tuple[str]],
+    *,
+    order: Callable[[sa.FromClause], Sequence[sa.ColumnElement[Any]]],
+) -> Sequence[_View]:
+    """Return the views of the instances whose ids ``page`` selects, in an order of their columns.
+
+    With any other list than that of :func:`list_views`: its statement is compiled each time anew.
+    """
+    ids = page.subquery("p")
+    query = _select(kind).join(ids, ids.c.id == _instances.c.id).order_by(*order(_instances))
+    views: list[_View] = list(map(kind._make, _complete(session.execute(query).all())))
+    return _with_replicas(session, views)
 
 
 def _complete(rows: Sequence[sa.Row[Any]]) -> Iterator[tuple[Any, ...]]:

@@ -33,6 +33,15 @@ DELETE_INSTANCE = "delete_instance"
 RESTART_INSTANCE = "restart_instance"
 RECOVER_INSTANCE = "recover_instance"
 CLEANUP = "cleanup"
+CONFIGURE_INSTANCE = "configure_instance"
+RESIZE_FLAVOR = "resize_flavor"
+RESIZE_VOLUME = "resize_volume"
+UPDATE_ACCESS = "update_access"
+UPGRADE_INSTANCE = "upgrade_instance"
+REBUILD_INSTANCE = "rebuild_instance"
+REBOOT_INSTANCE = "reboot_instance"
+STOP_DATABASE = "stop_database"
+MIGRATE_INSTANCE = "migrate_instance"
 
 #: Where each kind begins: what ``create(step=...)`` is given.
 FIRST_STEPS: Mapping[str, str] = {
@@ -41,6 +50,15 @@ FIRST_STEPS: Mapping[str, str] = {
     RESTART_INSTANCE: "restart_engine",
     RECOVER_INSTANCE: "start_server",
     CLEANUP: "delete_orphan",
+    CONFIGURE_INSTANCE: "configure",
+    RESIZE_FLAVOR: "stop_engine",
+    RESIZE_VOLUME: "extend_volume",
+    UPDATE_ACCESS: "update_access",
+    UPGRADE_INSTANCE: "check_image",
+    REBUILD_INSTANCE: "check_image",
+    REBOOT_INSTANCE: "note_start",
+    STOP_DATABASE: "stop_engine",
+    MIGRATE_INSTANCE: "migrate_server",
 }
 
 

@@ -25,6 +25,7 @@ UNLIMITED = -1
 
 _usages = cast(sa.Table, models.QuotaUsage.__table__)
 _quotas = cast(sa.Table, models.Quota.__table__)
+_held = cast(sa.Table, models.QuotaReservation.__table__)
 
 
 def get_limits(
@@ -81,6 +82,59 @@ def release(session: orm.Session, project_id: str, deltas: Mapping[str, int]) ->
                 .where(_usages.c.project_id == project_id, _usages.c.resource == resource)
                 .values(in_use=sa.case((left < 0, 0), else_=left))
             )
+
+
+def hold(
+    session: orm.Session,
+    project_id: str,
+    deltas: Mapping[str, int],
+    *,
+    operation_id: str,
+    defaults: Mapping[str, int],
+) -> None:
+    """Charge a project for an operation that begins; raises QuotaExceeded like :func:`reserve`.
+
+    Held units count as used. They become those of the resource by :func:`settle`, or are given
+    back by :func:`give_back`: whichever comes first, and only once.
+    """
+    held = {resource: delta for resource, delta in deltas.items() if delta > 0}
+    reserve(session, project_id, held, defaults=defaults)
+    if held:
+        session.execute(
+            sa.insert(_held),
+            [
+                {
+                    "operation_id": operation_id,
+                    "resource": resource,
+                    "project_id": project_id,
+                    "delta": delta,
+                }
+                for resource, delta in sorted(held.items())
+            ],
+        )
+
+
+def settle(session: orm.Session, operation_id: str) -> None:
+    """Leave what is held to the resource whose new size the same transaction writes."""
+    session.execute(sa.delete(_held).where(_held.c.operation_id == operation_id))
+
+
+def give_back(session: orm.Session, operation_id: str) -> None:
+    """Give back what is still held for an operation that ends."""
+    rows = session.execute(
+        sa.select(_held.c.resource, _held.c.project_id, _held.c.delta)
+        .where(_held.c.operation_id == operation_id)
+        .order_by(_held.c.resource)
+    ).all()
+    for row in rows:
+        taken = session.execute(
+            sa.delete(_held).where(
+                _held.c.operation_id == operation_id, _held.c.resource == row.resource
+            )
+        )
+        # only who removed the row gives its units back
+        if taken.rowcount:  # type: ignore[attr-defined]
+            release(session, row.project_id, {row.resource: row.delta})
 
 
 def _ensure_rows(session: orm.Session, project_id: str, resources: list[str]) -> None:

@@ -33,14 +33,18 @@ class Plan:
 
     ``data`` and ``secret`` (wrapped before it is stored) are the operation's, ``charge`` is the
     difference of the project's quota usage by resource, ``values`` are columns of the instance,
-    ``given`` are columns that must still have these values.
+    ``given`` are columns that must still have these values. ``within`` is called in the same
+    transaction, before anything is written; what it raises ends it. ``held`` is charged as well,
+    and given back when the operation ends, unless its flow settled it with what it wrote.
     """
 
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     secret: bytes | None = dataclasses.field(repr=False, default=None)
     charge: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    held: Mapping[str, int] = dataclasses.field(default_factory=dict)
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    within: Callable[[Any], object] = lambda session: None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +116,18 @@ class Changes:
         operation_id = models.new_id()
         now = self._clock.now()
         with self._database.writer() as session:
+            plan.within(session)
             if plan.charge:
                 quotas.reserve(
                     session, view.project_id, plan.charge, defaults=default_limits(self._conf)
+                )
+            if plan.held:
+                quotas.hold(
+                    session,
+                    view.project_id,
+                    plan.held,
+                    operation_id=operation_id,
+                    defaults=default_limits(self._conf),
                 )
             if not instances.change_task(
                 session,

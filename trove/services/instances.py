@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -31,8 +30,6 @@ from trove.services.quotas import default_limits
 LOG = log.getLogger(__name__)
 
 _View = TypeVar("_View", instance_views.InstanceSummary, instance_views.InstanceView)
-
-_LARGEST_SERVER_ID = 2**32 - 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +201,7 @@ class Instances:
         data = {
             "nic": dict(new.nic) if new.nic else None,
             "databases": [database.to_wire() for database in new.databases],
-            "server_id": uuid.UUID(instance_id).int % _LARGEST_SERVER_ID + 1,
+            "server_id": names.server_number(instance_id),
         }
         with self._database.writer() as session:
             quotas.reserve(

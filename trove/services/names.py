@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -11,6 +12,13 @@ from trove.datastores import spec
 from trove.rpc import payloads
 
 _T = TypeVar("_T")
+
+_LARGEST_SERVER_ID = 2**32 - 1
+
+
+def server_number(instance_id: str) -> int:
+    """Return the number by which an engine tells its instance from others (replication)."""
+    return uuid.UUID(instance_id).int % _LARGEST_SERVER_ID + 1
 
 
 def get_spec(manager: str) -> spec.DatastoreSpec:

@@ -12,6 +12,7 @@ from trove.services.accounts import Accounts
 from trove.services.certificates import Certificates
 from trove.services.datastores import Datastores
 from trove.services.flavors import Flavors
+from trove.services.instance_actions import InstanceActions
 from trove.services.instances import Instances
 from trove.services.quotas import Quotas
 
@@ -24,6 +25,7 @@ class Services:
     clock: Clock
     limiter: RateLimiter
     instances: Instances
+    actions: InstanceActions
     accounts: Accounts
     certificates: Certificates
     datastores: Datastores

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from trove import states
 
@@ -61,6 +62,9 @@ class Server:
 
 class ComputeDriver(abc.ABC):
     """Servers and flavors."""
+
+    #: Whether there are other hosts that a server can be moved to.
+    can_migrate: ClassVar[bool] = False
 
     @abc.abstractmethod
     def list_flavors(self) -> Sequence[Flavor]:

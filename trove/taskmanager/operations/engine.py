@@ -30,7 +30,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import concurrency, context, crypto, exception
-from trove.db import base, operations
+from trove.db import base, operations, quotas
 from trove.drivers import factory
 from trove.rpc import guest
 
@@ -666,7 +666,8 @@ class Runner:
     def _ended(
         self, session: Any, operation: operations.Operation, now: datetime.datetime
     ) -> list[str]:
-        """Wake whoever waits for the end of an operation on the same resource."""
+        """Give back what was held for an operation; wake whoever waits for its end."""
+        quotas.give_back(session, operation.id)
         return operations.signal(
             session, resource_id=operation.resource_id, event="operation-ended", now=now
         )
