@@ -38,6 +38,10 @@ class NewInstance:
     region: str | None = None
     access: Mapping[str, Any] | None = None
     replica_of_id: str | None = None
+    configuration_id: str | None = None
+    locality: str | None = None
+    is_protected: bool = False
+    tags: tuple[str, ...] = ()
     task: states.TaskStatus = states.TaskStatus.BUILDING
 
 
@@ -71,6 +75,10 @@ def create_instance(
         access=dict(new.access) if new.access is not None else None,
         addresses=[],
         replica_of_id=new.replica_of_id,
+        configuration_id=new.configuration_id,
+        locality=new.locality,
+        is_protected=new.is_protected,
+        tags=list(new.tags),
         key_wrapped=new.key_wrapped,
         task=new.task,
         server_status=states.ServerStatus.NONE,
@@ -82,7 +90,52 @@ def create_instance(
     )
     session.add(instance)
     session.flush()
+    _index_tags(session, new.id, new.tags)
     return instance
+
+
+def _index_tags(session: orm.Session, instance_id: str, tags: Sequence[str]) -> None:
+    if tags:
+        session.execute(
+            sa.insert(models.InstanceTag),
+            [{"tag": tag, "instance_id": instance_id} for tag in tags],
+        )
+
+
+def update_details(
+    session: orm.Session,
+    instance_id: str,
+    *,
+    now: datetime.datetime,
+    name: str | None = None,
+    tags: Sequence[str] | None = None,
+    is_protected: bool | None = None,
+) -> bool:
+    """Change what is the user's own of an instance; None leaves a thing as it is.
+
+    False when there is no such instance any more, or when it was to be protected while it is
+    being deleted.
+    """
+    values: dict[str, Any] = {"name": name, "is_protected": is_protected}
+    values["tags"] = None if tags is None else list(tags)
+    conditions = []
+    if is_protected:
+        conditions.append(models.Instance.task != states.TaskStatus.DELETING)
+    given = {key: value for key, value in values.items() if value is not None}
+    if not _update(session, instance_id, *conditions, updated=now, **given):
+        return False
+    if tags is not None:
+        _forget_tags(session, instance_id)
+        _index_tags(session, instance_id, tags)
+    return True
+
+
+def _forget_tags(session: orm.Session, instance_id: str) -> None:
+    session.execute(
+        sa.delete(models.InstanceTag)
+        .where(models.InstanceTag.instance_id == instance_id)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def list_recorded(session: orm.Session, instance_ids: Collection[str]) -> Sequence[str]:
@@ -264,6 +317,7 @@ def mark_deleted(session: orm.Session, instance_id: str, *, now: datetime.dateti
 
     What belongs to the end exactly once (quota) hangs on the answer.
     """
+    _forget_tags(session, instance_id)
     return _update(
         session,
         instance_id,

@@ -1,0 +1,177 @@
+"""Lists of instances that are filtered or sorted, or of all projects.
+
+A page is found by its place in an order and not by counting: what is sorted by is part of the
+marker, so that pages neither overlap nor gape while instances come and go. Each order has an
+index of its own; a filter reads on in that order until the page is full.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from trove import states
+from trove.db import instance_views, models
+
+_View = TypeVar("_View", instance_views.InstanceSummary, instance_views.InstanceView)
+
+#: What a list can be sorted by.
+SORT_KEYS = ("id", "created", "updated", "name")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which instances a list has; None: whatever it is. Tags: all of, and at least one of."""
+
+    project_id: str | None
+    is_deleted: bool = False
+    name: str | None = None
+    status: str | None = None
+    flavor_id: str | None = None
+    #: By name or id, both.
+    datastore: str | None = None
+    datastore_version: str | None = None
+    tags: Sequence[str] = ()
+    tags_any: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a list is sorted by; instances that are the same in it, by id."""
+
+    key: str = "id"
+    is_descending: bool = False
+
+    def columns(self, table: Any) -> tuple[sa.ColumnElement[Any], ...]:
+        """Return the terms of ORDER BY over a table of instances."""
+        keys = ("id",) if self.key == "id" else (self.key, "id")
+        columns = [table.c[key] for key in keys]
+        return tuple(column.desc() if self.is_descending else column.asc() for column in columns)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """The place of an instance in an order: its value of the key, and its id."""
+
+    value: Any
+    id: str
+
+
+_table = models.Instance.__table__
+_tags = models.InstanceTag.__table__
+
+
+def _words() -> Mapping[str, Mapping[states.TaskStatus, frozenset[states.ServerStatus]]]:
+    """Return for each word of ``status`` the tasks and statuses of servers that it stands for."""
+    words: dict[str, dict[states.TaskStatus, set[states.ServerStatus]]] = {}
+    for task, server in itertools.product(states.TaskStatus, states.ServerStatus):
+        tasks = words.setdefault(states.api_status(task, server), {})
+        tasks.setdefault(task, set()).add(server)
+    return {
+        word: {task: frozenset(servers) for task, servers in tasks.items()}
+        for word, tasks in words.items()
+    }
+
+
+_WORDS = _words()
+#: The words of ``status`` that a live instance may have.
+STATUSES = frozenset(_WORDS)
+
+
+def _has_status(word: str) -> sa.ColumnElement[bool]:
+    by_servers: dict[frozenset[states.ServerStatus], list[states.TaskStatus]] = {}
+    for task, servers in _WORDS[word].items():
+        by_servers.setdefault(servers, []).append(task)
+    every = frozenset(states.ServerStatus)
+    alternatives = []
+    for servers, tasks in by_servers.items():
+        condition: sa.ColumnElement[bool] = _table.c.task.in_(sorted(tasks))
+        if servers != every:
+            condition = sa.and_(condition, _table.c.server_status.in_(sorted(servers)))
+        alternatives.append(condition)
+    return sa.or_(*alternatives)
+
+
+def _has_tag(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    return _table.c.id.in_(sa.select(_tags.c.instance_id).where(condition))
+
+
+def _of_version(filters: Filters) -> sa.ColumnElement[bool]:
+    query = sa.select(models.DatastoreVersion.id).join(models.DatastoreVersion.datastore)
+    if filters.datastore is not None:
+        query = query.where(
+            sa.or_(
+                models.Datastore.id == filters.datastore, models.Datastore.name == filters.datastore
+            )
+        )
+    if filters.datastore_version is not None:
+        query = query.where(
+            sa.or_(
+                models.DatastoreVersion.id == filters.datastore_version,
+                models.DatastoreVersion.name == filters.datastore_version,
+            )
+        )
+    return _table.c.datastore_version_id.in_(query)
+
+
+def _conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = [_table.c.is_deleted.is_(filters.is_deleted)]
+    for name in ("project_id", "name", "flavor_id"):
+        value = getattr(filters, name)
+        if value is not None:
+            conditions.append(_table.c[name] == value)
+    if filters.status is not None:
+        conditions.append(_has_status(filters.status))
+    if filters.datastore is not None or filters.datastore_version is not None:
+        conditions.append(_of_version(filters))
+    conditions += [_has_tag(_tags.c.tag == tag) for tag in filters.tags]
+    if filters.tags_any:
+        conditions.append(_has_tag(_tags.c.tag.in_(list(filters.tags_any))))
+    return conditions
+
+
+def _behind(order: Order, after: Position) -> sa.ColumnElement[bool]:
+    """Return what holds for the instances behind a position."""
+    last = _table.c.id < after.id if order.is_descending else _table.c.id > after.id
+    if order.key == "id":
+        return last
+    column = _table.c[order.key]
+    value = sa.literal(after.value, column.type)
+    beyond = column < value if order.is_descending else column > value
+    reached = column <= value if order.is_descending else column >= value
+    # the first term says nothing new, but is a range of the index
+    return sa.and_(reached, sa.or_(beyond, last))
+
+
+def list_page(
+    session: orm.Session,
+    kind: type[_View],
+    filters: Filters,
+    *,
+    order: Order,
+    limit: int,
+    after: Position | None = None,
+    offset: int = 0,
+) -> tuple[Sequence[_View], bool]:
+    """Return up to ``limit`` instances behind a position, and whether there are more."""
+    page = sa.select(_table.c.id).where(*_conditions(filters))
+    if after is not None:
+        page = page.where(_behind(order, after))
+    page = page.order_by(*order.columns(_table)).limit(limit + 1)
+    if offset:
+        page = page.offset(offset)
+    views = instance_views.list_views_of(session, kind, page, order=order.columns)
+    return views[:limit], len(views) > limit
+
+
+def find_position(session: orm.Session, order: Order, instance_id: str) -> Position | None:
+    """Return the place of an instance in an order, deleted ones too; None when there is none."""
+    row = session.execute(
+        sa.select(_table.c.id, _table.c[order.key].label("value")).where(_table.c.id == instance_id)
+    ).first()
+    return None if row is None else Position(value=row.value, id=row.id)
