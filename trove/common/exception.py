@@ -109,6 +109,20 @@ class UserNotFound(NotFound):
     code = "trove.user_not_found"
 
 
+class ConfigurationNotFound(NotFound):
+    """No such configuration group in the caller's reach."""
+
+    msg_fmt = "Configuration group {configuration_id} cannot be found."
+    code = "trove.configuration_not_found"
+
+
+class ParameterNotFound(NotFound):
+    """The version has no such configuration parameter."""
+
+    msg_fmt = "Configuration parameter {name} cannot be found."
+    code = "trove.parameter_not_found"
+
+
 class OperationNotFound(NotFound):
     """No such operation."""
 
@@ -128,6 +142,16 @@ class Conflict(TroveError):
 
     msg_fmt = "Conflict: {reason}"
     code = "trove.conflict"
+
+
+class InstanceProtected(Conflict):
+    """The instance is protected against its deletion."""
+
+    msg_fmt = (
+        "Instance {instance_id} is protected against deletion. To lift the protection, send"
+        ' {{"instance": {{"deletion_protected": false}}}} in a PUT of the instance.'
+    )
+    code = "trove.instance_protected"
 
 
 class QuotaExceeded(TroveError):

@@ -134,6 +134,16 @@ def set_csr(session: orm.Session, instance_id: str, csr_pem: str) -> None:
     )
 
 
+def set_unknown(session: orm.Session, instance_id: str) -> None:
+    """Forget what the agent last said of its engine; its next report counts as ever."""
+    session.execute(
+        sa.update(models.InstanceHeartbeat)
+        .where(models.InstanceHeartbeat.instance_id == instance_id)
+        .values(service_status=states.ServiceStatus.UNKNOWN, message=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def find_csr(session: orm.Session, instance_id: str) -> str | None:
     """Return the certificate request of the agent's last hello, or None when it sent none."""
     return session.scalar(

@@ -169,9 +169,14 @@ def list_page(
     return views[:limit], len(views) > limit
 
 
-def find_position(session: orm.Session, order: Order, instance_id: str) -> Position | None:
+def find_position(
+    session: orm.Session, order: Order, instance_id: str, *, project_id: str | None
+) -> Position | None:
     """Return the place of an instance in an order, deleted ones too; None when there is none."""
-    row = session.execute(
-        sa.select(_table.c.id, _table.c[order.key].label("value")).where(_table.c.id == instance_id)
-    ).first()
+    query = sa.select(_table.c.id, _table.c[order.key].label("value")).where(
+        _table.c.id == instance_id
+    )
+    if project_id is not None:
+        query = query.where(_table.c.project_id == project_id)
+    row = session.execute(query).first()
     return None if row is None else Position(value=row.value, id=row.id)

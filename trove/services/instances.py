@@ -18,9 +18,19 @@ from oslo_log import log
 
 from trove import states
 from trove.common import concurrency, context, crypto, exception
-from trove.db import base, datastores, instance_views, instances, models, operations, quotas
+from trove.db import (
+    base,
+    datastores,
+    instance_lists,
+    instance_views,
+    instances,
+    models,
+    operations,
+    quotas,
+)
 from trove.drivers.compute.base import Flavor
 from trove.rpc import payloads, taskmanager
+from trove.services import instance_lists as pages
 from trove.services import names
 from trove.services.changes import Change, Changes, find_in_reach
 from trove.services.datastores import Datastores, VersionChoice
@@ -30,6 +40,10 @@ from trove.services.quotas import default_limits
 LOG = log.getLogger(__name__)
 
 _View = TypeVar("_View", instance_views.InstanceSummary, instance_views.InstanceView)
+
+
+def _newest_first(views: Sequence[_View]) -> Sequence[_View]:
+    return sorted(views, key=lambda view: view.created, reverse=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +61,12 @@ class NewInstance:
     region: str | None = None
     nic: Mapping[str, Any] | None = None
     access: Mapping[str, Any] | None = None
+    configuration_id: str | None = None
+    module_ids: tuple[str, ...] = ()
+    locality: str | None = None
+    tags: tuple[str, ...] = ()
+    is_protected: bool = False
+    backup_id: str | None = None
 
 
 class Instances:
@@ -90,7 +110,33 @@ class Instances:
                 session, kind, project_id=str(caller.project_id), limit=limit, marker=marker
             )
         next_marker = views[-1].id if more and views else None
-        return sorted(views, key=lambda view: view.created, reverse=True), next_marker
+        return _newest_first(views), next_marker
+
+    def list_chosen(
+        self,
+        caller: context.RequestContext,
+        kind: type[_View],
+        filters: Mapping[str, Any],
+        *,
+        order: instance_lists.Order | None,
+        limit: int,
+        marker: str | None,
+    ) -> tuple[Sequence[_View], str | None]:
+        """Return a page of those instances of the project that ``filters`` admit.
+
+        ``filters`` are fields of :class:`trove.db.instance_lists.Filters`. Without an order it is
+        that of :meth:`list_page`. Raises BadRequest for a marker of another list.
+        """
+        with self._database.reader() as session:
+            views, next_marker = pages.read_page(
+                session,
+                kind,
+                instance_lists.Filters(project_id=str(caller.project_id), **filters),
+                order=order or instance_lists.Order(),
+                limit=limit,
+                marker=marker,
+            )
+        return views if order is not None else _newest_first(views), next_marker
 
     def get(self, caller: context.RequestContext, instance_id: str) -> instance_views.InstanceView:
         """Return an instance; raises InstanceNotFound."""
@@ -115,12 +161,37 @@ class Instances:
     def delete(self, caller: context.RequestContext, instance_id: str) -> None:
         """Begin to delete an instance, in whatever state it is; again is harmless.
 
-        Raises InstanceNotFound, and Forbidden for the source of replicas.
+        Raises InstanceNotFound, InstanceProtected, and Forbidden for the source of replicas.
         """
         operation_id = self._mark_deleting(caller, instance_id)
         if operation_id is not None:
             self._taskmanager.run_operation(operation_id)
             LOG.info("instance %s: delete accepted as operation %s", instance_id, operation_id)
+
+    def update_details(
+        self,
+        caller: context.RequestContext,
+        instance_id: str,
+        *,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        is_protected: bool | None = None,
+    ) -> None:
+        """Change name, tags or protection, at once and in whatever state the instance is.
+
+        Raises InstanceNotFound, and InstanceNotReady when what is being deleted is to be protected.
+        """
+        now = self._clock.now()
+        with self._database.writer() as session:
+            view = find_in_reach(session, caller, instance_id)
+            if not instances.update_details(
+                session, instance_id, name=name, tags=tags, is_protected=is_protected, now=now
+            ):
+                # an instance may be gone since it was looked at
+                instances.get_instance(session, instance_id)
+                raise exception.InstanceNotReady(
+                    instance_id=instance_id, status=states.api_status(view.task, view.server_status)
+                )
 
     def restart(self, caller: context.RequestContext, instance_id: str) -> None:
         """Begin to restart the database; raises InstanceNotFound, InstanceNotReady."""
@@ -197,6 +268,10 @@ class Instances:
             availability_zone=new.availability_zone,
             region=self._conf.api.region,
             access=new.access,
+            configuration_id=new.configuration_id,
+            locality=new.locality,
+            is_protected=new.is_protected,
+            tags=new.tags,
         )
         data = {
             "nic": dict(new.nic) if new.nic else None,
@@ -236,7 +311,10 @@ class Instances:
                 expect=frozenset(states.TaskStatus),
                 to=states.TaskStatus.DELETING,
                 now=now,
+                given={"is_protected": False},
             ):
+                if instances.get_instance(session, instance_id).is_protected:
+                    raise exception.InstanceProtected(instance_id=instance_id)
                 raise exception.InstanceNotFound(instance_id=instance_id)
             try:
                 return operations.create(
