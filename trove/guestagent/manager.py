@@ -7,6 +7,7 @@ in between.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from trove.common import exception
 from trove.guestagent import journal as journals
 from trove.guestagent import supervisor as supervisors
 from trove.guestagent.datastores import base
-from trove.guestagent.system import filesystem
+from trove.guestagent.system import facts, filesystem, process
 from trove.rpc import payloads
 
 LOG = log.getLogger(__name__)
@@ -70,11 +71,14 @@ class Manager:
             "revoke": _empty(lambda r: accounts.revoke(r.user, r.databases)),
             "enable_root": lambda r: payloads.RootUser(name=root.enable(r.password)),
             "disable_root": _empty(lambda r: root.disable()),
+            "diagnostics": lambda request: self._diagnose(make_heartbeat()),
+            "hwinfo": lambda request: facts.read_hardware(),
         }
         self._jobs: Mapping[str, Callable[[Any], dict[str, Any]]] = {
             payloads.PrepareJob.KIND: self._prepare,
             payloads.RestartJob.KIND: self._restart,
             payloads.StopJob.KIND: self._stop,
+            payloads.SslJob.KIND: self._ssl,
         }
 
     def start(self) -> None:
@@ -114,6 +118,16 @@ class Manager:
         if overlay is None:
             return snapshot
         return supervisors.Snapshot(status=overlay[0], version=snapshot.version, message=overlay[1])
+
+    def _diagnose(self, heartbeat: payloads.Heartbeat) -> payloads.Diagnostics:
+        agent = facts.read_process(os.getpid(), version=heartbeat.agent_version)
+        identity = process.read_pid_file(self._supervisor.layout.pid_file)
+        engine = None
+        if identity is not None and process.is_alive(identity):
+            engine = facts.read_process(identity.pid, version=heartbeat.engine_version)
+        if agent is None:
+            raise exception.GuestError(reason="the agent cannot read /proc/self/status")
+        return payloads.Diagnostics(agent=agent, engine=engine)
 
     # -- the worker -----
 
@@ -196,6 +210,10 @@ class Manager:
         self._overlay = None
         self._supervisor.restart(_START_TIMEOUT_S)
         return {"engine_version": self._supervisor.snapshot().version}
+
+    def _ssl(self, job: payloads.SslJob) -> dict[str, Any]:
+        self._datastore.tls.apply(job)
+        return {}
 
     def _stop(self, job: payloads.StopJob) -> dict[str, Any]:
         self._overlay = None

@@ -279,6 +279,25 @@ class StopJob(Payload):
     KIND: ClassVar[str] = "stop"
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SslJob(Payload):
+    """Have TLS as described, whatever it is now; the engine goes on serving.
+
+    ``mode`` is "builtin" (the instance's own certificate) or one of "basic", "enforced", "mtls"
+    with the certificate of the set ``set_id``. The set's files come with it unless the guest has
+    them already. Sets that are neither in use nor in ``keep`` are removed.
+    """
+
+    KIND: ClassVar[str] = "ssl"
+
+    mode: str
+    set_id: str | None = None
+    key_pem: str | None = dataclasses.field(repr=False, default=None)
+    certificate_pem: str | None = None
+    ca_pem: str | None = None
+    keep: tuple[str, ...] = ()
+
+
 # -- control plane to guest: short calls -----
 # Each call has a request and an answer type; CALLS at the end is their registry.
 
@@ -358,6 +377,35 @@ class RootUser(Payload):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessFacts(Payload):
+    """What the kernel says of a process (proc(5)); ``version`` is that of its program."""
+
+    threads: int
+    fd_size: int
+    vm_size_kib: int
+    vm_peak_kib: int
+    vm_rss_kib: int
+    vm_hwm_kib: int
+    version: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnostics(Payload):
+    """How the agent is, and its engine if one runs."""
+
+    agent: ProcessFacts
+    engine: ProcessFacts | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HwInfo(Payload):
+    """What the instance may use of its machine."""
+
+    memory_mib: int
+    cpus: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Failure(Payload):
     """Instead of an answer: why a call failed. ``code`` is one of trove.common.exception's."""
 
@@ -383,6 +431,8 @@ CALLS: Mapping[str, tuple[type[Payload], type[Payload]]] = {
     "revoke": (Grant, Empty),
     "enable_root": (EnableRoot, RootUser),
     "disable_root": (Empty, Empty),
+    "diagnostics": (Empty, Diagnostics),
+    "hwinfo": (Empty, HwInfo),
 }
 
 #: Jobs: kind -> type of the payload.
@@ -390,6 +440,7 @@ JOBS: Mapping[str, type[Payload]] = {
     PrepareJob.KIND: PrepareJob,
     RestartJob.KIND: RestartJob,
     StopJob.KIND: StopJob,
+    SslJob.KIND: SslJob,
 }
 
 #: Reports of an agent to the conductor: method -> (request type, answer type). Most heartbeats are
