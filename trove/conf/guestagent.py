@@ -19,5 +19,11 @@ OPTS = [
         default="mysql",
         help="System user the engine runs as when the agent is root; else the agent's own user.",
     ),
+    cfg.IntOpt(
+        "first_boot",
+        default=1,
+        min=1,
+        help="Number of the agent's first start, above all starts in earlier servers.",
+    ),
     cfg.FloatOpt("probe_interval_s", default=2.0, min=0.1, help="Seconds between engine pings."),
 ]

@@ -27,5 +27,10 @@ OPTS = [
         help="Program that is started as the server of an instance.",
     ),
     cfg.BoolOpt("use_cgroups", default=True, help="Limit memory and processes by cgroup."),
+    cfg.BoolOpt(
+        "use_firewall",
+        default=True,
+        help="Enforce who may connect to instances by nftables, where this machine allows it.",
+    ),
     cfg.IntOpt("max_processes", default=4096, min=64, help="Process limit of one instance."),
 ]

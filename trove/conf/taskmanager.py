@@ -15,6 +15,12 @@ OPTS = [
     cfg.FloatOpt("usage_timeout_s", default=900.0, min=1, help="Longest a create may take."),
     cfg.FloatOpt("restart_timeout_s", default=300.0, min=1, help="Longest a restart may take."),
     cfg.FloatOpt(
+        "configure_timeout_s",
+        default=120.0,
+        min=1,
+        help="Longest it may take to apply changed configuration values to an instance.",
+    ),
+    cfg.FloatOpt(
         "guest_stop_timeout_s",
         default=30.0,
         min=0.1,
@@ -25,6 +31,11 @@ OPTS = [
         default=10.0,
         min=0.1,
         help="Seconds after which a job without outcome is sent to its guest again.",
+    ),
+    cfg.ListOpt(
+        "default_allowed_cidrs",
+        default=["0.0.0.0/0", "::/0"],
+        help="Networks that may connect to instances whose access names none.",
     ),
     cfg.StrOpt("compute_driver", default="nova", help="Entry point in trove.drivers.compute."),
     cfg.StrOpt("volume_driver", default="cinder", help="Entry point in trove.drivers.volume."),

@@ -52,12 +52,18 @@ class ServerSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server as the driver sees it now."""
+    """A server as the driver sees it now.
+
+    ``flavor_id`` is the flavor that it runs with, while a resize waits for its confirmation the
+    new one. ``host`` is None where servers cannot be moved.
+    """
 
     id: str
     instance_id: str
     status: states.ServerStatus
     fault: str | None = None
+    flavor_id: str | None = None
+    host: str | None = None
 
 
 class ComputeDriver(abc.ABC):
@@ -97,6 +103,30 @@ class ComputeDriver(abc.ABC):
     @abc.abstractmethod
     def reboot_server(self, server_id: str) -> None:
         """Stop and start a server."""
+
+    @abc.abstractmethod
+    def resize_server(self, server_id: str, flavor: Flavor) -> None:
+        """Begin to give a server another flavor: it ends in VERIFY_RESIZE with that.
+
+        When it ends ACTIVE with its old flavor, the resize failed. Asked again for the same
+        flavor, it does nothing. Raises DriverError.
+        """
+
+    @abc.abstractmethod
+    def confirm_resize(self, server_id: str) -> None:
+        """Make a resize final; nothing when none waits for that. Raises DriverError."""
+
+    @abc.abstractmethod
+    def revert_resize(self, server_id: str) -> None:
+        """Begin to take a resize back that was not confirmed; nothing when there is none."""
+
+    @abc.abstractmethod
+    def migrate_server(self, server_id: str, host: str | None) -> None:
+        """Begin to move a server to a host, or to one that is chosen.
+
+        It ends ACTIVE, or in VERIFY_RESIZE with another ``host``. Nothing when it is there
+        already. Raises DriverError, always unless ``can_migrate``.
+        """
 
     @abc.abstractmethod
     def delete_server(self, server_id: str) -> None:

@@ -18,6 +18,7 @@ FLAVORS = (
     base.Flavor(id="1", name="db.tiny", ram_mib=256, vcpus=1),
     base.Flavor(id="2", name="db.small", ram_mib=512, vcpus=1),
 )
+HOSTS = ("host-1", "host-2")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -26,14 +27,20 @@ class _Entry:
     spec: base.ServerSpec
     looks_until_active: int
     looks_until_gone: int | None = None
+    #: The flavor that an unconfirmed resize left, and the looks until it has.
+    resized_from: str | None = None
+    looks_until_resized: int = 0
 
 
 class FakeCompute(base.ComputeDriver):
     """Servers that exist only here.
 
     ``looks_to_build`` and ``looks_to_delete`` say how many times a server is looked at before it
-    is ACTIVE or gone. ``on_start`` is called with the instance id when a server starts.
+    is ACTIVE or gone, ``looks_to_resize`` the same of one that is resized. ``on_start`` is called
+    with the instance id when a server starts.
     """
+
+    can_migrate = True
 
     def __init__(self, conf: cfg.ConfigOpts | None = None) -> None:
         """Begin without servers; the configuration is not used."""
@@ -42,6 +49,7 @@ class FakeCompute(base.ComputeDriver):
         self.on_stop: Callable[[str], None] | None = None
         self.looks_to_build = 0
         self.looks_to_delete = 0
+        self.looks_to_resize = 0
         #: How often a server was made for each instance.
         self.created: dict[str, int] = {}
         self._entries: dict[str, _Entry] = {}
@@ -72,6 +80,8 @@ class FakeCompute(base.ComputeDriver):
                     id=str(uuid.uuid4()),
                     instance_id=spec.instance_id,
                     status=states.ServerStatus.BUILD if is_slow else states.ServerStatus.ACTIVE,
+                    flavor_id=spec.flavor.id,
+                    host=HOSTS[0],
                 ),
                 spec=spec,
                 looks_until_active=self.looks_to_build,
@@ -116,6 +126,52 @@ class FakeCompute(base.ComputeDriver):
             self._stopped(entry.server.instance_id)
             self.set_status(entry.server.instance_id, states.ServerStatus.ACTIVE)
             self._started(entry.server.instance_id)
+
+    def resize_server(self, server_id: str, flavor: base.Flavor) -> None:
+        """Restart a server with another flavor, to be confirmed or reverted."""
+        with self.injector.around("resize_server"), self._lock:
+            entry = self._get(server_id)
+            if entry.server.flavor_id == flavor.id or entry.looks_until_resized:
+                return
+            if entry.resized_from is not None:
+                raise exception.DriverError(service="compute", reason="a resize is not confirmed")
+            entry.resized_from = entry.server.flavor_id
+            self._stopped(entry.server.instance_id)
+            entry.server = dataclasses.replace(
+                entry.server, status=states.ServerStatus.RESIZE, flavor_id=flavor.id
+            )
+            entry.looks_until_resized = self.looks_to_resize
+            if not entry.looks_until_resized:
+                self._resized(entry)
+
+    def confirm_resize(self, server_id: str) -> None:
+        """Make a resize final."""
+        with self.injector.around("confirm_resize"), self._lock:
+            entry = self._get(server_id)
+            if entry.server.status is states.ServerStatus.VERIFY_RESIZE:
+                entry.resized_from = None
+                entry.server = dataclasses.replace(entry.server, status=states.ServerStatus.ACTIVE)
+
+    def revert_resize(self, server_id: str) -> None:
+        """Restart a server with its old flavor."""
+        with self.injector.around("revert_resize"), self._lock:
+            entry = self._get(server_id)
+            if entry.server.status is states.ServerStatus.VERIFY_RESIZE:
+                self._stopped(entry.server.instance_id)
+                entry.server = dataclasses.replace(
+                    entry.server, status=states.ServerStatus.ACTIVE, flavor_id=entry.resized_from
+                )
+                entry.resized_from = None
+                self._started(entry.server.instance_id)
+
+    def migrate_server(self, server_id: str, host: str | None) -> None:
+        """Move a server while it runs."""
+        with self.injector.around("migrate_server"), self._lock:
+            entry = self._get(server_id)
+            target = host or next(each for each in HOSTS if each != entry.server.host)
+            if target not in HOSTS:
+                raise exception.DriverError(service="compute", reason=f"no host {target}")
+            entry.server = dataclasses.replace(entry.server, host=target)
 
     def delete_server(self, server_id: str) -> None:
         """Begin to remove a server; nothing when it is gone."""
@@ -173,7 +229,15 @@ class FakeCompute(base.ComputeDriver):
             if entry.looks_until_active == 0:
                 self.set_status(entry.server.instance_id, states.ServerStatus.ACTIVE)
                 self._started(entry.server.instance_id)
+        elif entry.looks_until_resized > 0:
+            entry.looks_until_resized -= 1
+            if entry.looks_until_resized == 0:
+                self._resized(entry)
         return entry.server
+
+    def _resized(self, entry: _Entry) -> None:
+        entry.server = dataclasses.replace(entry.server, status=states.ServerStatus.VERIFY_RESIZE)
+        self._started(entry.server.instance_id)
 
     def _started(self, instance_id: str) -> None:
         if self.on_start is not None:

@@ -106,7 +106,19 @@ class LocalCompute(base.ComputeDriver):
         if not directory.is_dir():
             return None
         status, fault = self._status(directory)
-        return base.Server(id=instance_id, instance_id=instance_id, status=status, fault=fault)
+        flavor_id = None
+        if status is not states.ServerStatus.ERROR:
+            record = local_state.read_json(directory / "server.json") or {}
+            flavor_id = record.get("flavor_id")
+            if status is states.ServerStatus.ACTIVE and record.get("resized_from"):
+                status = states.ServerStatus.VERIFY_RESIZE
+        return base.Server(
+            id=instance_id,
+            instance_id=instance_id,
+            status=status,
+            fault=fault,
+            flavor_id=flavor_id,
+        )
 
     def list_servers(self) -> Sequence[base.Server]:
         """Return all servers."""
@@ -129,6 +141,49 @@ class LocalCompute(base.ComputeDriver):
             agent = self._agent(self._state.server(server_id))
             self._power_off(server_id)
             self._start(server_id, after=agent)
+
+    def resize_server(self, server_id: str, flavor: base.Flavor) -> None:
+        """Note another flavor and set its limits; agent and engine go on running."""
+        with self._lock(server_id):
+            record = self._record(server_id)
+            if record["flavor_id"] == flavor.id:
+                self._cgroups.create(server_id, self._limits(record))
+                return
+            if record.get("resized_from"):
+                raise local_state.LocalDriverError(
+                    f"a resize of the server of instance {server_id} is not confirmed yet"
+                )
+            before = {name: record[name] for name in ("flavor_id", "memory_mib")}
+            self._rewrite(
+                server_id,
+                record
+                | {
+                    "flavor_id": flavor.id,
+                    "memory_mib": flavor.ram_mib,
+                    "resized_from": before,
+                },
+            )
+
+    def confirm_resize(self, server_id: str) -> None:
+        """Forget the old flavor."""
+        with self._lock(server_id):
+            record = self._record(server_id)
+            if record.pop("resized_from", None):
+                self._rewrite(server_id, record)
+
+    def revert_resize(self, server_id: str) -> None:
+        """Give a server its old flavor and limits again."""
+        with self._lock(server_id):
+            record = self._record(server_id)
+            before = record.pop("resized_from", None)
+            if before:
+                self._rewrite(server_id, record | before)
+
+    def migrate_server(self, server_id: str, host: str | None) -> None:
+        """Refuse: there is this machine only."""
+        raise local_state.LocalDriverError(
+            "servers cannot be moved: the local driver knows this machine only"
+        )
 
     def delete_server(self, server_id: str) -> None:
         """Go one step towards the end of a server: power it off, kill it, remove it.
@@ -174,6 +229,23 @@ class LocalCompute(base.ComputeDriver):
         if server is None:
             raise local_state.LocalDriverError(f"the server of instance {instance_id} is gone")
         return server
+
+    def _record(self, instance_id: str) -> dict[str, Any]:
+        record = local_state.read_json(self._state.server(instance_id) / "server.json")
+        if record is None:
+            raise local_state.LocalDriverError(f"instance {instance_id} has no server")
+        return record
+
+    def _rewrite(self, instance_id: str, record: dict[str, Any]) -> None:
+        path = self._state.server(instance_id) / "server.json"
+        with local_state.told(path):
+            local_state.replace(path, json.dumps(record))
+        self._cgroups.create(instance_id, self._limits(record))
+
+    def _limits(self, record: dict[str, Any]) -> cgroups.Limits:
+        return cgroups.Limits(
+            memory_mib=int(record["memory_mib"]), processes=self._conf.local.max_processes
+        )
 
     def _agent(self, directory: pathlib.Path) -> processes.Process | None:
         """Return the running agent of a server, or None."""
@@ -321,9 +393,7 @@ class LocalCompute(base.ComputeDriver):
             raise local_state.LocalDriverError(
                 f"the server of instance {instance_id} is being deleted"
             )
-        limits = cgroups.Limits(
-            memory_mib=int(record["memory_mib"]), processes=self._conf.local.max_processes
-        )
+        limits = self._limits(record)
         names = [*record.get("config_files", ["guest.conf"]), "local.conf"]
         argv = find_agent(self._conf.local.agent_command)
         for name in names:

@@ -34,9 +34,19 @@ class NetworkDriver(abc.ABC):
     ) -> Port:
         """Make the port of an instance; not a second one for the same id.
 
-        ``nic`` and ``access`` are as in the API's create body. Raises AddressPoolExhausted or
-        another DriverError.
+        ``nic`` is as in the API's create body, ``access`` as for :meth:`update_access`; None
+        admits everybody. Raises AddressPoolExhausted or another DriverError.
         """
+
+    @abc.abstractmethod
+    def update_access(self, port_id: str, *, access: Mapping[str, Any], engine_port: int) -> Port:
+        """Have only ``access["allowed_cidrs"]`` reach the engine, and return the port as it is.
+
+        With ``access["is_public"]`` it has a public address. May be repeated. Raises DriverError.
+        """
+
+    def refresh(self) -> None:  # noqa: B027 - most drivers need none
+        """Put right what got lost of the rules, for the reconciler; raises DriverError."""
 
     @abc.abstractmethod
     def find_port(self, instance_id: str) -> Port | None:

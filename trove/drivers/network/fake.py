@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 import uuid
@@ -10,6 +11,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from trove.common import exception
 from trove.drivers import injection
 from trove.drivers.network import base
 
@@ -22,6 +24,8 @@ class FakeNetwork(base.NetworkDriver):
         self.injector = injection.Injector()
         #: How often a port was made for each instance.
         self.created: dict[str, int] = {}
+        #: The access that each instance was given last.
+        self.access: dict[str, Mapping[str, Any]] = {}
         self._ports: dict[str, base.Port] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -49,6 +53,21 @@ class FakeNetwork(base.NetworkDriver):
                 )
                 self._ports[port.id] = port
                 self.created[instance_id] = self.created.get(instance_id, 0) + 1
+            if access is not None:
+                self.access[instance_id] = dict(access)
+            return port
+
+    def update_access(
+        self, port_id: str, *, access: Mapping[str, Any], engine_port: int
+    ) -> base.Port:
+        """Note the access, and show the port as public or not."""
+        with self.injector.around("update_access"), self._lock:
+            port = self._ports.get(port_id)
+            if port is None:
+                raise exception.DriverError(service="network", reason=f"no port {port_id}")
+            port = dataclasses.replace(port, is_public=bool(access["is_public"]))
+            self._ports[port_id] = port
+            self.access[port.instance_id] = dict(access)
             return port
 
     def find_port(self, instance_id: str) -> base.Port | None:
@@ -64,7 +83,9 @@ class FakeNetwork(base.NetworkDriver):
     def delete_port(self, port_id: str) -> None:
         """Remove a port; nothing when it is gone."""
         with self.injector.around("delete_port"), self._lock:
-            self._ports.pop(port_id, None)
+            port = self._ports.pop(port_id, None)
+            if port is not None:
+                self.access.pop(port.instance_id, None)
 
     def _find(self, instance_id: str) -> base.Port | None:
         for port in self._ports.values():

@@ -2,12 +2,15 @@
 
 A port is a file ``ports/<address>`` that names its instance, with a second name
 ``ports/by-instance/<id>``. The second is made first and removed last, and counts only together with
-the first: whatever dies in between, no address is lost and none is given twice. All of it happens
-under one lock. The id of a port is the id of its instance.
+the first: whatever dies in between, no address is lost and none is given twice.
+``ports/access/<id>`` says who may connect, once anybody asked; it is written before the firewall is
+changed, and what the firewall lost is put back from it. All of it happens under one lock. The id of
+a port is the id of its instance.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import ipaddress
 import json
@@ -23,7 +26,7 @@ from oslo_log import log
 
 from trove.common import exception
 from trove.drivers import local_state
-from trove.drivers.network import base
+from trove.drivers.network import base, firewall
 
 LOG = log.getLogger(__name__)
 
@@ -41,6 +44,12 @@ def _pool_of(text: str) -> ipaddress.IPv4Network:
             reason=f"[local] address_pool: {pool} is not part of {_LOOPBACK}"
         )
     return pool
+
+
+def _admits_all(cidrs: Sequence[str]) -> bool:
+    """Tell whether every IPv4 address may connect."""
+    networks = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
+    return any(network.version == 4 and network.prefixlen == 0 for network in networks)
 
 
 def _is_bound(address: str, port: int) -> bool:
@@ -66,6 +75,7 @@ class LocalNetwork(base.NetworkDriver):
         """Take the configuration; raises ConfigurationError for a bad pool."""
         self._state = local_state.LocalState(conf.local.state_dir)
         self._pool = _pool_of(conf.local.address_pool)
+        self._firewall = firewall.Firewall(enabled=conf.local.use_firewall)
 
     def create_port(
         self,
@@ -92,7 +102,40 @@ class LocalNetwork(base.NetworkDriver):
                 )
                 port = self._store(instance_id, address)
                 LOG.info("address %s given to instance %s", address, instance_id)
+            if access is not None:
+                port = self._set_access(port, access, engine_port)
         return port
+
+    def update_access(
+        self, port_id: str, *, access: Mapping[str, Any], engine_port: int
+    ) -> base.Port:
+        """Have only the allowed networks reach the engine, where there is a firewall.
+
+        All addresses are of this machine: whether one is public is only told.
+        """
+        with self._state.lock("ports"):
+            port = self.find_port(port_id)
+            if port is None:
+                raise local_state.LocalDriverError(f"instance {port_id} has no address")
+            return self._set_access(port, access, engine_port)
+
+    def refresh(self) -> None:
+        """Give each address its rules again, after a restart of the machine for one.
+
+        Rules of instances that have no address any more are removed.
+        """
+        with self._state.lock("ports"):
+            wanted = {name.replace("-", ""): name for name in self._restricted()}
+            if not wanted and not self._firewall.is_possible:
+                return
+            found = self._firewall.list_instances()
+            for instance_id in (wanted[short] for short in sorted(set(wanted) - found)):
+                port, record = self.find_port(instance_id), self._access(instance_id)
+                if port is not None and record is not None:
+                    self._enforce(port, record)
+            for short in found - set(wanted):
+                LOG.info("the access rules of %s belong to no instance and are removed", short)
+                self._firewall.forget(short)
 
     def find_port(self, instance_id: str) -> base.Port | None:
         """Return the port of an instance, or None."""
@@ -115,6 +158,10 @@ class LocalNetwork(base.NetworkDriver):
             port = self.find_port(port_id)
             index = self._index() / port_id
             with local_state.told(index):
+                record = self._access(port_id)
+                if record is not None and not _admits_all(record["allowed_cidrs"]):
+                    self._firewall.forget(port_id)
+                (self._ports() / "access" / port_id).unlink(missing_ok=True)
                 if port is not None:
                     (self._ports() / port.address).unlink(missing_ok=True)
                     LOG.info("address %s of instance %s is free", port.address, port_id)
@@ -133,11 +180,49 @@ class LocalNetwork(base.NetworkDriver):
         record = local_state.read_json(self._ports() / address)
         if record is None:
             return None
+        instance_id = record["instance_id"]
+        access = self._access(instance_id) or {}
         return base.Port(
-            id=record["instance_id"],
-            instance_id=record["instance_id"],
+            id=instance_id,
+            instance_id=instance_id,
             address=address,
             network_id=NETWORK_ID,
+            is_public=bool(access.get("is_public", False)),
+        )
+
+    # -- who may connect -----
+
+    def _access(self, instance_id: str) -> dict[str, Any] | None:
+        path = self._ports() / "access" / local_state.checked_id(instance_id)
+        return local_state.read_json(path)
+
+    def _restricted(self) -> Iterator[str]:
+        """Give the instances that not everybody may reach."""
+        for instance_id in local_state.names(self._ports() / "access"):
+            record = self._access(instance_id)
+            if record is not None and not _admits_all(record["allowed_cidrs"]):
+                yield instance_id
+
+    def _set_access(
+        self, port: base.Port, access: Mapping[str, Any], engine_port: int
+    ) -> base.Port:
+        before = self._access(port.instance_id)
+        record = {
+            "is_public": bool(access.get("is_public", False)),
+            "allowed_cidrs": list(access["allowed_cidrs"]),
+            "engine_port": engine_port,
+        }
+        path = self._state.directory("ports/access") / port.instance_id
+        with local_state.told(path):
+            local_state.replace(path, json.dumps(record))
+        # what was never closed need not be opened
+        if before is not None or not _admits_all(record["allowed_cidrs"]):
+            self._enforce(port, record)
+        return dataclasses.replace(port, is_public=bool(record["is_public"]))
+
+    def _enforce(self, port: base.Port, record: Mapping[str, Any]) -> None:
+        self._firewall.allow(
+            port.instance_id, port.address, record["engine_port"], record["allowed_cidrs"]
         )
 
     def _store(self, instance_id: str, address: str) -> base.Port:

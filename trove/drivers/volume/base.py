@@ -35,5 +35,9 @@ class VolumeDriver(abc.ABC):
         """Return all volumes made by this service."""
 
     @abc.abstractmethod
+    def extend_volume(self, volume_id: str, size_gib: int) -> None:
+        """Begin to make a volume larger; nothing when it is that large. Raises DriverError."""
+
+    @abc.abstractmethod
     def delete_volume(self, volume_id: str) -> None:
         """Begin to remove a volume with its data; nothing when it is gone."""

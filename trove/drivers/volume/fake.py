@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import uuid
 from collections.abc import Sequence
 
 from oslo_config import cfg
 
+from trove.common import exception
 from trove.drivers import injection
 from trove.drivers.volume import base
 
@@ -49,6 +51,15 @@ class FakeVolume(base.VolumeDriver):
         """Return all volumes."""
         with self.injector.around("list_volumes"), self._lock:
             return list(self._volumes.values())
+
+    def extend_volume(self, volume_id: str, size_gib: int) -> None:
+        """Make a volume larger."""
+        with self.injector.around("extend_volume"), self._lock:
+            volume = self._volumes.get(volume_id)
+            if volume is None:
+                raise exception.DriverError(service="volume", reason=f"no volume {volume_id}")
+            size_gib = max(size_gib, volume.size_gib)
+            self._volumes[volume_id] = dataclasses.replace(volume, size_gib=size_gib)
 
     def delete_volume(self, volume_id: str) -> None:
         """Remove a volume; nothing when it is gone."""

@@ -84,6 +84,20 @@ class LocalVolume(base.VolumeDriver):
         found = (self.find_volume(instance_id) for instance_id in ids)
         return [volume for volume in found if volume is not None]
 
+    def extend_volume(self, volume_id: str, size_gib: int) -> None:
+        """Note the new size when there is space for what is added; raises DriverError."""
+        with self._state.lock(f"volume:{volume_id}"):
+            volume = self.find_volume(volume_id)
+            if volume is None or volume.status != "available":
+                raise local_state.LocalDriverError(f"instance {volume_id} has no volume to extend")
+            if volume.size_gib >= size_gib:
+                return
+            self._check_space(self._state.directory("volumes"), size_gib - volume.size_gib)
+            path = self._record(volume_id)
+            with local_state.told(path):
+                local_state.replace(path, json.dumps({"size_gib": size_gib}))
+        LOG.info("volume of instance %s has %d GiB now", volume_id, size_gib)
+
     def delete_volume(self, volume_id: str) -> None:
         """Remove a volume with its data; nothing when it is gone."""
         path = self._state.volume(volume_id)
