@@ -12,9 +12,10 @@ import json
 import re
 from collections.abc import Mapping
 
-from trove.datastores import mysql, names, spec
+from trove.datastores import mysql, mysql_configuration, names, parameters, spec
 
 MAX_USER_NAME_LENGTH = 80
+CONFIG_TEMPLATE = "mariadb.cnf.j2"
 
 
 @functools.cache
@@ -65,6 +66,7 @@ SPEC = spec.register(
                 spec.Capability.USERS,
                 spec.Capability.HOSTS,
                 spec.Capability.ROOT,
+                spec.Capability.CONFIGURATION,
                 spec.Capability.TLS,
             }
         ),
@@ -75,6 +77,8 @@ SPEC = spec.register(
         check_host=names.check_host_pattern,
         check_password=names.check_password,
         check_character_set=check_character_set,
+        parameters=functools.partial(parameters.load, "mariadb"),
+        default_configuration=functools.partial(mysql_configuration.defaults, CONFIG_TEMPLATE),
         minimum_ram_mib=256,
     )
 )

@@ -11,6 +11,8 @@ import enum
 import re
 from collections.abc import Callable, Mapping
 
+from trove.datastores import parameters
+
 
 class Capability(enum.StrEnum):
     """What a datastore can do beyond running."""
@@ -46,6 +48,12 @@ class DatastoreSpec:
     check_host: Callable[[str], str | None]
     check_password: Callable[[str], str | None]
     check_character_set: Callable[[str | None, str | None], str | None]
+    #: Rules of the configuration parameters; empty without the capability CONFIGURATION.
+    parameters: Callable[[], Mapping[str, parameters.Parameter]] = dict
+    #: What an instance's configuration is by default: (memory MiB, volume GiB) -> values.
+    default_configuration: Callable[[int, int | None], Mapping[str, str | int]] = (
+        lambda memory_mib, volume_size_gib: {}
+    )
     has_volume: bool = True
     minimum_ram_mib: int = 128
 

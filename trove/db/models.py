@@ -100,9 +100,16 @@ class Datastore(Base):
     """A database engine that the service offers."""
 
     __tablename__ = "datastores"
+    __table_args__ = (
+        sa.UniqueConstraint("name", "tombstone", name="uq_datastores_name"),
+        Base.__table_args__,
+    )
 
     id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
-    name: orm.Mapped[str] = orm.mapped_column(sa.String(255), unique=True)
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    #: Empty; the own id once it is removed, so that the name is free again. The row stays: others
+    #: refer to it.
+    tombstone: orm.Mapped[str] = orm.mapped_column(sa.String(36), default="")
     default_version_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
     created: orm.Mapped[datetime.datetime]
     updated: orm.Mapped[datetime.datetime]
@@ -117,7 +124,9 @@ class DatastoreVersion(Base):
 
     __tablename__ = "datastore_versions"
     __table_args__ = (
-        sa.UniqueConstraint("datastore_id", "name", "version", name="uq_datastore_versions_name"),
+        sa.UniqueConstraint(
+            "datastore_id", "name", "version", "tombstone", name="uq_datastore_versions_name"
+        ),
         Base.__table_args__,
     )
 
@@ -125,6 +134,8 @@ class DatastoreVersion(Base):
     datastore_id: orm.Mapped[str] = orm.mapped_column(sa.String(36), sa.ForeignKey("datastores.id"))
     name: orm.Mapped[str] = orm.mapped_column(sa.String(150))
     version: orm.Mapped[str] = orm.mapped_column(sa.String(150))
+    #: As that of :class:`Datastore`; instances that were deleted refer to it for ever.
+    tombstone: orm.Mapped[str] = orm.mapped_column(sa.String(36), default="")
     manager: orm.Mapped[str] = orm.mapped_column(sa.String(64))
     image_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
     image_tags: orm.Mapped[list[Any]] = orm.mapped_column(default=list)
@@ -191,6 +202,8 @@ class Instance(Base):
     configuration_id: orm.Mapped[str | None] = orm.mapped_column(
         sa.String(36), sa.ForeignKey("configurations.id"), index=True
     )
+    #: Digest of the values that the agent wrote last; whatever differs from the group's is due.
+    configuration_digest: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
     #: Server group policy: "affinity" and its like.
     locality: orm.Mapped[str | None] = orm.mapped_column(sa.String(32))
     #: Own certificate: {"mode", "container_ref", "password_ref", "previous": ...}; NULL: built in.
@@ -246,6 +259,10 @@ class InstanceHeartbeat(Base):
     message: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
     #: Certificate request of the last hello.
     csr_pem: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    #: The status before, while the change to ``service_status`` is not in the events yet.
+    changed_from: orm.Mapped[states.ServiceStatus | None] = orm.mapped_column(
+        EnumString(states.ServiceStatus), index=True
+    )
 
     instance: orm.Mapped[Instance] = orm.relationship(back_populates="heartbeat")
 
@@ -257,6 +274,8 @@ class Operation(Base):
     __table_args__ = (
         sa.Index("ix_operations_due", "state", "wake_at"),
         sa.Index("ix_operations_resource", "resource_id", "created"),
+        # the last successes of a kind: how long it takes
+        sa.Index("ix_operations_kind", "kind", "state", "created"),
         Base.__table_args__,
     )
 
@@ -385,6 +404,7 @@ class RateWindow(Base):
     """How many requests of a method a project's workers have taken of a minute's allowance."""
 
     __tablename__ = "rate_windows"
+    __table_args__ = (sa.Index("ix_rate_windows_window", "window"), Base.__table_args__)
 
     project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)
     method: orm.Mapped[str] = orm.mapped_column(sa.String(16), primary_key=True)
@@ -433,6 +453,8 @@ class Configuration(Base):
     )
     #: Parameter -> value.
     values: orm.Mapped[dict[str, Any]] = orm.mapped_column(default=dict)
+    #: Of the values, as agents are sent it with them; NULL when there are none.
+    digest: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
     created: orm.Mapped[datetime.datetime]
     updated: orm.Mapped[datetime.datetime]
     is_deleted: orm.Mapped[bool] = orm.mapped_column(default=False)
@@ -561,7 +583,10 @@ class Event(Base):
 
 
 class Notification(Base):
-    """A notification to send: written with what it tells of, removed once it was sent."""
+    """A notification to send: written with what it tells of, removed once it was sent.
+
+    Who holds the lease on the first row sends; the others wait.
+    """
 
     __tablename__ = "notifications"
 
@@ -572,4 +597,6 @@ class Notification(Base):
     #: "info" or "error".
     priority: orm.Mapped[str] = orm.mapped_column(sa.String(16))
     payload: orm.Mapped[dict[str, Any]] = orm.mapped_column(default=dict)
+    owner: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    lease_until: orm.Mapped[datetime.datetime | None]
     created: orm.Mapped[datetime.datetime]

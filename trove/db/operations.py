@@ -23,7 +23,7 @@ from sqlalchemy import orm
 
 from trove import states
 from trove.common import exception
-from trove.db import models
+from trove.db import announcements, models
 
 LOG = log.getLogger(__name__)
 
@@ -178,6 +178,7 @@ def create(
         raise exception.Conflict(
             reason=f"another operation is running on {resource_id}; wait until it has ended"
         ) from None
+    announcements.accepted(session, operation)
     return operation.id
 
 
@@ -565,7 +566,7 @@ def finish(
     """End an operation: its lock and its secrets are gone. False when the claim was lost."""
     if state.is_active:
         raise ValueError(f"{state.value} is no end")
-    return _write(
+    is_ended = _write(
         session,
         operation,
         now=now,
@@ -579,3 +580,6 @@ def finish(
         data=dict(operation.data if data is None else data),
         progress=100 if state is states.OperationState.SUCCEEDED else operation.progress,
     )
+    if is_ended:
+        announcements.ended(session, operation, state=state, error=error, now=now)
+    return is_ended

@@ -263,6 +263,28 @@ class PrepareJob(Payload):
     users: tuple[User, ...] = ()
     root_password: str | None = dataclasses.field(repr=False, default=None)
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+    modules: tuple[Module, ...] = ()
+    #: Comes back as ``overrides_digest`` of the result.
+    overrides_digest: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigureJob(Payload):
+    """Configure the engine for these sizes (MiB, GiB) and with exactly these overrides.
+
+    Dynamic values count at once, unless not ``is_live``: then the file alone is written, for an
+    engine that is restarted anyway. What the engine refuses leaves everything as it was. The
+    result has ``restart_required`` and ``overrides_digest``.
+    """
+
+    KIND: ClassVar[str] = "configure"
+
+    memory_mib: int
+    vcpus: int
+    volume_size_gib: int | None = None
+    overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+    overrides_digest: str | None = None
+    is_live: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +299,42 @@ class StopJob(Payload):
     """Stop the engine cleanly and keep it stopped (before the server is deleted)."""
 
     KIND: ClassVar[str] = "stop"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StartJob(Payload):
+    """Have the engine running; nothing when it runs."""
+
+    KIND: ClassVar[str] = "start"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ResizeJob(Payload):
+    """Fit the engine to another size of its server (MiB), and have it running with that."""
+
+    KIND: ClassVar[str] = "resize"
+
+    memory_mib: int
+    vcpus: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GrowJob(Payload):
+    """Take note of a larger data volume (GiB), while the engine runs."""
+
+    KIND: ClassVar[str] = "grow"
+
+    volume_size_gib: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModulesJob(Payload):
+    """Apply modules; the result has the list ``modules`` of id, md5 and status."""
+
+    KIND: ClassVar[str] = "apply_modules"
+
+    modules: tuple[Module, ...] = ()
+    force: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,6 +464,77 @@ class HwInfo(Payload):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Module(Payload):
+    """A module to apply; ``contents`` are base64. ``tenant`` and the like are only for display."""
+
+    id: str
+    type: str
+    name: str
+    md5: str
+    contents: str = dataclasses.field(repr=False)
+    tenant: str = "all"
+    datastore: str = "all"
+    datastore_version: str = "all"
+    auto_apply: bool = False
+    visible: bool = True
+    is_admin: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Modules(Payload):
+    """Modules to apply, in this order.
+
+    What is applied already with the same contents is left alone unless ``force``.
+    """
+
+    modules: tuple[Module, ...] = ()
+    force: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleQuery(Payload):
+    """Which modules there are; contents only on demand."""
+
+    include_contents: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleRef(Payload):
+    """Which module."""
+
+    id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleResult(Payload):
+    """How a module is on the guest: ``status`` is OK or ERROR; times are ISO 8601, UTC."""
+
+    id: str
+    type: str
+    name: str
+    md5: str
+    status: str
+    message: str | None = None
+    created: str | None = None
+    updated: str | None = None
+    removed: str | None = None
+    tenant: str = "all"
+    datastore: str = "all"
+    datastore_version: str = "all"
+    auto_apply: bool = False
+    visible: bool = True
+    is_admin: bool = False
+    contents: str | None = dataclasses.field(repr=False, default=None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleResults(Payload):
+    """Modules of a guest."""
+
+    modules: tuple[ModuleResult, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Failure(Payload):
     """Instead of an answer: why a call failed. ``code`` is one of trove.common.exception's."""
 
@@ -431,6 +560,9 @@ CALLS: Mapping[str, tuple[type[Payload], type[Payload]]] = {
     "revoke": (Grant, Empty),
     "enable_root": (EnableRoot, RootUser),
     "disable_root": (Empty, Empty),
+    "list_modules": (ModuleQuery, ModuleResults),
+    "apply_modules": (Modules, ModuleResults),
+    "remove_module": (ModuleRef, Empty),
     "diagnostics": (Empty, Diagnostics),
     "hwinfo": (Empty, HwInfo),
 }
@@ -438,9 +570,14 @@ CALLS: Mapping[str, tuple[type[Payload], type[Payload]]] = {
 #: Jobs: kind -> type of the payload.
 JOBS: Mapping[str, type[Payload]] = {
     PrepareJob.KIND: PrepareJob,
+    ConfigureJob.KIND: ConfigureJob,
     RestartJob.KIND: RestartJob,
     StopJob.KIND: StopJob,
+    StartJob.KIND: StartJob,
+    ResizeJob.KIND: ResizeJob,
+    GrowJob.KIND: GrowJob,
     SslJob.KIND: SslJob,
+    ModulesJob.KIND: ModulesJob,
 }
 
 #: Reports of an agent to the conductor: method -> (request type, answer type). Most heartbeats are

@@ -77,8 +77,10 @@ class Datastores:
             raise exception.DatastoreVersionUnknown(version=version_id, reason="there is none")
         return found
 
-    def choose_version(self, choice: VersionChoice) -> datastores.Version:
-        """Return the active version that a new instance is to run.
+    def choose_version(
+        self, choice: VersionChoice, *, allow_inactive: bool = False
+    ) -> datastores.Version:
+        """Return the version that something new is for; for a new instance it must be active.
 
         Raises DatastoreNotFound, and DatastoreVersionUnknown (unknown, inactive or ambiguous).
         """
@@ -89,7 +91,7 @@ class Datastores:
             version = _default_version(found)
         else:
             version = _pick(found.versions, choice)
-        if not version.active:
+        if not version.active and not allow_inactive:
             raise exception.DatastoreVersionUnknown(
                 version=version.name, reason="it is not active; choose another version"
             )

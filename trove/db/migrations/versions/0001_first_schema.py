@@ -72,11 +72,12 @@ def _datastores() -> None:
         "datastores",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("tombstone", sa.String(length=36), nullable=False),
         sa.Column("default_version_id", sa.String(length=36), nullable=True),
         sa.Column("created", _TIME, nullable=False),
         sa.Column("updated", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("name"),
+        sa.UniqueConstraint("name", "tombstone", name="uq_datastores_name"),
         **_TABLE,
     )
 
@@ -117,6 +118,8 @@ def _notifications() -> None:
         sa.Column("event_type", sa.String(length=100), nullable=False),
         sa.Column("priority", sa.String(length=16), nullable=False),
         sa.Column("payload", _JSON, nullable=False),
+        sa.Column("owner", sa.String(length=36), nullable=True),
+        sa.Column("lease_until", _TIME, nullable=True),
         sa.Column("created", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("id"),
         **_TABLE,
@@ -156,6 +159,9 @@ def _operations() -> None:
     op.create_index("ix_operations_due", "operations", ["state", "wake_at"], unique=False)
     op.create_index(
         "ix_operations_resource", "operations", ["resource_id", "created"], unique=False
+    )
+    op.create_index(
+        "ix_operations_kind", "operations", ["kind", "state", "created"], unique=False
     )
 
 
@@ -206,6 +212,7 @@ def _rate_windows() -> None:
         sa.PrimaryKeyConstraint("project_id", "method"),
         **_TABLE,
     )
+    op.create_index("ix_rate_windows_window", "rate_windows", ["window"], unique=False)
 
 
 def _datastore_versions() -> None:
@@ -215,6 +222,7 @@ def _datastore_versions() -> None:
         sa.Column("datastore_id", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=150), nullable=False),
         sa.Column("version", sa.String(length=150), nullable=False),
+        sa.Column("tombstone", sa.String(length=36), nullable=False),
         sa.Column("manager", sa.String(length=64), nullable=False),
         sa.Column("image_id", sa.String(length=36), nullable=True),
         sa.Column("image_tags", _JSON, nullable=False),
@@ -226,7 +234,9 @@ def _datastore_versions() -> None:
         sa.Column("updated", _TIME, nullable=False),
         sa.ForeignKeyConstraint(["datastore_id"], ["datastores.id"]),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("datastore_id", "name", "version", name="uq_datastore_versions_name"),
+        sa.UniqueConstraint(
+            "datastore_id", "name", "version", "tombstone", name="uq_datastore_versions_name"
+        ),
         **_TABLE,
     )
 
@@ -275,6 +285,7 @@ def _configurations() -> None:
         sa.Column("description", sa.Text(), nullable=True),
         sa.Column("datastore_version_id", sa.String(length=36), nullable=False),
         sa.Column("values", _JSON, nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=True),
         sa.Column("created", _TIME, nullable=False),
         sa.Column("updated", _TIME, nullable=False),
         sa.Column("is_deleted", sa.Boolean(), nullable=False),
@@ -379,6 +390,7 @@ def _instances() -> None:
         sa.Column("fault_created", _TIME, nullable=True),
         sa.Column("root_enabled", sa.Boolean(), nullable=False),
         sa.Column("configuration_id", sa.String(length=36), nullable=True),
+        sa.Column("configuration_digest", sa.String(length=64), nullable=True),
         sa.Column("locality", sa.String(length=32), nullable=True),
         sa.Column("ssl", _JSON, nullable=True),
         sa.Column("is_protected", sa.Boolean(), nullable=False),
@@ -466,9 +478,16 @@ def _instance_heartbeats() -> None:
         sa.Column("job_progress_percent", sa.Integer(), nullable=True),
         sa.Column("message", sa.Text(), nullable=True),
         sa.Column("csr_pem", sa.Text(), nullable=True),
+        sa.Column("changed_from", _ENUM, nullable=True),
         sa.ForeignKeyConstraint(["instance_id"], ["instances.id"]),
         sa.PrimaryKeyConstraint("instance_id"),
         **_TABLE,
+    )
+    op.create_index(
+        op.f("ix_instance_heartbeats_changed_from"),
+        "instance_heartbeats",
+        ["changed_from"],
+        unique=False,
     )
 
 
