@@ -4,7 +4,9 @@
 #   tools/run-tests.sh [PYTEST-ARGUMENT...]
 #
 # Installs missing packages (as root or by sudo) and a virtual environment of its own (.venv-tests;
-# TROVE_VENV names another place). The last line is pytest's own; the exit code tells.
+# TROVE_VENV names another place). The tests are shared by as many workers as there are cores, at
+# most four; TROVE_TEST_WORKERS says another number. The last line is pytest's own; the exit code
+# tells.
 set -Eeuo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=tools/packages.sh
@@ -42,9 +44,11 @@ check lint-imports
 [ "$result" -eq 0 ] || echo "==> the checks above found something; the tests run nevertheless"
 
 # Not exec: an interrupt still has to put apt's policy back. The output ends with pytest's summary.
-echo "==> python -m pytest $*"
+cores=$(nproc)
+workers=${TROVE_TEST_WORKERS:-$((cores < 4 ? cores : 4))}
+echo "==> python -m pytest -n $workers $*"
 code=0
-python -m pytest "$@" || code=$?
+python -m pytest -n "$workers" "$@" || code=$?
 rm -f "$LOG"
 [ "$code" -ne 0 ] || code=$result
 exit "$code"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
 import time
 import uuid
@@ -20,6 +21,8 @@ from trove.rpc import conductor, guest, payloads, serializer, taskmanager, trans
 from trove.rpc.serializer import Direction
 
 KEY = crypto.generate_key()
+#: Ends something later.
+End = Callable[[Callable[[], None]], None]
 
 
 @pytest.fixture
@@ -51,26 +54,36 @@ class ServedAgent:
         assert self.server.wait_serving(20)
 
 
+@pytest.fixture(scope="module")
+def end() -> Iterator[End]:
+    """End what is given to it while the next tests run: a server takes a second to do so."""
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        ends: list[concurrent.futures.Future[None]] = []
+        yield lambda how: ends.append(pool.submit(how))
+        for each in ends:
+            each.result()
+
+
 @pytest.fixture
-def agent(conf: cfg.ConfigOpts) -> Iterator[ServedAgent]:
+def agent(conf: cfg.ConfigOpts, end: End) -> Iterator[ServedAgent]:
     served = ServedAgent(conf)
     yield served
-    served.server.stop()
+    end(served.server.stop)
 
 
 @pytest.fixture
-def client(conf: cfg.ConfigOpts, agent: ServedAgent) -> Iterator[guest.GuestClient]:
+def client(conf: cfg.ConfigOpts, agent: ServedAgent, end: End) -> Iterator[guest.GuestClient]:
     made = guest.GuestClient(conf, {agent.id: KEY}.get)
     yield made
-    made.close()
+    end(made.close)
 
 
 @pytest.fixture
-def sender(conf: cfg.ConfigOpts) -> Iterator[transport.Sender]:
+def sender(conf: cfg.ConfigOpts, end: End) -> Iterator[transport.Sender]:
     """Somebody with the broker account that all agents share."""
     made = transport.Sender(conf, transport.Bus.GUEST)
     yield made
-    made.close()
+    end(made.close)
 
 
 def test_a_call_goes_there_and_back(client: guest.GuestClient, agent: ServedAgent) -> None:

@@ -23,7 +23,7 @@ from tests.fixtures.engine import (
     needs_mariadb,
 )
 from tests.fixtures.project import environment_with_entry_points
-from tests.fixtures.rabbit import RabbitBroker, rabbit
+from tests.fixtures.rabbit import RabbitBroker
 from tests.fixtures.waiting import wait_until
 from trove import conf as trove_conf
 from trove.common import concurrency, crypto
@@ -32,7 +32,7 @@ from trove.guestagent.system import process
 from trove.rpc import conductor, payloads, serializer
 from trove.rpc import guest as guest_rpc
 
-__all__ = ["guest", "mariadb_template", "rabbit"]
+__all__ = ["guest", "mariadb_template"]
 
 pytestmark = needs_mariadb
 

@@ -6,14 +6,16 @@ trove-standalone.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import signal
-from typing import Any
 
 import psutil
 import pymysql
 import pytest
 
+from tests.fixtures.rest import left_over, processes_of
 from tests.fixtures.stack import Stack, stack
 from tests.fixtures.waiting import wait_until
 
@@ -26,13 +28,7 @@ GUEST = ("agent", "engine")
 def _processes(stack: Stack, instance_id: str, role: str) -> list[psutil.Process]:
     """Find the processes of a role: control processes of the stack, or an instance's own."""
     if role in ("agent", "engine"):
-        program = "trove-guestagent" if role == "agent" else "mariadbd"
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            command = " ".join(process.info["cmdline"] or ())
-            if instance_id in command and program in command:
-                found.append(process)
-        return found
+        return processes_of(instance_id, "trove-guestagent" if role == "agent" else "mariadbd")
     pids = stack.pids(role)
     return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
 
@@ -48,18 +44,28 @@ def _kill(stack: Stack, instance_id: str, role: str) -> None:
 
 
 def _create(stack: Stack, name: str) -> str:
-    made = stack.openstack(
-        *("database", "instance", "create", name, "--flavor", "1", "--size", "1"),
-        *("--datastore", "mariadb", "--databases", "shop", "--users", "ann:s3cret-Word"),
-        *("-f", "json"),
-    )
-    return str(made["id"])
+    user = {"name": "ann", "password": "s3cret-Word", "databases": [{"name": "shop"}]}
+    return stack.rest().create(name, databases=[{"name": "shop"}], users=[user])
+
+
+def _wait_active(stack: Stack, instance_id: str, *, timeout_s: float = 60) -> None:
+    rest = stack.rest()
+
+    def look() -> bool:
+        # the API may be the one that was killed
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            answer = rest("GET", f"/instances/{instance_id}")
+            if answer.status == 200:
+                seen = answer.json["instance"]
+                assert seen["status"] != "ERROR", seen
+                return (seen["status"], seen["operating_status"]) == ("ACTIVE", "HEALTHY")
+        return False
+
+    wait_until(look, timeout_s=timeout_s, interval_s=0.2, what=f"{instance_id} ACTIVE")
 
 
 def _count(stack: Stack, instance_id: str) -> int:
-    shown: dict[str, Any] = stack.openstack(
-        "database", "instance", "show", instance_id, "-f", "json"
-    )
+    shown = stack.rest().show(instance_id)
     connection = pymysql.connect(
         host=shown["addresses"][0]["address"],
         user="ann",
@@ -79,17 +85,13 @@ def _count(stack: Stack, instance_id: str) -> int:
 def test_a_create_survives_the_death_of(stack: Stack, role: str) -> None:
     instance_id = _create(stack, f"killed-{role}")
     _kill(stack, instance_id, role)
-    stack.wait_active(instance_id, timeout_s=90)
+    _wait_active(stack, instance_id, timeout_s=90)
     assert _count(stack, instance_id) == 1
     assert len(_processes(stack, instance_id, "agent")) == 1
     assert len(_processes(stack, instance_id, "engine")) == 1
-    stack.openstack("database", "instance", "delete", instance_id)
+    stack.rest().delete(instance_id)
     wait_until(
-        lambda: (
-            not _processes(stack, instance_id, "agent")
-            and not _processes(stack, instance_id, "engine")
-            and not list(stack.state_dir.rglob(f"*{instance_id}*"))
-        ),
+        lambda: not left_over(stack.state_dir, instance_id),
         timeout_s=60,
         what="nothing left over",
     )
@@ -97,7 +99,7 @@ def test_a_create_survives_the_death_of(stack: Stack, role: str) -> None:
 
 def test_steady_state_survives_the_death_of_every_process_in_turn(stack: Stack) -> None:
     instance_id = _create(stack, "steady")
-    stack.wait_active(instance_id)
+    _wait_active(stack, instance_id)
     rows = _count(stack, instance_id)
     for role in ("engine", "agent", "broker", "conductor", "taskmanager", "api"):
         _kill(stack, instance_id, role)
@@ -106,24 +108,24 @@ def test_steady_state_survives_the_death_of_every_process_in_turn(stack: Stack) 
             timeout_s=60,
             what=f"{role} back",
         )
-        stack.wait_active(instance_id, timeout_s=60)
+        _wait_active(stack, instance_id, timeout_s=60)
         rows += 1
         assert _count(stack, instance_id) == rows
     assert len(_processes(stack, instance_id, "agent")) == 1
     assert len(_processes(stack, instance_id, "engine")) == 1
     # and the whole path works: API -> taskmanager -> agent -> conductor
-    stack.openstack("database", "instance", "restart", instance_id)
-    stack.wait_active(instance_id, timeout_s=60)
+    stack.rest().restart(instance_id)
+    _wait_active(stack, instance_id, timeout_s=60)
     assert _count(stack, instance_id) == rows + 1
 
 
 def test_a_reboot_of_the_machine_brings_everything_back_with_its_data(stack: Stack) -> None:
     instance_id = _create(stack, "rebooted")
-    stack.wait_active(instance_id)
+    _wait_active(stack, instance_id)
     rows = _count(stack, instance_id)
     for role in ("supervisor", "taskmanager", "conductor", "api", "agent", "engine", "broker"):
         for process in _processes(stack, instance_id, role):
             os.kill(process.pid, signal.SIGKILL)
     stack.up()
-    stack.wait_active(instance_id, timeout_s=60)
+    _wait_active(stack, instance_id, timeout_s=60)
     assert _count(stack, instance_id) == rows + 1

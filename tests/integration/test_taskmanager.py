@@ -8,15 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fixtures.control_plane import ControlPlane
-from tests.fixtures.rabbit import RabbitBroker, rabbit
+from tests.fixtures.rabbit import RabbitBroker
 from tests.fixtures.waiting import wait_until
 from trove import states
 from trove.common import concurrency, crypto
 from trove.db import base
 from trove.rpc import taskmanager as rpc
 from trove.taskmanager import service
-
-__all__ = ["rabbit"]
 
 
 @pytest.fixture
