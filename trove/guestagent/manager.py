@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from oslo_log import log
 
 from trove import states
-from trove.common import exception
+from trove.common import concurrency, exception
 from trove.guestagent import journal as journals
+from trove.guestagent import modules as guest_modules
 from trove.guestagent import supervisor as supervisors
 from trove.guestagent.datastores import base
 from trove.guestagent.system import facts, filesystem, process
@@ -46,6 +47,8 @@ class Manager:
         on_change: Callable[[], object],
     ) -> None:
         """Take the collaborators; ``on_change`` is called when there is something to report."""
+        modules = guest_modules.Modules(supervisor.layout, clock=concurrency.SystemClock())
+        self._modules = modules
         self._datastore = datastore
         self._supervisor = supervisor
         self._journal = journal
@@ -71,6 +74,9 @@ class Manager:
             "revoke": _empty(lambda r: accounts.revoke(r.user, r.databases)),
             "enable_root": lambda r: payloads.RootUser(name=root.enable(r.password)),
             "disable_root": _empty(lambda r: root.disable()),
+            "list_modules": lambda r: modules.list_results(include_contents=r.include_contents),
+            "apply_modules": lambda r: modules.apply(r.modules, force=r.force),
+            "remove_module": _empty(lambda r: modules.remove(r.id)),
             "diagnostics": lambda request: self._diagnose(make_heartbeat()),
             "hwinfo": lambda request: facts.read_hardware(),
         }
@@ -78,7 +84,11 @@ class Manager:
             payloads.PrepareJob.KIND: self._prepare,
             payloads.RestartJob.KIND: self._restart,
             payloads.StopJob.KIND: self._stop,
+            payloads.StartJob.KIND: self._start_engine,
+            payloads.ResizeJob.KIND: self._resize,
+            payloads.GrowJob.KIND: self._grow,
             payloads.SslJob.KIND: self._ssl,
+            payloads.ModulesJob.KIND: self._apply_modules,
         }
 
     def start(self) -> None:
@@ -203,13 +213,25 @@ class Manager:
         except exception.TroveError as e:
             self._set_overlay(states.ServiceStatus.FAILED, str(e.kwargs.get("reason", e)))
             raise
+        # a module that fails says so in the list of modules; the database is none the worse
+        result = self._modules_result(job.modules)
         self._overlay = None
-        return {"engine_version": self._supervisor.snapshot().version}
+        return {"engine_version": self._supervisor.snapshot().version, **result}
 
     def _restart(self, job: payloads.RestartJob) -> dict[str, Any]:
         self._overlay = None
         self._supervisor.restart(_START_TIMEOUT_S)
         return {"engine_version": self._supervisor.snapshot().version}
+
+    def _apply_modules(self, job: payloads.ModulesJob) -> dict[str, Any]:
+        return self._modules_result(job.modules, force=job.force)
+
+    def _modules_result(
+        self, modules: tuple[payloads.Module, ...], *, force: bool = False
+    ) -> dict[str, Any]:
+        """Apply modules; a result must stay small, so it says no more than how each one is."""
+        results = self._modules.apply(modules, force=force).modules
+        return {"modules": [{"id": r.id, "md5": r.md5, "status": r.status} for r in results]}
 
     def _ssl(self, job: payloads.SslJob) -> dict[str, Any]:
         self._datastore.tls.apply(job)
@@ -218,6 +240,21 @@ class Manager:
     def _stop(self, job: payloads.StopJob) -> dict[str, Any]:
         self._overlay = None
         self._supervisor.ensure_stopped(_STOP_TIMEOUT_S)
+        return {}
+
+    def _start_engine(self, job: payloads.StartJob) -> dict[str, Any]:
+        self._overlay = None
+        self._supervisor.ensure_running(_START_TIMEOUT_S)
+        return {"engine_version": self._supervisor.snapshot().version}
+
+    def _resize(self, job: payloads.ResizeJob) -> dict[str, Any]:
+        self._overlay = None
+        self._datastore.service.resize(memory_mib=job.memory_mib, vcpus=job.vcpus)
+        self._supervisor.restart(_START_TIMEOUT_S)
+        return {"engine_version": self._supervisor.snapshot().version}
+
+    def _grow(self, job: payloads.GrowJob) -> dict[str, Any]:
+        self._datastore.service.resize(volume_size_gib=job.volume_size_gib)
         return {}
 
     def _set_overlay(self, status: states.ServiceStatus, message: str | None = None) -> None:

@@ -73,6 +73,11 @@ class Layout:
         return self.mount_point / "files"
 
     @property
+    def volume_agent_dir(self) -> pathlib.Path:
+        """The agent's own files that outlive the server; nobody else may look in."""
+        return self.mount_point / "agent"
+
+    @property
     def log(self) -> pathlib.Path:
         """What the engine says."""
         return self.state_dir / "engine.log"
@@ -98,6 +103,10 @@ class Layout:
         user = self.engine_user
         filesystem.ensure_directory(self.temporary_dir, mode=0o750, owner=user)
         filesystem.ensure_directory(self.exchange_dir, mode=0o750, owner=user)
+
+    def make_volume_agent_dir(self) -> None:
+        """Make the agent's directory on the data volume."""
+        filesystem.ensure_directory(self.volume_agent_dir, mode=0o700)
 
 
 class Store:
@@ -127,9 +136,9 @@ class Store:
             self._layout.agent_dir / f"{name}.json", json.dumps(document), mode=0o600
         )
 
-    def count_boot(self) -> int:
-        """Count one more start of the agent and return the number, from 1 on."""
-        boot = int((self.find("boot") or {}).get("boot", 0)) + 1
+    def count_boot(self, *, first: int = 1) -> int:
+        """Count one more start of the agent and return the number, from ``first`` on."""
+        boot = max(int((self.find("boot") or {}).get("boot", 0)) + 1, first)
         try:
             self.save("boot", {"boot": boot})
         except OSError:

@@ -12,7 +12,7 @@ from trove.rpc import payloads
 
 #: Changes only together with a reason why versions N-1 and N still understand each other: a new
 #: field has a default, no field is renamed, removed or retyped.
-FINGERPRINT = "d599cad5ecc0a665268eb3ef741e90b804f74b9e0fd555fca108316fb3fd5fa5"
+FINGERPRINT = "b09060409c699b1575d938446e8eb07daaaa0bf711be1ccf5129fdfb6e43beeb"
 
 
 def payload_classes() -> list[type[payloads.Payload]]:

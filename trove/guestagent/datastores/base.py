@@ -81,6 +81,19 @@ class Service(Part, abc.ABC):
         """Make data directory, keys and configuration; complete after a crash in between."""
 
     @abc.abstractmethod
+    def resize(
+        self,
+        *,
+        memory_mib: int | None = None,
+        vcpus: int | None = None,
+        volume_size_gib: int | None = None,
+    ) -> None:
+        """Write the configuration for other sizes, what is None as it was; takes effect at start.
+
+        Raises GuestError when nothing is installed.
+        """
+
+    @abc.abstractmethod
     def command(self) -> process.Command:
         """Check that the engine can be started, and return how."""
 
@@ -169,6 +182,14 @@ class Root(Part, abc.ABC):
         """Lock the superuser out again; nothing when it was never let in."""
 
 
+class Tls(Part, abc.ABC):
+    """Certificates of the tenant's in place of the instance's own."""
+
+    @abc.abstractmethod
+    def apply(self, job: payloads.SslJob) -> None:
+        """Have TLS as the job describes it, or as it was; raises GuestError."""
+
+
 class Unsupported(Part):
     """In the place of a part that an engine does not have: every use raises."""
 
@@ -192,6 +213,7 @@ class Datastore:
     service: Service
     accounts: Accounts | Unsupported
     root: Root | Unsupported
+    tls: Tls | Unsupported
     config: Part
     backup: Part
     replication: Part
@@ -206,6 +228,7 @@ class Datastore:
             self.service,
             self.accounts,
             self.root,
+            self.tls,
             self.config,
             self.backup,
             self.replication,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trove.guestagent.datastores import base
-from trove.guestagent.datastores.mysql import accounts, service
+from trove.guestagent.datastores.mysql import accounts, service, tls
 from trove.guestagent.datastores.mysql import dialect as dialects
 
 
@@ -18,8 +18,15 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
     return base.Datastore(
         spec=dialect.spec,
         service=server,
-        accounts=accounts.MysqlAccounts(dialect, server.connector),
-        root=accounts.MysqlRoot(dialect, server.connector),
+        accounts=accounts.MysqlAccounts(dialect, server.connector, demand=server.demand_of_clients),
+        root=accounts.MysqlRoot(dialect, server.connector, demand=server.demand_of_clients),
+        tls=tls.MysqlTls(
+            dialect,
+            environment,
+            server.connector,
+            store=server.tls_store,
+            rewrite_configuration=server.rewrite_configuration,
+        ),
         config=base.Unsupported(manager, "configuration"),
         backup=base.Unsupported(manager, "backup"),
         replication=base.Unsupported(manager, "replication"),

@@ -6,7 +6,7 @@ statements do is undone when one of them fails.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pymysql.err
 
@@ -46,11 +46,18 @@ class MysqlAccounts(base.Accounts):
         }
     )
 
-    def __init__(self, dialect: dialects.Dialect, connector: connection.Connector) -> None:
-        """Take the member of the family and what connects to it."""
+    def __init__(
+        self,
+        dialect: dialects.Dialect,
+        connector: connection.Connector,
+        *,
+        demand: Callable[[], str] = lambda: "NONE",
+    ) -> None:
+        """Take the member of the family, what connects to it, what it demands of clients' TLS."""
         self._dialect = dialect
         self._spec = dialect.spec
         self._connector = connector
+        self._demand = demand
 
     # -- checks -----
 
@@ -224,7 +231,8 @@ class MysqlAccounts(base.Accounts):
                     if self._find_host(session, user.name, user.host) is not None:
                         raise exception.AlreadyExists(kind="user", name=user.name)
                     session.execute(
-                        "CREATE USER {name}@{host} IDENTIFIED BY {password}",
+                        "CREATE USER {name}@{host} IDENTIFIED BY {password}"
+                        f" REQUIRE {self._demand()}",
                         name=user.name,
                         host=user.host,
                         password=user.password,
@@ -377,11 +385,18 @@ class MysqlRoot(base.Root):
 
     capabilities = frozenset({datastore_spec.Capability.ROOT})
 
-    def __init__(self, dialect: dialects.Dialect, connector: connection.Connector) -> None:
-        """Take the member of the family and what connects to it."""
+    def __init__(
+        self,
+        dialect: dialects.Dialect,
+        connector: connection.Connector,
+        *,
+        demand: Callable[[], str] = lambda: "NONE",
+    ) -> None:
+        """Take the member of the family, what connects to it, what it demands of clients' TLS."""
         self._name = dialect.spec.root_name
         self._spec = dialect.spec
         self._connector = connector
+        self._demand = demand
 
     def enable(self, password: str) -> str:
         """Let root in with this password and every privilege."""
@@ -389,7 +404,7 @@ class MysqlRoot(base.Root):
         with self._connector.session() as session:
             for statement in (
                 "CREATE USER IF NOT EXISTS {name}@'%' IDENTIFIED BY {password}",
-                "ALTER USER {name}@'%' IDENTIFIED BY {password}",
+                f"ALTER USER {{name}}@'%' IDENTIFIED BY {{password}} REQUIRE {self._demand()}",
                 "GRANT ALL PRIVILEGES ON *.* TO {name}@'%' WITH GRANT OPTION",
             ):
                 session.execute(statement, name=self._name, password=password)

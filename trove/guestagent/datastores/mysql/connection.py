@@ -21,6 +21,8 @@ from trove.common import exception
 from trove.datastores import mysql
 from trove.guestagent.datastores import base
 
+#: What a server refuses, as the driver raises it.
+ServerError = pymysql.err.MySQLError
 #: Errors of the server that the agent tells apart (mysqld_error.h).
 DATABASE_EXISTS = 1007
 DATABASE_MISSING = 1008

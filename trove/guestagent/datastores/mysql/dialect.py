@@ -24,6 +24,8 @@ class Dialect:
     template: str
     user_source: str
     has_create_or_replace_user: bool
+    #: Has a running server read key and certificates again.
+    reload_tls: str
 
 
 MARIADB = Dialect(
@@ -39,4 +41,5 @@ MARIADB = Dialect(
     template="mariadb.cnf.j2",
     user_source="(SELECT User, Host FROM mysql.user WHERE is_role = 'N') AS accounts",
     has_create_or_replace_user=True,
+    reload_tls="FLUSH LOCAL SSL",
 )

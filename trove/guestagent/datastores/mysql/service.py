@@ -19,8 +19,7 @@ from oslo_log import log
 
 from trove.common import exception
 from trove.datastores import mysql
-from trove.datastores import spec as datastore_spec
-from trove.guestagent import certificates
+from trove.guestagent import certificates, tls
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import configuration, connection, template
 from trove.guestagent.datastores.mysql import dialect as dialects
@@ -37,7 +36,6 @@ _ERROR_LINE = re.compile(r"\[ERROR\] (.+)$", re.MULTILINE)
 class MysqlService(base.Service):
     """A server of the family."""
 
-    capabilities = frozenset({datastore_spec.Capability.TLS})
     stop_timeout_s: ClassVar[float] = 60.0
 
     def __init__(self, dialect: dialects.Dialect, environment: base.Environment) -> None:
@@ -51,6 +49,7 @@ class MysqlService(base.Service):
         self._config_file = self._layout.engine_dir / "my.cnf"
         self._init_file = self._layout.secret_dir / "init.sql"
         self._key_file = self._layout.tls_dir / "server-key.pem"
+        self.tls_store = tls.TlsStore(self._layout)
         self._password = environment.store.password("os_admin")
         self.connector = connection.Connector(self._socket, password=self._password)
         #: Serialises the copying of the data directory.
@@ -171,8 +170,35 @@ class MysqlService(base.Service):
         self._store.save("settings", dataclasses.asdict(settings))
         self._write_configuration(settings)
 
+    def demand_of_clients(self) -> str:
+        """Return what new accounts demand of their clients' TLS, as in CREATE USER."""
+        return "X509" if self.tls_store.setting().requires_client_certificate else "NONE"
+
+    def rewrite_configuration(self) -> None:
+        """Write the configuration from what is remembered; a running server does not read it."""
+        settings = self._store.find("settings")
+        if settings is not None:
+            self._write_configuration(base.Settings(**settings))
+
+    def resize(
+        self,
+        *,
+        memory_mib: int | None = None,
+        vcpus: int | None = None,
+        volume_size_gib: int | None = None,
+    ) -> None:
+        """Remember other sizes and write the configuration for them."""
+        remembered = self._store.find("settings")
+        if remembered is None:
+            raise exception.GuestError(reason="there is no database on this instance yet")
+        sizes = {"memory_mib": memory_mib, "vcpus": vcpus, "volume_size_gib": volume_size_gib}
+        changed = {name: size for name, size in sizes.items() if size is not None}
+        self.configure(base.Settings(**{**remembered, **changed}))
+
     def _write_configuration(self, settings: base.Settings) -> None:
         environment, layout = self._environment, self._layout
+        setting = self.tls_store.setting()
+        self.tls_store.link(setting.set_id)
         program = template.find_server(self._dialect, basedir=environment.basedir)
         text = configuration.render(
             self._dialect.template,
@@ -181,7 +207,8 @@ class MysqlService(base.Service):
             data_dir=layout.data_dir,
             temporary_dir=layout.temporary_dir,
             exchange_dir=layout.exchange_dir,
-            tls_dir=layout.tls_dir,
+            tls_dir=self.tls_store.directory,
+            requires_tls=setting.requires_tls,
             run_dir=self._run_dir,
             socket=self._socket,
             init_file=self._init_file,
@@ -224,10 +251,8 @@ class MysqlService(base.Service):
                 reason=f"port {environment.port} of {environment.bind_address} is taken by"
                 " another program: stop it, the database starts by itself then"
             )
-        settings = self._store.find("settings")
-        if settings is not None:
-            # a new release of the agent may write another configuration
-            self._write_configuration(base.Settings(**settings))
+        # a new release of the agent may write another configuration
+        self.rewrite_configuration()
         self._write_init_file()
         return process.Command(
             argv=(str(program), self.marker),
