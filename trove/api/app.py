@@ -28,9 +28,11 @@ from trove.services.accounts import Accounts
 from trove.services.certificates import Certificates
 from trove.services.changes import Changes
 from trove.services.datastores import Datastores
+from trove.services.events import Events
 from trove.services.flavors import Flavors
 from trove.services.instance_actions import InstanceActions
 from trove.services.instances import Instances
+from trove.services.operations import Operations
 from trove.services.quotas import Quotas
 
 
@@ -87,6 +89,7 @@ class Built:
 
     wsgi: WSGIApplication
     tree: routing.Resource
+    limiter: ratelimit.RateLimiter
 
 
 def make_app(conf: cfg.ConfigOpts, collaborators: Collaborators) -> WSGIApplication:
@@ -100,7 +103,9 @@ def build(conf: cfg.ConfigOpts, collaborators: Collaborators) -> Built:
     mounts: list[embedded.Mount] = []
     if conf.api.embedded_services:
         strategy = _embed(conf, collaborators, strategy, mounts)
-    limiter = ratelimit.RateLimiter(conf)
+    limiter = ratelimit.RateLimiter(
+        conf, database=collaborators.database, clock=collaborators.clock
+    )
     tree = root.make_tree(_make_services(conf, collaborators, limiter))
     served = routing.Application(tree)
     authorizer = policies.Authorizer(collaborators.enforcer, clock=collaborators.clock)
@@ -124,7 +129,7 @@ def build(conf: cfg.ConfigOpts, collaborators: Collaborators) -> Built:
     app = edge.Edge(app, max_body_bytes=conf.api.max_request_body_bytes)
     if conf.api.enable_proxy_headers_parsing:
         app = http_proxy_to_wsgi.HTTPProxyToWSGI(app, {"enable_proxy_headers_parsing": True})
-    return Built(wsgi=app, tree=tree)
+    return Built(wsgi=app, tree=tree, limiter=limiter)
 
 
 def _any_path(segments: list[str], identity: auth.Identity) -> None:
@@ -162,6 +167,8 @@ def _make_services(
         flavors=flavors,
         certificates=Certificates(secrets=given.secrets),
         datastores=Datastores(database=given.database),
+        operations=Operations(database=given.database, clock=given.clock),
+        events=Events(database=given.database),
         quotas=Quotas(conf=conf, database=given.database),
         accounts=Accounts(
             conf=conf, database=given.database, guest_api=given.guest, clock=given.clock

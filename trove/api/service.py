@@ -29,6 +29,7 @@ _BACKLOG = 128
 _MOST_HEADER_BYTES = 64 * 1024
 #: A key that was dropped works for at most this long.
 _KEY_MAX_AGE_S = 5.0
+_PRUNE_INTERVAL_S = 3600.0
 
 
 def check(conf: cfg.ConfigOpts) -> None:
@@ -69,7 +70,7 @@ class Api:
         keys = guest_keys.GuestKeys(self._database, ring, clock=clock, max_age_s=_KEY_MAX_AGE_S)
         self._guest = guest.GuestClient(conf, keys.key_of)
         self._taskmanager = taskmanager.TaskManagerClient(conf)
-        self.wsgi: WSGIApplication = app.make_app(
+        built = app.build(
             conf,
             app.Collaborators(
                 database=self._database,
@@ -82,9 +83,15 @@ class Api:
                 clock=clock,
             ),
         )
+        self.wsgi: WSGIApplication = built.wsgi
+        self._pruning = concurrency.PeriodicThread(
+            "prune", built.limiter.prune, interval_s=_PRUNE_INTERVAL_S
+        )
+        self._pruning.start()
 
     def close(self) -> None:
         """Close all connections."""
+        self._pruning.stop()
         self._guest.close()
         self._taskmanager.close()
         self._database.dispose()

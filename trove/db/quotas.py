@@ -6,8 +6,9 @@ that two requests never share the last unit and nothing is charged that is not t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -25,6 +26,7 @@ UNLIMITED = -1
 
 _usages = cast(sa.Table, models.QuotaUsage.__table__)
 _quotas = cast(sa.Table, models.Quota.__table__)
+_instances = cast(sa.Table, models.Instance.__table__)
 _held = cast(sa.Table, models.QuotaReservation.__table__)
 
 
@@ -149,3 +151,110 @@ def _ensure_rows(session: orm.Session, project_id: str, resources: list[str]) ->
         statement = mysql.insert(_usages)
         same = statement.on_duplicate_key_update(in_use=_usages.c.in_use)
         session.execute(same, rows)
+
+
+def get_held(session: orm.Session, project_id: str) -> dict[str, int]:
+    """Return how much of a project's usage is held for operations under way."""
+    rows = session.execute(
+        sa.select(_held.c.resource, sa.func.sum(_held.c.delta).label("held"))
+        .where(_held.c.project_id == project_id)
+        .group_by(_held.c.resource)
+    )
+    return {**dict.fromkeys(RESOURCES, 0), **{row.resource: int(row.held) for row in rows}}
+
+
+def set_limits(session: orm.Session, project_id: str, limits: Mapping[str, int]) -> None:
+    """Give a project limits of its own; -1 is unlimited. Others of its limits stay."""
+    if not limits:
+        return
+    rows = [
+        {"project_id": project_id, "resource": resource, "limit": limits[resource]}
+        for resource in sorted(limits)
+    ]
+    if session.get_bind().dialect.name == "sqlite":
+        statement = sqlite.insert(_quotas)
+        session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["project_id", "resource"], set_={"limit": statement.excluded.limit}
+            ),
+            rows,
+        )
+    else:
+        insert = mysql.insert(_quotas)
+        session.execute(insert.on_duplicate_key_update(limit=insert.inserted.limit), rows)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """A usage that is not what the project's resources add up to."""
+
+    project_id: str
+    resource: str
+    recorded: int
+    counted: int
+
+
+def list_projects(session: orm.Session) -> Sequence[str]:
+    """Return all projects that have a usage or a live instance, in order."""
+    charged = sa.select(_usages.c.project_id).distinct()
+    owning = sa.select(_instances.c.project_id).where(_instances.c.is_deleted.is_(False)).distinct()
+    return sorted(session.scalars(sa.union(charged, owning)))
+
+
+def recount(session: orm.Session, project_id: str, *, dry_run: bool) -> Sequence[Drift]:
+    """Set a project's usage to what its resources add up to; return what was wrong.
+
+    Whoever charges or gives back waits for the rows that are locked here first, and has written
+    or will write the resource in the same transaction: the count and the usage are of one moment.
+    """
+    _ensure_rows(session, project_id, sorted(RESOURCES))
+    mine = _usages.c.project_id == project_id
+    rows = session.execute(
+        sa.select(_usages.c.resource, _usages.c.in_use)
+        .where(mine)
+        .order_by(_usages.c.resource)
+        .with_for_update()
+    )
+    recorded = {row.resource: row.in_use for row in rows}
+    counted = _count(session, project_id)
+    drifts = [
+        Drift(
+            project_id=project_id,
+            resource=resource,
+            recorded=recorded[resource],
+            counted=counted[resource],
+        )
+        for resource in RESOURCES
+        if recorded[resource] != counted[resource]
+    ]
+    if not dry_run:
+        for drift in drifts:
+            session.execute(
+                sa.update(_usages)
+                .where(mine, _usages.c.resource == drift.resource)
+                .values(in_use=drift.counted)
+            )
+    return drifts
+
+
+def _count(session: orm.Session, project_id: str) -> dict[str, int]:
+    """Add up a project's resources and what is held for them, in one statement: at one moment."""
+
+    def total(amount: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.func.coalesce(sa.func.sum(amount), 0)
+
+    live = sa.and_(_instances.c.project_id == project_id, _instances.c.is_deleted.is_(False))
+    parts = [
+        sa.select(sa.literal(INSTANCES).label("resource"), total(sa.literal(1)).label("amount"))
+        .select_from(_instances)
+        .where(live),
+        sa.select(sa.literal(RAM), total(_instances.c.flavor_ram_mib)).where(live),
+        sa.select(sa.literal(VOLUMES), total(_instances.c.volume_size_gib)).where(live),
+        sa.select(_held.c.resource, total(_held.c.delta))
+        .where(_held.c.project_id == project_id)
+        .group_by(_held.c.resource),
+    ]
+    counted = dict.fromkeys(RESOURCES, 0)
+    for resource, amount in session.execute(sa.union_all(*parts)):
+        counted[resource] += int(amount)
+    return counted

@@ -9,9 +9,9 @@ from oslo_config import cfg
 from oslo_policy import policy
 
 from trove.common import concurrency, context, exception
-from trove.policies import accounts, base, clusters, datastores, flavors, instances
+from trove.policies import accounts, base, clusters, datastores, flavors, instances, operations, quotas
 
-_MODULES = (instances, accounts, clusters, datastores, flavors)
+_MODULES = (instances, accounts, clusters, datastores, flavors, quotas, operations)
 
 
 def list_rules() -> list[policy.RuleDefault]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from trove.api import method
+from trove.api.controllers.mgmt import quotas as mgmt_quotas
 from trove.api.controllers.services import Services
-from trove.api.controllers.v1 import accounts, catalog, instances
+from trove.api.controllers.v1 import accounts, catalog, instances, operations
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import catalog as schemas
@@ -45,6 +46,7 @@ def make_tree(services: Services) -> Resource:
         children={
             "action": instances.Action(services),
             **accounts.children(services),
+            **operations.instance_children(services),
         },
     )
     project = Project(
@@ -55,6 +57,12 @@ def make_tree(services: Services) -> Resource:
                 item=instance,
             ),
             **catalog.children(services),
+            **operations.children(services),
+            "mgmt": Resource(
+                children={
+                    **mgmt_quotas.children(services),
+                }
+            ),
         }
     )
     return Versions(children={VERSION: Version(item=project)})
