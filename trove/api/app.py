@@ -27,12 +27,14 @@ from trove.rpc.taskmanager import TaskManagerApi
 from trove.services.accounts import Accounts
 from trove.services.certificates import Certificates
 from trove.services.changes import Changes
+from trove.services.configurations import Configurations
 from trove.services.datastores import Datastores
 from trove.services.events import Events
 from trove.services.flavors import Flavors
 from trove.services.instance_actions import InstanceActions
 from trove.services.instances import Instances
 from trove.services.operations import Operations
+from trove.services.parameters import Parameters
 from trove.services.quotas import Quotas
 
 
@@ -166,6 +168,10 @@ def _make_services(
         limiter=limiter,
         flavors=flavors,
         certificates=Certificates(secrets=given.secrets),
+        configurations=Configurations(
+            conf=conf, database=given.database, changes=changes, clock=given.clock
+        ),
+        parameters=Parameters(database=given.database, clock=given.clock),
         datastores=Datastores(database=given.database),
         operations=Operations(database=given.database, clock=given.clock),
         events=Events(database=given.database),

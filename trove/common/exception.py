@@ -217,6 +217,12 @@ class GuestError(TroveError):
     code = "trove.guest_error"
 
 
+class ConfigurationRefused(GuestError):
+    """The engine does not take a value of its configuration; it runs as before."""
+
+    code = "trove.configuration_refused"
+
+
 class GuestTimeout(ServiceUnavailable):
     """The guest agent did not answer in time."""
 

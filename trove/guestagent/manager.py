@@ -7,6 +7,7 @@ in between.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -82,6 +83,7 @@ class Manager:
         }
         self._jobs: Mapping[str, Callable[[Any], dict[str, Any]]] = {
             payloads.PrepareJob.KIND: self._prepare,
+            payloads.ConfigureJob.KIND: self._configure,
             payloads.RestartJob.KIND: self._restart,
             payloads.StopJob.KIND: self._stop,
             payloads.StartJob.KIND: self._start_engine,
@@ -216,7 +218,24 @@ class Manager:
         # a module that fails says so in the list of modules; the database is none the worse
         result = self._modules_result(job.modules)
         self._overlay = None
+        result["overrides_digest"] = job.overrides_digest
         return {"engine_version": self._supervisor.snapshot().version, **result}
+
+    def _configure(self, job: payloads.ConfigureJob) -> dict[str, Any]:
+        """Apply a configuration; an engine that is down is started on it, if it should run."""
+        if self._supervisor.snapshot().status is states.ServiceStatus.RESTARTING:
+            with contextlib.suppress(exception.GuestError):
+                self._supervisor.ensure_running(_START_TIMEOUT_S)
+        status = self._supervisor.snapshot().status
+        is_running = status in (states.ServiceStatus.HEALTHY, states.ServiceStatus.BLOCKED)
+        restart_required = self._datastore.config.configure(job, is_running=is_running)
+        if status is states.ServiceStatus.CRASHED and job.is_live:
+            try:
+                self._supervisor.restart(_START_TIMEOUT_S)
+            except exception.GuestError as e:
+                # what is wrong with it is seen in its status; the configuration counts anyway
+                LOG.warning("the engine does not start with its new configuration: %s", e)
+        return {"restart_required": restart_required, "overrides_digest": job.overrides_digest}
 
     def _restart(self, job: payloads.RestartJob) -> dict[str, Any]:
         self._overlay = None

@@ -535,6 +535,63 @@ class ModuleResults(Payload):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LogStorage(Payload):
+    """Where a log is published: a grant for an account of an object store, and names in it.
+
+    Names of objects begin with ``prefix``; ``account`` tells accounts apart.
+    """
+
+    kind: str
+    account: str
+    container: str
+    prefix: str
+    grant: dict[str, Any] = dataclasses.field(repr=False, default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LogRequest(Payload):
+    """Show a log, or change it and show it: discard, disable, enable, publish, in this order.
+
+    ``storage`` is needed to publish and to discard. ``budget_s`` is how long publishing may take:
+    what does not fit is left for the next request.
+    """
+
+    name: str
+    enable: bool = False
+    disable: bool = False
+    publish: bool = False
+    discard: bool = False
+    storage: LogStorage | None = None
+    budget_s: float = 4.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Log(Payload):
+    """A log. ``status`` is a word of the API; sizes are bytes.
+
+    ``published`` is in the object store, ``pending`` can be published, ``dropped`` went from the
+    instance before it was published, to keep the log within its bounds. ``container`` and
+    ``prefix`` are set while there is something published.
+    """
+
+    name: str
+    type: str
+    status: str
+    published_bytes: int = 0
+    pending_bytes: int = 0
+    dropped_bytes: int = 0
+    container: str | None = None
+    prefix: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Logs(Payload):
+    """All logs of an instance."""
+
+    logs: tuple[Log, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Failure(Payload):
     """Instead of an answer: why a call failed. ``code`` is one of trove.common.exception's."""
 
@@ -560,6 +617,9 @@ CALLS: Mapping[str, tuple[type[Payload], type[Payload]]] = {
     "revoke": (Grant, Empty),
     "enable_root": (EnableRoot, RootUser),
     "disable_root": (Empty, Empty),
+    "list_logs": (Empty, Logs),
+    "show_log": (LogRequest, Log),
+    "change_log": (LogRequest, Log),
     "list_modules": (ModuleQuery, ModuleResults),
     "apply_modules": (Modules, ModuleResults),
     "remove_module": (ModuleRef, Empty),

@@ -10,10 +10,14 @@ from trove.api.ratelimit import RateLimiter
 from trove.common.concurrency import Clock
 from trove.services.accounts import Accounts
 from trove.services.certificates import Certificates
+from trove.services.configurations import Configurations
 from trove.services.datastores import Datastores
+from trove.services.events import Events
 from trove.services.flavors import Flavors
 from trove.services.instance_actions import InstanceActions
 from trove.services.instances import Instances
+from trove.services.operations import Operations
+from trove.services.parameters import Parameters
 from trove.services.quotas import Quotas
 
 
@@ -28,6 +32,10 @@ class Services:
     actions: InstanceActions
     accounts: Accounts
     certificates: Certificates
+    configurations: Configurations
+    parameters: Parameters
     datastores: Datastores
     flavors: Flavors
     quotas: Quotas
+    operations: Operations
+    events: Events

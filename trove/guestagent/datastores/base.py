@@ -30,6 +30,8 @@ class Environment:
     port: int
     basedir: str | None = None
     template_dir: pathlib.Path | None = None
+    #: Number of the agent's first start on this state directory.
+    first_boot: int = 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +192,17 @@ class Tls(Part, abc.ABC):
         """Have TLS as the job describes it, or as it was; raises GuestError."""
 
 
+class Configuration(Part, abc.ABC):
+    """The server's configuration, changed on an existing database."""
+
+    @abc.abstractmethod
+    def configure(self, job: payloads.ConfigureJob, *, is_running: bool) -> bool:
+        """Write the configuration and tell a running engine; tell whether it must restart.
+
+        Raises ConfigurationRefused when the engine does not take a value; nothing changes then.
+        """
+
+
 class Unsupported(Part):
     """In the place of a part that an engine does not have: every use raises."""
 
@@ -214,7 +227,7 @@ class Datastore:
     accounts: Accounts | Unsupported
     root: Root | Unsupported
     tls: Tls | Unsupported
-    config: Part
+    config: Configuration | Unsupported
     backup: Part
     replication: Part
     cluster: Part

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trove.guestagent.datastores import base
-from trove.guestagent.datastores.mysql import accounts, service, tls
+from trove.guestagent.datastores.mysql import accounts, configuration, service, tls
 from trove.guestagent.datastores.mysql import dialect as dialects
 
 
@@ -27,7 +27,7 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
             store=server.tls_store,
             rewrite_configuration=server.rewrite_configuration,
         ),
-        config=base.Unsupported(manager, "configuration"),
+        config=configuration.MysqlConfiguration(dialect, server, server.connector),
         backup=base.Unsupported(manager, "backup"),
         replication=base.Unsupported(manager, "replication"),
         cluster=base.Unsupported(manager, "cluster"),

@@ -1,103 +1,178 @@
-"""The server's configuration file, sized from the memory of the flavor.
+"""The configuration of a server of the family: written, tried, and changed while it runs.
 
-With M the memory in MiB (the formulas hold from 256 MiB on; the contract test starts a server with
-the smallest):
-
-* buffer pool: 60 % of what is left after 160 MiB for the operating system, the agent and the
-  server's fixed parts, at least 32 MiB, a multiple of 8 MiB; 70 % of M from 8 GiB on;
-* redo log: a quarter of the buffer pool, 16 MiB to 1 GiB;
-* connections: M/4, 64 to 4000; each costs some 0.4 MiB when it works;
-* temporary tables: M/32, 8 to 64 MiB; key buffer and Aria page cache: M/64, 4 to 128 MiB each;
-* binary logs are kept for a day, in files of a 64th of the volume, 4 to 256 MiB.
+The text comes from :mod:`trove.datastores.mysql_configuration`. New values are tried by the server
+program before anything is written, then the file is written, then the running server is told the
+dynamic ones. What is refused anywhere leaves file and server as they were. The settings from before
+are remembered until the end, so that a job that was interrupted is done again completely.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
-import importlib.resources
-import re
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-import jinja2
+import pymysql.err
+from oslo_log import log
 
 from trove.common import exception
+from trove.datastores import mysql_configuration
+from trove.datastores import spec as datastore_spec
 from trove.guestagent.datastores import base
+from trove.guestagent.datastores.mysql import connection
+from trove.guestagent.datastores.mysql import dialect as dialects
+from trove.rpc import payloads
 
-_OPTION_NAME = re.compile(r"^[a-z][a-z0-9_-]*$")
+LOG = log.getLogger(__name__)
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """What follows from the size of the flavor."""
-
-    buffer_pool_mib: int
-    redo_log_mib: int
-    log_buffer_mib: int
-    key_buffer_mib: int
-    temporary_table_mib: int
-    binlog_mib: int
-    max_connections: int
-    thread_cache: int
-    table_open_cache: int
-    io_threads: int
-    performance_schema: bool
+#: Errors after which the server was not asked: CR_SERVER_GONE_ERROR and its like.
+_LOST = frozenset({2002, 2003, 2006, 2013})
 
 
-def _between(low: int, value: float, high: int) -> int:
-    return int(max(low, min(value, high)))
-
-
-def sizes(settings: base.Settings) -> Sizes:
-    """Return the sizes for a flavor and a volume, by the formulas of this module."""
-    memory = settings.memory_mib
-    pool = max((memory - 160) * 0.6, memory * 0.7 if memory >= 8192 else 0)
-    volume_mib = (settings.volume_size_gib or 16) * 1024
-    pool_mib = max(32, int(pool) // 8 * 8)
-    connections = _between(64, memory / 4, 4000)
-    return Sizes(
-        buffer_pool_mib=pool_mib,
-        redo_log_mib=_between(16, pool_mib / 4, 1024),
-        log_buffer_mib=_between(4, memory / 128, 64),
-        key_buffer_mib=_between(4, memory / 64, 128),
-        temporary_table_mib=_between(8, memory / 32, 64),
-        binlog_mib=_between(4, volume_mib / 64, 256),
-        max_connections=connections,
-        thread_cache=_between(4, connections / 8, 128),
-        table_open_cache=_between(400, memory, 10000),
-        io_threads=2 if memory < 2048 else 4,
-        performance_schema=memory >= 4096,
-    )
-
-
-@functools.cache
-def _template(name: str) -> jinja2.Template:
-    source = importlib.resources.files("trove.datastores") / "templates" / name
-    environment = jinja2.Environment(  # noqa: S701 (not HTML: nothing to escape)
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.from_string(source.read_text(encoding="utf-8"))
-
-
-def _override(name: str, value: object) -> tuple[str, str]:
-    """Return an option of the instance's configuration as text; raises GuestError."""
-    text = {True: "ON", False: "OFF"}[value] if isinstance(value, bool) else str(value)
-    if not _OPTION_NAME.match(name) or not text.isprintable():
-        raise exception.GuestError(reason=f"the configuration value {name[:64]!r} is not valid")
-    return name, text
+def sizes(settings: base.Settings) -> mysql_configuration.Sizes:
+    """Return the sizes for a flavor and a volume."""
+    return mysql_configuration.sizes(settings.memory_mib, settings.volume_size_gib)
 
 
 def render(template: str, settings: base.Settings, **places: object) -> str:
     """Return the text of the configuration file; ``places`` are paths and addresses."""
-    return _template(template).render(
-        sizes=sizes(settings),
+    return mysql_configuration.render(
+        template,
         memory_mib=settings.memory_mib,
+        volume_size_gib=settings.volume_size_gib,
+        overrides=settings.overrides,
         server_id=settings.server_id,
         has_tls=settings.has_tls,
-        overrides=[
-            _override(name, settings.overrides[name]) for name in sorted(settings.overrides)
-        ],
         **places,
     )
+
+
+class ConfiguredServer(Protocol):
+    """What is asked of the server's files and program."""
+
+    def find_settings(self) -> base.Settings | None:
+        """Return the settings, None before a database was made."""
+
+    def find_former_settings(self) -> base.Settings | None:
+        """Return the settings from before a change that has not ended yet."""
+
+    def remember_former_settings(self, settings: base.Settings | None) -> None:
+        """Remember the settings from before a change; None once it has ended."""
+
+    def configure(self, settings: base.Settings) -> None:
+        """Remember the settings and write the server's configuration from them."""
+
+    def render_configuration(self, settings: base.Settings) -> str:
+        """Return the text of the configuration file."""
+
+    def try_configuration(self, text: str) -> None:
+        """Raise ConfigurationRefused unless the server could start with a configuration."""
+
+    def started_with(self) -> Mapping[str, str | int] | None:
+        """Return the options that the running server read at its start, when they are known."""
+
+
+class MysqlConfiguration(base.Configuration):
+    """Configuration of a server of the family."""
+
+    capabilities = frozenset({datastore_spec.Capability.CONFIGURATION})
+
+    def __init__(
+        self,
+        dialect: dialects.Dialect,
+        server: ConfiguredServer,
+        connector: connection.Connector,
+    ) -> None:
+        """Take the collaborators."""
+        self._dialect = dialect
+        self._server = server
+        self._connector = connector
+
+    def configure(self, job: payloads.ConfigureJob, *, is_running: bool) -> bool:
+        """Write the configuration and tell a running server; tell whether it must restart.
+
+        Raises ConfigurationRefused, GuestError, OSError; everything is as it was then.
+        """
+        current = self._server.find_settings()
+        if current is None:
+            raise exception.GuestError(reason="there is no database on this instance yet")
+        old = self._server.find_former_settings() or current
+        new = dataclasses.replace(
+            old,
+            memory_mib=job.memory_mib,
+            vcpus=job.vcpus,
+            volume_size_gib=job.volume_size_gib,
+            overrides=dict(job.overrides),
+        )
+        self._server.try_configuration(self._server.render_configuration(new))
+        self._server.remember_former_settings(old)
+        restart_required = False
+        try:
+            self._server.configure(new)
+            if is_running and job.is_live:
+                restart_required = self._tell(self._values(old), self._values(new))
+        except (exception.GuestError, OSError):
+            with contextlib.suppress(OSError):
+                self._server.configure(old)
+                self._server.remember_former_settings(None)
+            raise
+        self._server.remember_former_settings(None)
+        return restart_required
+
+    def _values(self, settings: base.Settings) -> dict[str, Any]:
+        """Return what settings mean for the server's variables, typed as statements need them."""
+        found: dict[str, Any] = dict(
+            mysql_configuration.options(self._server.render_configuration(settings))
+        )
+        for name, value in settings.overrides.items():
+            found[name] = ("ON" if value else "OFF") if isinstance(value, bool) else value
+        return found
+
+    def _tell(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+        """Set the dynamic variables that differ; tell whether others wait for a restart."""
+        started = self._server.started_with()
+        with self._connector.session() as session:
+            dynamic = {str(name) for (name,) in session.execute(self._dialect.dynamic_variables)}
+            changed = sorted(
+                name for name in old.keys() | new.keys() if old.get(name) != new.get(name)
+            )
+            self._set_all(session, [name for name in changed if name in dynamic], old, new)
+        running = old if started is None else started
+        waiting = sorted(
+            name
+            for name in running.keys() | new.keys()
+            if name not in dynamic and str(running.get(name)) != str(new.get(name))
+        )
+        if waiting:
+            LOG.info("values that wait for a restart: %s", ", ".join(waiting))
+        return bool(waiting)
+
+    def _set_all(
+        self,
+        session: connection.Session,
+        names: list[str],
+        old: Mapping[str, Any],
+        new: Mapping[str, Any],
+    ) -> None:
+        """Set variables, all of them or none; raises ConfigurationRefused."""
+        for number, name in enumerate(names):
+            try:
+                _set(session, name, new.get(name))
+            except connection.ServerError as e:
+                for done in reversed(names[:number]):
+                    with contextlib.suppress(connection.ServerError):
+                        _set(session, done, old.get(done))
+                if isinstance(e, pymysql.err.OperationalError) and e.args[0] in _LOST:
+                    raise
+                reason = f"{name}: {connection.explain(e)}"
+                raise exception.ConfigurationRefused(reason=reason) from None
+
+
+def _set(session: connection.Session, name: str, value: object) -> None:
+    """Set a variable for all sessions to come; without a value as the server is made."""
+    variable = connection.Identifier(name)
+    if value is None:
+        session.execute("SET GLOBAL {variable} = DEFAULT", variable=variable)
+    else:
+        session.execute("SET GLOBAL {variable} = {value}", variable=variable, value=value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 import socket
 from collections.abc import Iterator, Sequence
@@ -62,6 +63,8 @@ def _quote(connection: pymysql.connections.Connection[Any], value: object) -> st
             return cursor.mogrify("%s", (value,))
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value)
     raise TypeError(f"{type(value).__name__} cannot stand in a statement")
 
 

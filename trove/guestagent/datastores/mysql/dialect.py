@@ -24,6 +24,8 @@ class Dialect:
     template: str
     user_source: str
     has_create_or_replace_user: bool
+    #: SELECT of the names of all variables that can be set while the server runs.
+    dynamic_variables: str
     #: Has a running server read key and certificates again.
     reload_tls: str
 
@@ -41,5 +43,9 @@ MARIADB = Dialect(
     template="mariadb.cnf.j2",
     user_source="(SELECT User, Host FROM mysql.user WHERE is_role = 'N') AS accounts",
     has_create_or_replace_user=True,
+    dynamic_variables=(
+        "SELECT LOWER(VARIABLE_NAME) FROM information_schema.SYSTEM_VARIABLES"
+        " WHERE READ_ONLY = 'NO' AND VARIABLE_SCOPE <> 'SESSION ONLY'"
+    ),
     reload_tls="FLUSH LOCAL SSL",
 )

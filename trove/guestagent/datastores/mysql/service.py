@@ -13,12 +13,13 @@ import os
 import pathlib
 import re
 import threading
+from collections.abc import Mapping
 from typing import ClassVar
 
 from oslo_log import log
 
 from trove.common import exception
-from trove.datastores import mysql
+from trove.datastores import mysql, mysql_configuration
 from trove.guestagent import certificates, tls
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import configuration, connection, template
@@ -30,6 +31,8 @@ LOG = log.getLogger(__name__)
 
 #: Space that must be left on the volume for a new server to start: redo log, undo, first tables.
 _HEADROOM_BYTES = 64 * 1024 * 1024
+#: Longest the server program may take to read its options.
+_TRIAL_TIMEOUT_S = 30.0
 _ERROR_LINE = re.compile(r"\[ERROR\] (.+)$", re.MULTILINE)
 
 
@@ -195,12 +198,64 @@ class MysqlService(base.Service):
         changed = {name: size for name, size in sizes.items() if size is not None}
         self.configure(base.Settings(**{**remembered, **changed}))
 
-    def _write_configuration(self, settings: base.Settings) -> None:
+    def find_settings(self) -> base.Settings | None:
+        """Return the settings, None before a database was made."""
+        return self._find_settings("settings")
+
+    def find_former_settings(self) -> base.Settings | None:
+        """Return the settings from before a change that has not ended yet."""
+        return self._find_settings("former_settings")
+
+    def _find_settings(self, document: str) -> base.Settings | None:
+        found = self._store.find(document)
+        return base.Settings(**found) if found else None
+
+    def remember_former_settings(self, settings: base.Settings | None) -> None:
+        """Remember the settings from before a change; None once it has ended."""
+        document = {} if settings is None else dataclasses.asdict(settings)
+        if document or self._store.find("former_settings"):
+            self._store.save("former_settings", document)
+
+    def try_configuration(self, text: str) -> None:
+        """Raise ConfigurationRefused unless the server could start with a configuration.
+
+        Asked for help, the program reads its options, complains as it would at a start, and ends
+        without a look at the data.
+        """
+        trial = self._layout.engine_dir / "trial.cnf"
+        program = template.find_server(self._dialect, basedir=self._environment.basedir)
+        filesystem.write_file(trial, text, mode=0o644)
+        try:
+            result = process.run(
+                [str(program), f"--defaults-file={trial}", "--help", "--verbose"],
+                timeout_s=_TRIAL_TIMEOUT_S,
+                user=self._layout.engine_user,
+            )
+        finally:
+            trial.unlink(missing_ok=True)
+        errors = _ERROR_LINE.findall(result.output)
+        if result.return_code != 0 or errors:
+            words = (errors or result.output.strip().splitlines() or ["no reason was given"])[0]
+            raise exception.ConfigurationRefused(reason=f"the database says {words[:300]}")
+
+    def started_with(self) -> Mapping[str, str | int] | None:
+        """Return the options that the running server read at its start, when they are known."""
+        return (self._store.find("started_with") or {}).get("options")
+
+    def _note_start(self) -> None:
+        text = self._config_file.read_text(encoding="utf-8")
+        try:
+            self._store.save("started_with", {"options": mysql_configuration.options(text)})
+        except OSError:
+            # on a full disk a server that runs is better than knowing what it runs with
+            LOG.warning("what the server starts with was not remembered", exc_info=True)
+
+    def render_configuration(self, settings: base.Settings) -> str:
+        """Return the text of the configuration file."""
         environment, layout = self._environment, self._layout
         setting = self.tls_store.setting()
-        self.tls_store.link(setting.set_id)
         program = template.find_server(self._dialect, basedir=environment.basedir)
-        text = configuration.render(
+        return configuration.render(
             self._dialect.template,
             settings,
             basedir=template.find_basedir(program, basedir=environment.basedir),
@@ -215,6 +270,10 @@ class MysqlService(base.Service):
             bind_address=environment.bind_address,
             port=environment.port,
         )
+
+    def _write_configuration(self, settings: base.Settings) -> None:
+        self.tls_store.link(self.tls_store.setting().set_id)
+        text = self.render_configuration(settings)
         filesystem.ensure_file(self._config_file, text, mode=0o644)
 
     def _write_init_file(self) -> None:
@@ -253,6 +312,7 @@ class MysqlService(base.Service):
             )
         # a new release of the agent may write another configuration
         self.rewrite_configuration()
+        self._note_start()
         self._write_init_file()
         return process.Command(
             argv=(str(program), self.marker),
