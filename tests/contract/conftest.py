@@ -15,6 +15,7 @@ import pytest
 from oslo_config import cfg
 
 from tests.fixtures.local import IMAGE_ID, agent_conf, conf, short_dir
+from trove.common import crypto
 from trove.drivers.compute.base import ComputeDriver, ServerSpec
 from trove.drivers.compute.fake import FakeCompute
 from trove.drivers.compute.local import LocalCompute
@@ -97,6 +98,8 @@ def local_cloud(agent_conf: cfg.ConfigOpts, tmp_path: pathlib.Path) -> Cloud:
     generate_ca(*files, now=datetime.datetime.now(datetime.UTC))
     agent_conf.set_override("ca_certificate_file", str(files[0]), group="tls")
     agent_conf.set_override("ca_key_file", str(files[1]), group="tls")
+    key = crypto.encode_key(crypto.generate_key())
+    agent_conf.set_override("key_encryption_keys", [key], group="guest")
 
     def make() -> Cloud:
         return Cloud(

@@ -123,6 +123,20 @@ class ParameterNotFound(NotFound):
     code = "trove.parameter_not_found"
 
 
+class SecretNotFound(NotFound):
+    """The key manager has no such secret for this project."""
+
+    msg_fmt = "Secret {ref} cannot be found."
+    code = "trove.secret_not_found"
+
+
+class ModuleNotFound(NotFound):
+    """No such module in the caller's reach."""
+
+    msg_fmt = "Module {module_id} cannot be found."
+    code = "trove.module_not_found"
+
+
 class OperationNotFound(NotFound):
     """No such operation."""
 
@@ -135,6 +149,13 @@ class AlreadyExists(BadRequest):
 
     msg_fmt = 'A {kind} with the name "{name}" already exists.'
     code = "trove.already_exists"
+
+
+class SecretInUse(BadRequest):
+    """A secret with consumers is not removed unless forced."""
+
+    msg_fmt = "Secret {ref} has one or more consumers. Use force to delete anyway."
+    code = "trove.secret_in_use"
 
 
 class Conflict(TroveError):

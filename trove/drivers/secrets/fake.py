@@ -12,19 +12,25 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from oslo_config import cfg
 
-from trove.common import exception
+from trove.common import concurrency, context, crypto, exception
 from trove.drivers import injection
 from trove.drivers.secrets import base
+from trove.drivers.secrets import store as stores
 
 _DAY = datetime.timedelta(days=1)
 
 
-class FakeSecrets(base.SecretsDriver):
+class FakeSecrets(base.KeepingDriver):
     """Signs with a key made at the start; certificates are valid for ten days."""
 
     def __init__(self, conf: cfg.ConfigOpts | None = None) -> None:
         """Make the authority; the configuration is not used."""
         self.injector = injection.Injector()
+        self._store = stores.SecretStore(
+            stores.MemoryShelf(),
+            key_ring=crypto.KeyRing([crypto.generate_key()]),
+            clock=concurrency.SystemClock(),
+        )
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Fake authority")])
         self._certificate = (
@@ -32,6 +38,26 @@ class FakeSecrets(base.SecretsDriver):
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .sign(self._key, hashes.SHA256())
         )
+
+    @property
+    def store(self) -> stores.SecretStore:
+        """The store, in memory."""
+        return self._store
+
+    def get_secret_payload(self, ref: str, *, caller: context.RequestContext) -> bytes:
+        """Return the payload of a secret of the caller's project."""
+        with self.injector.around("get_secret_payload"):
+            return super().get_secret_payload(ref, caller=caller)
+
+    def add_consumer(self, ref: str, consumer: stores.Consumer, *, project_id: str) -> None:
+        """Note that something uses a secret."""
+        with self.injector.around("add_consumer"):
+            super().add_consumer(ref, consumer, project_id=project_id)
+
+    def remove_consumer(self, ref: str, consumer: stores.Consumer, *, project_id: str) -> None:
+        """Note that something uses a secret no more."""
+        with self.injector.around("remove_consumer"):
+            super().remove_consumer(ref, consumer, project_id=project_id)
 
     def get_ca_certificate(self) -> str:
         """Return the authority's certificate, PEM."""

@@ -1,11 +1,13 @@
 """An authority of our own, kept in two files, that signs the certificates of instances.
 
-Only the public key of a request is used: names, addresses, purpose and time are ours.
+Only the public key of a request is used: names, addresses, purpose and time are ours. Secrets of
+users are kept, wrapped, below the local state directory.
 """
 
 from __future__ import annotations
 
 import datetime
+import functools
 import ipaddress
 import os
 import pathlib
@@ -18,9 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from oslo_config import cfg
 
-from trove.common import concurrency, exception
+from trove.common import concurrency, crypto, exception
 from trove.drivers import local_state
 from trove.drivers.secrets import base
+from trove.drivers.secrets import store as stores
 
 _CA_DAYS = 3650
 _MINIMUM_RSA_BITS = 2048
@@ -79,13 +82,22 @@ def _key_usage(*, is_authority: bool) -> x509.KeyUsage:
     )
 
 
-class LocalSecrets(base.SecretsDriver):
+class LocalSecrets(base.KeepingDriver):
     """The authority of ``[tls] ca_certificate_file`` and ``ca_key_file``."""
 
     def __init__(self, conf: cfg.ConfigOpts, *, clock: concurrency.Clock | None = None) -> None:
         """Take the configuration; the files are read when they are needed."""
         self._conf = conf
         self._clock = clock or concurrency.SystemClock()
+
+    @functools.cached_property
+    def store(self) -> stores.SecretStore:
+        """The store of ``[local] state_dir``; raises ConfigurationError without a key."""
+        return stores.SecretStore(
+            stores.FileShelf(local_state.LocalState(self._conf.local.state_dir)),
+            key_ring=crypto.KeyRing.from_config(self._conf.guest.key_encryption_keys),
+            clock=self._clock,
+        )
 
     def get_ca_certificate(self) -> str:
         """Return the authority's certificate, PEM; raises DriverError."""
