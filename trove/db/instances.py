@@ -287,11 +287,25 @@ def change_server_status(
     )
 
 
+def set_configuration_digest(
+    session: orm.Session, instance_id: str, digest: str | None, *, now: datetime.datetime
+) -> None:
+    """Record which values of its configuration group the instance runs on."""
+    _update(session, instance_id, configuration_digest=digest, updated=now)
+
+
 def set_volume(
     session: orm.Session, instance_id: str, *, volume_id: str | None, now: datetime.datetime
 ) -> None:
     """Record the volume of an instance; None when it has none any more."""
     _update(session, instance_id, volume_id=volume_id, updated=now)
+
+
+def set_volume_size(
+    session: orm.Session, instance_id: str, *, size_gib: int, now: datetime.datetime
+) -> bool:
+    """Record the size of the volume; tell whether the instance still lives."""
+    return _update(session, instance_id, volume_size_gib=size_gib, updated=now)
 
 
 def set_port(

@@ -98,7 +98,7 @@ class Agent:
         self._clock = clock
         self._counted_bytes = 0
         self._next_count = 0.0
-        self._boot = environment.store.count_boot()
+        self._boot = environment.store.count_boot(first=environment.first_boot)
         self._version = _agent_version()
         self.journal = journal.Journal(self._layout.jobs_dir)
         self.supervisor = supervisor.Supervisor(
@@ -238,6 +238,7 @@ def make_environment(conf: cfg.ConfigOpts, identity: Identity) -> base.Environme
         port=options.port or spec.port,
         basedir=options.basedir,
         template_dir=pathlib.Path(options.template_dir) if options.template_dir else None,
+        first_boot=options.first_boot,
     )
 
 

@@ -60,6 +60,7 @@ class Reconciler:
     def run(self) -> None:
         """Look at everything once."""
         drivers = self._tools.drivers
+        engine.tell_troubles("looking at access rules", drivers.network.refresh)
         servers = {server.instance_id: server.status for server in drivers.compute.list_servers()}
         owners = set(servers)
         owners |= {volume.instance_id for volume in drivers.volume.list_volumes()}

@@ -100,10 +100,12 @@ class LocalNetwork(base.NetworkDriver):
                     if wanted
                     else self._find_free(engine_port)
                 )
+                if access is not None:
+                    # before there is an address: nobody finds one without its rules for long
+                    self._write_access(instance_id, access, engine_port)
                 port = self._store(instance_id, address)
                 LOG.info("address %s given to instance %s", address, instance_id)
-            if access is not None:
-                port = self._set_access(port, access, engine_port)
+                self._enforce(port)
         return port
 
     def update_access(
@@ -117,7 +119,9 @@ class LocalNetwork(base.NetworkDriver):
             port = self.find_port(port_id)
             if port is None:
                 raise local_state.LocalDriverError(f"instance {port_id} has no address")
-            return self._set_access(port, access, engine_port)
+            self._write_access(port_id, access, engine_port)
+            self._enforce(port, is_known=True)
+            return dataclasses.replace(port, is_public=bool(access.get("is_public", False)))
 
     def refresh(self) -> None:
         """Give each address its rules again, after a restart of the machine for one.
@@ -125,15 +129,11 @@ class LocalNetwork(base.NetworkDriver):
         Rules of instances that have no address any more are removed.
         """
         with self._state.lock("ports"):
-            wanted = {name.replace("-", ""): name for name in self._restricted()}
-            if not wanted and not self._firewall.is_possible:
-                return
+            wanted = {port.instance_id.replace("-", ""): port for port in self._restricted()}
             found = self._firewall.list_instances()
-            for instance_id in (wanted[short] for short in sorted(set(wanted) - found)):
-                port, record = self.find_port(instance_id), self._access(instance_id)
-                if port is not None and record is not None:
-                    self._enforce(port, record)
-            for short in found - set(wanted):
+            for short in sorted(set(wanted) - found):
+                self._enforce(wanted[short])
+            for short in sorted(found - set(wanted)):
                 LOG.info("the access rules of %s belong to no instance and are removed", short)
                 self._firewall.forget(short)
 
@@ -196,34 +196,32 @@ class LocalNetwork(base.NetworkDriver):
         path = self._ports() / "access" / local_state.checked_id(instance_id)
         return local_state.read_json(path)
 
-    def _restricted(self) -> Iterator[str]:
-        """Give the instances that not everybody may reach."""
+    def _restricted(self) -> Iterator[base.Port]:
+        """Give the ports that not everybody may reach; forget rules without a port."""
         for instance_id in local_state.names(self._ports() / "access"):
-            record = self._access(instance_id)
-            if record is not None and not _admits_all(record["allowed_cidrs"]):
-                yield instance_id
+            record, port = self._access(instance_id), self.find_port(instance_id)
+            if port is None:
+                (self._ports() / "access" / instance_id).unlink(missing_ok=True)
+            elif record is not None and not _admits_all(record["allowed_cidrs"]):
+                yield port
 
-    def _set_access(
-        self, port: base.Port, access: Mapping[str, Any], engine_port: int
-    ) -> base.Port:
-        before = self._access(port.instance_id)
+    def _write_access(self, instance_id: str, access: Mapping[str, Any], engine_port: int) -> None:
         record = {
             "is_public": bool(access.get("is_public", False)),
             "allowed_cidrs": list(access["allowed_cidrs"]),
             "engine_port": engine_port,
         }
-        path = self._state.directory("ports/access") / port.instance_id
+        path = self._state.directory("ports/access") / instance_id
         with local_state.told(path):
             local_state.replace(path, json.dumps(record))
-        # what was never closed need not be opened
-        if before is not None or not _admits_all(record["allowed_cidrs"]):
-            self._enforce(port, record)
-        return dataclasses.replace(port, is_public=bool(record["is_public"]))
 
-    def _enforce(self, port: base.Port, record: Mapping[str, Any]) -> None:
-        self._firewall.allow(
-            port.instance_id, port.address, record["engine_port"], record["allowed_cidrs"]
-        )
+    def _enforce(self, port: base.Port, *, is_known: bool = False) -> None:
+        """Have the firewall do what is written; what was never closed need not be opened."""
+        record = self._access(port.instance_id)
+        if record is not None and (is_known or not _admits_all(record["allowed_cidrs"])):
+            self._firewall.allow(
+                port.instance_id, port.address, record["engine_port"], record["allowed_cidrs"]
+            )
 
     def _store(self, instance_id: str, address: str) -> base.Port:
         self._state.directory("ports")

@@ -16,9 +16,12 @@ from trove.db import instances, models, operations
 from trove.drivers.compute.base import ServerSpec
 from trove.rpc import payloads
 from trove.services import names
-from trove.taskmanager.operations import engine, steps
+from trove.taskmanager.operations import access, configure, engine, steps
 
 LOG = log.getLogger(__name__)
+
+#: More than an agent starts again while its server is being replaced.
+_BOOTS_APART = 1000
 
 
 class CreatePort(engine.Step):
@@ -34,14 +37,10 @@ class CreatePort(engine.Step):
             instance_id=instance.id,
             project_id=instance.project_id,
             nic=ctx.data.get("nic"),
-            access=instance.access,
+            access=access.effective(ctx.tools.conf, instance.access),
             engine_port=names.get_spec(instance.version.manager).port,
         )
-        address = {
-            "address": port.address,
-            "type": "public" if port.is_public else "private",
-            "network": port.network_id,
-        }
+        address = steps.address_of(port)
         steps.record(
             ctx,
             lambda session, now: instances.set_port(
@@ -102,14 +101,9 @@ class CreateServer(engine.Step):
         instance = steps.get_instance(ctx)
         compute = ctx.tools.drivers.compute
         server = compute.find_server(instance.id) or compute.create_server(
-            _server_spec(ctx, instance)
+            server_spec(ctx, instance)
         )
-        steps.record(
-            ctx,
-            lambda session, now: instances.set_server(
-                session, instance.id, server_id=server.id, status=server.status, now=now
-            ),
-        )
+        steps.record_server(ctx, server)
         return None
 
     def undo(self, ctx: engine.Context) -> engine.Wait | None:
@@ -117,9 +111,15 @@ class CreateServer(engine.Step):
         return steps.remove_server(ctx)
 
 
-def _server_spec(ctx: engine.Context, instance: models.Instance) -> ServerSpec:
-    """Describe the server of an instance; raises StepFailed when it cannot be made."""
-    if instance.version.image_id is None:
+def server_spec(
+    ctx: engine.Context, instance: models.Instance, *, image_id: str | None = None
+) -> ServerSpec:
+    """Describe the server of an instance; raises StepFailed when it cannot be made.
+
+    Without ``image_id`` it is that of the datastore version.
+    """
+    image_id = image_id or instance.version.image_id
+    if image_id is None:
         raise engine.StepFailed(
             f"Datastore version {instance.version.name} has no image: the operator imports one with"
             " 'trove-manage image import'."
@@ -132,7 +132,7 @@ def _server_spec(ctx: engine.Context, instance: models.Instance) -> ServerSpec:
         name=instance.name,
         project_id=instance.project_id,
         flavor=ctx.tools.drivers.compute.get_flavor(instance.flavor_id),
-        image_id=instance.version.image_id,
+        image_id=image_id,
         datastore_manager=instance.version.manager,
         port_id=instance.port_id,
         address=instance.addresses[0]["address"],
@@ -143,13 +143,25 @@ def _server_spec(ctx: engine.Context, instance: models.Instance) -> ServerSpec:
                 ctx.tools.conf,
                 instance_id=instance.id,
                 datastore_manager=instance.version.manager,
+                first_boot=_first_boot(instance),
             ),
             "instance.key": crypto.encode_key(key) + "\n",
         },
     )
 
 
-def render_guest_conf(conf: cfg.ConfigOpts, *, instance_id: str, datastore_manager: str) -> str:
+def _first_boot(instance: models.Instance) -> int:
+    """Return the number of an agent's first start, above those of its server before this one.
+
+    Reports are ordered by it: what an earlier agent said last, and comes late, must not count.
+    """
+    boot = instance.heartbeat.boot
+    return boot + _BOOTS_APART if boot else 1
+
+
+def render_guest_conf(
+    conf: cfg.ConfigOpts, *, instance_id: str, datastore_manager: str, first_boot: int = 1
+) -> str:
     """Return the part of an agent's configuration that is the same for every driver."""
     groups: Mapping[str, Mapping[str, object]] = {
         "guest": {
@@ -157,7 +169,11 @@ def render_guest_conf(conf: cfg.ConfigOpts, *, instance_id: str, datastore_manag
             "heartbeat_interval_s": conf.guest.heartbeat_interval_s,
             "message_window_s": conf.guest.message_window_s,
         },
-        "guestagent": {"instance_id": instance_id, "datastore_manager": datastore_manager},
+        "guestagent": {
+            "instance_id": instance_id,
+            "datastore_manager": datastore_manager,
+            "first_boot": first_boot,
+        },
     }
     parser = configparser.RawConfigParser()
     for group, values in groups.items():
@@ -191,16 +207,18 @@ class Prepare(engine.Step):
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Send the job until its outcome is known."""
         outcome = steps.run_job(
-            ctx, payloads.PrepareJob.KIND, lambda: _prepare_job(ctx, steps.get_instance(ctx))
+            ctx, payloads.PrepareJob.KIND, lambda: prepare_job(ctx, steps.get_instance(ctx))
         )
         if isinstance(outcome, engine.Wait):
             steps.keep_server_running(ctx)
             return outcome
         steps.expect_success(outcome, what="Preparing the database")
+        configure.record_confirmed(ctx, outcome)
         return None
 
 
-def _prepare_job(ctx: engine.Context, instance: models.Instance) -> payloads.PrepareJob:
+def prepare_job(ctx: engine.Context, instance: models.Instance) -> payloads.PrepareJob:
+    """Describe the engine of an instance for its agent, with a certificate for its request."""
     drivers = ctx.tools.drivers
     flavor = drivers.compute.get_flavor(instance.flavor_id)
     certificate = ca = None
@@ -212,6 +230,7 @@ def _prepare_job(ctx: engine.Context, instance: models.Instance) -> payloads.Pre
             hostnames=[instance.id],
         )
         ca = drivers.secrets.get_ca_certificate()
+    overrides, digest = configure.wanted(ctx, instance)
     return payloads.PrepareJob(
         memory_mib=flavor.ram_mib,
         vcpus=flavor.vcpus,
@@ -219,6 +238,8 @@ def _prepare_job(ctx: engine.Context, instance: models.Instance) -> payloads.Pre
         server_id=ctx.data.get("server_id", 1),
         certificate_pem=certificate,
         ca_pem=ca,
+        overrides=overrides,
+        overrides_digest=digest,
         databases=_payloads(payloads.Database, ctx.data.get("databases")),
         users=_payloads(payloads.User, ctx.secret().get("users")),
     )

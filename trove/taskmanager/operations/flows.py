@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trove.taskmanager.operations import create, delete, engine, recover, restart
+from trove.taskmanager.operations import (
+    access,
+    create,
+    delete,
+    engine,
+    reboot,
+    rebuild,
+    recover,
+    resize,
+    restart,
+)
 
 ALL: Sequence[engine.Flow] = (
     create.FLOW,
+    configure.FLOW,
     delete.FLOW,
     delete.CLEANUP,
     restart.FLOW,
     recover.FLOW,
+    resize.FLAVOR_FLOW,
+    resize.VOLUME_FLOW,
+    access.FLOW,
+    rebuild.UPGRADE_FLOW,
+    rebuild.REBUILD_FLOW,
+    reboot.REBOOT_FLOW,
+    reboot.STOP_FLOW,
+    reboot.MIGRATE_FLOW,
 )

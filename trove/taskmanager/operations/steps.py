@@ -12,6 +12,7 @@ from trove import states
 from trove.common import exception
 from trove.db import base, guest_jobs, instances, models
 from trove.drivers.compute.base import Server
+from trove.drivers.network.base import Port
 from trove.rpc import payloads
 from trove.taskmanager.operations import engine
 
@@ -39,14 +40,30 @@ def shorten(text: str | None, *, default: str) -> str:
     return (printable or default).rstrip(".") + "."
 
 
+def get_server(ctx: engine.Context) -> Server:
+    """Return the server of the instance; raises StepFailed when it is gone."""
+    server = ctx.tools.drivers.compute.find_server(ctx.instance_id)
+    if server is None:
+        raise engine.StepFailed("The server of the instance is gone.", details="find_server: none")
+    return server
+
+
+def record_server(ctx: engine.Context, server: Server) -> None:
+    """Record which server the instance has, and how it is."""
+    record(
+        ctx,
+        lambda session, now: instances.set_server(
+            session, ctx.instance_id, server_id=server.id, status=server.status, now=now
+        ),
+    )
+
+
 def keep_server_running(ctx: engine.Context) -> Server:
     """Return the server of the instance, started again when it is off.
 
     Raises StepFailed when the server is gone or in error.
     """
-    server = ctx.tools.drivers.compute.find_server(ctx.instance_id)
-    if server is None:
-        raise engine.StepFailed("The server of the instance is gone.", details="find_server: none")
+    server = get_server(ctx)
     if server.status is states.ServerStatus.ERROR:
         reason = shorten(server.fault, default="no reason was given")
         raise engine.StepFailed(f"The server of the instance failed: {reason}")
@@ -124,13 +141,15 @@ def run_job(
     kind: str,
     make_payload: Callable[[], payloads.Payload],
     *,
+    name: str | None = None,
     retry_s: float | None = None,
 ) -> guest_jobs.GuestJob | engine.Wait:
     """Send a job to the agent until its outcome is known; return the outcome, or the wait for it.
 
-    The job has the same id whenever it is sent: the agent runs it once.
+    The job has the same id whenever it is sent: the agent runs it once. Of several jobs of one
+    kind in an operation each has a ``name`` of its own.
     """
-    job_id = ctx.job_id(kind)
+    job_id = ctx.job_id(name or kind)
     job = _ensure_job(ctx, job_id, kind)
     if job.succeeded is not None:
         return job
@@ -160,6 +179,60 @@ def _ensure_job(ctx: engine.Context, job_id: str, kind: str) -> guest_jobs.Guest
             kind=kind,
             now=ctx.tools.clock.now(),
         )
+
+
+def try_job(
+    ctx: engine.Context,
+    kind: str,
+    make_payload: Callable[[], payloads.Payload],
+    *,
+    name: str,
+    within_s: float,
+) -> engine.Wait | None:
+    """Send a job until its outcome is known, whatever that is, or the time is over."""
+    left_s = time_left_s(ctx, name, within_s)
+    if left_s <= 0:
+        LOG.warning("instance %s: job %s has no outcome, going on", ctx.instance_id, name)
+        return None
+    outcome = run_job(ctx, kind, make_payload, name=name, retry_s=left_s)
+    if isinstance(outcome, engine.Wait):
+        return outcome
+    if not outcome.succeeded:
+        LOG.warning("instance %s: job %s failed: %s", ctx.instance_id, name, outcome.error)
+    return None
+
+
+def time_left_s(ctx: engine.Context, name: str, within_s: float) -> float:
+    """Return what is left of the time for something that begins with the first call."""
+    now = ctx.tools.clock.now()
+    since = datetime.datetime.fromisoformat(ctx.data.setdefault(f"{name}_since", now.isoformat()))
+    return within_s - (now - since).total_seconds()
+
+
+def end_task(
+    ctx: engine.Context,
+    session: Any,
+    now: datetime.datetime,
+    task: states.TaskStatus,
+    **values: Any,
+) -> bool:
+    """End a task, with columns that change with it; False when somebody else has ended it.
+
+    An instance that needed a restart before still does, when the operation kept that.
+    """
+    before = states.TaskStatus(ctx.data.get("task", states.TaskStatus.NONE))
+    return instances.change_task(
+        session, ctx.instance_id, expect=task, to=before, now=now, **values
+    )
+
+
+def address_of(port: Port) -> dict[str, Any]:
+    """Return how the address of a port is stored with an instance."""
+    return {
+        "address": port.address,
+        "type": "public" if port.is_public else "private",
+        "network": port.network_id,
+    }
 
 
 def expect_success(job: guest_jobs.GuestJob, *, what: str) -> None:

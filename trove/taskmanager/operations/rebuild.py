@@ -1,0 +1,230 @@
+"""Make the server of an instance anew: from the same datastore version, or from another one.
+
+Data volume, port and address stay; the agent of the new server finds the data and makes
+configuration and certificate for it. When the new server does not come up, the instance is brought
+back on its old image. The version is written when the engine runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oslo_log import log
+
+from trove import states
+from trove.common import exception
+from trove.db import instances, operations
+from trove.rpc import payloads
+from trove.taskmanager.operations import create, delete, engine, steps
+
+LOG = log.getLogger(__name__)
+
+#: Kind of the operation -> its task.
+_TASKS = {
+    operations.UPGRADE_INSTANCE: states.TaskStatus.UPGRADING,
+    operations.REBUILD_INSTANCE: states.TaskStatus.BUILDING,
+}
+
+
+def _is_over(ctx: engine.Context) -> bool:
+    """Tell whether the task has ended already: then nothing is taken back."""
+    return steps.get_instance(ctx).task is not _TASKS[ctx.operation.kind]
+
+
+class CheckImage(engine.Step):
+    """See that there is something to make the server from, before anything is stopped."""
+
+    name = "check_image"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Look for the image; raises StepFailed for one of another datastore."""
+        image = ctx.tools.drivers.image.get_image(ctx.data["image_id"])
+        manager = steps.get_instance(ctx).version.manager
+        if image.manager != manager:
+            raise engine.StepFailed(
+                f"Image {image.id} is made for {image.manager}, the instance runs {manager}."
+            )
+        return None
+
+
+class StopGuest(delete.StopGuest):
+    """Let the engine shut down cleanly, if its agent answers; bounded in time."""
+
+    def undo(self, ctx: engine.Context) -> engine.Wait | None:
+        """Bring the instance back on its old image; bounded in time."""
+        if _is_over(ctx):
+            return None
+        within_s = ctx.tools.conf.taskmanager.usage_timeout_s
+        if steps.time_left_s(ctx, "back", within_s) <= 0:
+            ctx.data["is_down"] = True
+            return None
+        try:
+            return self._bring_back(ctx, within_s)
+        except (engine.StepFailed, exception.DriverError) as e:
+            if isinstance(e, exception.DriverError) and e.retryable:
+                raise
+            LOG.error("instance %s: cannot be brought back: %s", ctx.instance_id, e)
+            ctx.data["is_down"] = True
+            return None
+
+    def _bring_back(self, ctx: engine.Context, within_s: float) -> engine.Wait | None:
+        instance = steps.get_instance(ctx)
+        compute = ctx.tools.drivers.compute
+        if compute.find_server(instance.id) is None:
+            if "boot_before_back" not in ctx.data:
+                # saved before the server is made: whoever goes on knows which agent is the new one
+                ctx.data["boot_before_back"] = instance.heartbeat.boot
+                return engine.Wait(event="server", timeout_s=0)
+            server = compute.create_server(
+                create.server_spec(ctx, instance, image_id=ctx.data.get("old_image_id"))
+            )
+            steps.record_server(ctx, server)
+        server = steps.keep_server_running(ctx)
+        if instance.heartbeat.boot <= ctx.data.get("boot_before_back", -1):
+            return engine.Wait(event="hello", timeout_s=steps.AGENT_LOOK_S)
+        steps.record_server(ctx, server)
+        return steps.try_job(
+            ctx,
+            payloads.PrepareJob.KIND,
+            lambda: create.prepare_job(ctx, steps.get_instance(ctx)),
+            name="prepare-back",
+            within_s=within_s,
+        )
+
+
+class RemoveServer(engine.Step):
+    """Remove the old server."""
+
+    name = "remove_server"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Remove it, wait until it is gone, and note which agent was the last."""
+        outcome = steps.remove_server(ctx)
+        if outcome is None:
+            ctx.data["boot"] = steps.get_instance(ctx).heartbeat.boot
+        return outcome
+
+    def undo(self, ctx: engine.Context) -> engine.Wait | None:
+        """Remove what there is: the old server half-way, or the new one."""
+        return None if _is_over(ctx) else steps.remove_server(ctx)
+
+
+class MakeServer(engine.Step):
+    """Make the server from the image."""
+
+    name = "make_server"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Find or make it."""
+        instance = steps.get_instance(ctx)
+        compute = ctx.tools.drivers.compute
+        server = compute.find_server(instance.id) or compute.create_server(
+            create.server_spec(ctx, instance, image_id=ctx.data["image_id"])
+        )
+        steps.record_server(ctx, server)
+        return None
+
+
+class AwaitAgent(engine.Step):
+    """Wait until the new agent said hello."""
+
+    name = "await_agent"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Look whether it did; meanwhile keep its server running."""
+        if steps.get_instance(ctx).heartbeat.boot > ctx.data["boot"]:
+            return None
+        steps.keep_server_running(ctx)
+        return engine.Wait(event="hello", timeout_s=steps.AGENT_LOOK_S)
+
+
+class Prepare(create.Prepare):
+    """Have the new agent run the engine on the data that is there."""
+
+    def undo(self, ctx: engine.Context) -> engine.Wait | None:
+        """Stop the engine cleanly before its server goes, if it answers."""
+        if _is_over(ctx):
+            return None
+        return steps.try_job(
+            ctx,
+            payloads.StopJob.KIND,
+            payloads.StopJob,
+            name="stop-again",
+            within_s=ctx.tools.conf.taskmanager.guest_stop_timeout_s,
+        )
+
+
+class Finish(engine.Step):
+    """Hand the instance back to its user."""
+
+    name = "finish"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """End the task; of an upgrade together with the new version."""
+        values: dict[str, Any] = {"server_status": states.ServerStatus.ACTIVE}
+        if "version_id" in ctx.data:
+            values["datastore_version_id"] = ctx.data["version_id"]
+
+        def finish(session: Any, now: Any) -> None:
+            if instances.change_task(
+                session,
+                ctx.instance_id,
+                expect=_TASKS[ctx.operation.kind],
+                to=states.TaskStatus.NONE,
+                now=now,
+                **values,
+            ):
+                instances.clear_fault(session, ctx.instance_id, now=now)
+                LOG.info(
+                    "instance %s: rebuilt from image %s", ctx.instance_id, ctx.data["image_id"]
+                )
+
+        steps.record(ctx, finish)
+        return None
+
+
+def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
+    """Tell what happened, and whether the instance is back on its old image."""
+    now = ctx.tools.clock.now()
+    task, is_down = _TASKS[ctx.operation.kind], ctx.data.get("is_down", False)
+    is_error = is_down and task is states.TaskStatus.UPGRADING
+    if instances.change_task(
+        session,
+        ctx.instance_id,
+        expect=task,
+        to=states.TaskStatus.UPGRADING_ERROR if is_error else states.TaskStatus.NONE,
+        now=now,
+    ):
+        outcome = (
+            "It could not be brought back on its old image either; its data is on its volume: have"
+            " the operator rebuild it."
+            if is_down
+            else "The instance is back on its old image."
+        )
+        instances.set_fault(
+            session,
+            ctx.instance_id,
+            message=f"{failure.message} {outcome}",
+            details=f"step {failure.step}: {failure.details or failure.message}",
+            now=now,
+        )
+
+
+def _flow(kind: str) -> engine.Flow:
+    return engine.Flow(
+        kind=kind,
+        steps=(
+            CheckImage(),
+            StopGuest(),
+            RemoveServer(),
+            MakeServer(),
+            AwaitAgent(),
+            Prepare(),
+            Finish(),
+        ),
+        on_failed=on_failed,
+    )
+
+
+UPGRADE_FLOW = _flow(operations.UPGRADE_INSTANCE)
+REBUILD_FLOW = _flow(operations.REBUILD_INSTANCE)
