@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from trove.taskmanager.operations import (
     access,
+    configure,
     create,
     delete,
     engine,
