@@ -116,10 +116,22 @@ class ServiceStatus(enum.StrEnum):
         return self in (ServiceStatus.RUNNING, ServiceStatus.HEALTHY)
 
     @property
+    def description(self) -> str:
+        """The status in words, for operators."""
+        return _SERVICE_DESCRIPTIONS.get(self, self.value.replace("_", " ").lower())
+
+    @property
     def allows_action(self) -> bool:
         """Tell whether restart, resize and their like may start now."""
         return self in _ACTION_ALLOWED
 
+
+_SERVICE_DESCRIPTIONS: Mapping[ServiceStatus, str] = {
+    ServiceStatus.FAILED: "failed to spawn",
+    ServiceStatus.FAILED_TIMEOUT_GUESTAGENT: "guestagent error",
+    ServiceStatus.PROMOTING: "promoting replica",
+    ServiceStatus.EJECTING: "ejecting replica source",
+}
 
 _ACTION_ALLOWED = frozenset(
     {

@@ -25,6 +25,7 @@ from trove.drivers.secrets.base import SecretsDriver
 from trove.rpc.guest import GuestApi
 from trove.rpc.taskmanager import TaskManagerApi
 from trove.services.accounts import Accounts
+from trove.services.administration import Administration
 from trove.services.certificates import Certificates
 from trove.services.changes import Changes
 from trove.services.configurations import Configurations
@@ -32,6 +33,7 @@ from trove.services.datastores import Datastores
 from trove.services.events import Events
 from trove.services.flavors import Flavors
 from trove.services.instance_actions import InstanceActions
+from trove.services.instance_resets import InstanceResets
 from trove.services.instances import Instances
 from trove.services.operations import Operations
 from trove.services.parameters import Parameters
@@ -186,6 +188,12 @@ def _make_services(
             flavors=flavors,
             compute=given.compute,
         ),
+        resets=InstanceResets(
+            database=given.database,
+            run_operation=given.taskmanager.run_operation,
+            clock=given.clock,
+        ),
+        administration=Administration(conf=conf, database=given.database, guest_api=given.guest),
         instances=Instances(
             conf=conf,
             database=given.database,

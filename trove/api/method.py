@@ -6,13 +6,15 @@ A handler is a method of a :class:`trove.api.routing.Resource`::
     def post(self, call: Call) -> Json: ...
 
 The decorator enforces the rule once, parses and validates the body, and writes what the handler
-returns as JSON (None: an empty body). The metadata stays on the handler as ``route``.
+returns as JSON (None: an empty body). The metadata stays on the handler as ``route``. The document
+of a GET has a weak ETag of its text; who has it already and says so is answered 304.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -96,7 +98,7 @@ def expose(
                     schema=body,
                     required=body_required,
                 )
-            return _write(status, function(self, call, *arguments))
+            return _write(status, function(self, call, *arguments), environ)
 
         # pecan looks at the signature of what it calls, not of what that wraps
         del handler.__wrapped__
@@ -107,10 +109,24 @@ def expose(
     return decorate
 
 
-def _write(status: int, content: Json) -> webob.Response:
+def _write(status: int, content: Json, environ: Mapping[str, Any]) -> webob.Response:
     body = b"" if content is None else json.dumps(content).encode()
-    return webob.Response(
-        body=body,
-        status=f"{status} {HTTPStatus(status).phrase}",
-        headerlist=[("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
-    )
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    if content is not None and environ["REQUEST_METHOD"] == "GET":
+        tag = f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+        wanted = environ.get("HTTP_IF_NONE_MATCH")
+        if wanted is not None and _names(wanted, tag):
+            return _respond(304, b"", [headers[0], ("ETag", tag)])
+        headers.append(("ETag", tag))
+    return _respond(status, body, headers)
+
+
+def _respond(status: int, body: bytes, headers: list[tuple[str, str]]) -> webob.Response:
+    line = f"{status} {HTTPStatus(status).phrase}"
+    return webob.Response(body=body, status=line, headerlist=headers)
+
+
+def _names(wanted: str, tag: str) -> bool:
+    """Tell whether an ``If-None-Match`` names a tag; the weak comparison is the one for it."""
+    own = tag.removeprefix("W/")
+    return any(each.strip().removeprefix("W/") in ("*", own) for each in wanted.split(","))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from typing import cast
 
@@ -12,6 +13,28 @@ from trove.db import models
 
 _history = cast(sa.Table, models.RootHistory.__table__)
 _instances = cast(sa.Table, models.Instance.__table__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Enabling:
+    """Who let the superuser in, and when; ``disabled`` is when it was locked out again."""
+
+    user_id: str | None
+    enabled: datetime.datetime
+    disabled: datetime.datetime | None
+
+
+def find_last(session: orm.Session, instance_id: str) -> Enabling | None:
+    """Return the last time the superuser was enabled; None when it never was."""
+    row = session.execute(
+        sa.select(_history.c.user_id, _history.c.enabled, _history.c.disabled)
+        .where(_history.c.instance_id == instance_id)
+        .order_by(_history.c.enabled.desc(), _history.c.id)
+        .limit(1)
+    ).first()
+    if row is None:
+        return None
+    return Enabling(user_id=row.user_id, enabled=row.enabled, disabled=row.disabled)
 
 
 def is_enabled(session: orm.Session, instance_id: str) -> bool:

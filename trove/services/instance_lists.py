@@ -12,8 +12,6 @@ import json
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import orm
-
 from trove.common import exception
 from trove.db import instance_lists, instance_views
 
@@ -24,7 +22,7 @@ _LONGEST_OFFSET = 9
 
 
 def read_page(
-    session: orm.Session,
+    session: Any,
     kind: type[_View],
     filters: instance_lists.Filters,
     *,
@@ -60,7 +58,7 @@ def _marker(
 
 
 def _parse(
-    session: orm.Session, filters: instance_lists.Filters, order: instance_lists.Order, marker: str
+    session: Any, filters: instance_lists.Filters, order: instance_lists.Order, marker: str
 ) -> instance_lists.Position:
     if order.key == "id":
         return instance_lists.Position(value=None, id=marker)

@@ -18,6 +18,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import concurrency, context, crypto, exception
+from trove.datastores import spec
 from trove.db import (
     base,
     datastores,
@@ -30,8 +31,8 @@ from trove.db import (
 )
 from trove.drivers.compute.base import Flavor
 from trove.rpc import payloads, taskmanager
+from trove.services import configurations, names
 from trove.services import instance_lists as pages
-from trove.services import names
 from trove.services.changes import Change, Changes, find_in_reach
 from trove.services.datastores import Datastores, VersionChoice
 from trove.services.flavors import Flavors
@@ -67,6 +68,14 @@ class NewInstance:
     tags: tuple[str, ...] = ()
     is_protected: bool = False
     backup_id: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewReplica:
+    """Of which instance a replica is asked for, and what of the request no replica can have."""
+
+    source_id: str
+    refusal: str | None = None
 
 
 class Instances:
@@ -151,12 +160,52 @@ class Instances:
         Raises DatastoreNotFound, BadRequest, VolumeTooLarge, QuotaExceeded, NotImplementedByEngine.
         """
         version = self._datastores.choose_version(new.version)
-        flavor = self._check(new, version)
+        flavor = self._check(caller, new, version)
         instance_id = models.new_id()
         operation_id = self._store(caller, new, version, flavor, instance_id)
         self._taskmanager.run_operation(operation_id)
         LOG.info("instance %s: create accepted as operation %s", instance_id, operation_id)
         return self.get(caller, instance_id)
+
+    def create_replica(
+        self, caller: context.RequestContext, new: NewReplica
+    ) -> instance_views.InstanceView:
+        """Refuse to make replicas, for the reason that comes first.
+
+        Raises InstanceNotFound for the source, and BadRequest when it is a replica itself or its
+        datastore has no replication.
+        """
+        source = self.get(caller, new.source_id)
+        if new.refusal is not None:
+            raise exception.BadRequest(reason=new.refusal)
+        if source.replica_of_id is not None:
+            raise exception.BadRequest(
+                reason=f"instance {source.id} is a replica: a replica of it cannot be made"
+            )
+        raise _replication_refusal(source)
+
+    def detach_replica(self, caller: context.RequestContext, instance_id: str) -> None:
+        """Refuse to detach a replica; raises InstanceNotFound, BadRequest for what is none."""
+        raise self._replica_refusal(caller, instance_id)
+
+    def promote(self, caller: context.RequestContext, instance_id: str) -> None:
+        """Refuse to promote a replica; raises InstanceNotFound, BadRequest for what is none."""
+        raise self._replica_refusal(caller, instance_id)
+
+    def eject(self, caller: context.RequestContext, instance_id: str) -> None:
+        """Refuse to eject a source; raises InstanceNotFound, BadRequest for what is none."""
+        view = self.get(caller, instance_id)
+        if not view.replica_ids:
+            raise exception.BadRequest(reason=f"Instance {view.id} is not a replica source.")
+        raise _replication_refusal(view)
+
+    def _replica_refusal(
+        self, caller: context.RequestContext, instance_id: str
+    ) -> exception.TroveError:
+        view = self.get(caller, instance_id)
+        if view.replica_of_id is None:
+            return exception.BadRequest(reason=f"Instance {view.id} is not a replica.")
+        return _replication_refusal(view)
 
     def delete(self, caller: context.RequestContext, instance_id: str) -> None:
         """Begin to delete an instance, in whatever state it is; again is harmless.
@@ -205,7 +254,26 @@ class Instances:
             ),
         )
 
-    def _check(self, new: NewInstance, version: datastores.Version) -> Flavor:
+    def _refuse_backup(
+        self, facts: spec.DatastoreSpec, version: datastores.Version, backup_id: str
+    ) -> None:
+        """Say why nothing can be restored: there are no backups, or there is not this one."""
+        if spec.Capability.BACKUP not in facts.capabilities:
+            raise exception.NotImplementedByEngine(
+                datastore=version.datastore_name, operation="restoring from a backup (restorePoint)"
+            )
+        raise exception.NotFound(f"Backup {backup_id} cannot be found.")
+
+    def _check_configuration(
+        self, caller: context.RequestContext, configuration_id: str, version: datastores.Version
+    ) -> None:
+        with self._database.reader() as session:
+            group = configurations.find_in_reach(session, caller, configuration_id)
+        configurations.check_fit(group, version_id=version.id, project_id=str(caller.project_id))
+
+    def _check(
+        self, caller: context.RequestContext, new: NewInstance, version: datastores.Version
+    ) -> Flavor:
         facts = names.get_spec(version.manager)
         try:
             flavor = self._flavors.get_flavor(new.flavor_id)
@@ -227,6 +295,10 @@ class Instances:
             raise exception.VolumeTooLarge(size_gib=new.volume_size_gib, maximum_gib=maximum_gib)
         if new.region is not None and new.region != self._conf.api.region:
             raise exception.BadRequest(reason=f"there is no region {new.region}")
+        if new.backup_id is not None:
+            self._refuse_backup(facts, version, new.backup_id)
+        if new.configuration_id is not None:
+            self._check_configuration(caller, new.configuration_id, version)
         names.check_databases(facts, new.databases)
         names.check_users(facts, new.users)
         known = {database.name for database in new.databases}
@@ -282,6 +354,8 @@ class Instances:
             quotas.reserve(
                 session, str(caller.project_id), charge, defaults=default_limits(self._conf)
             )
+            if new.configuration_id is not None:
+                configurations.hold(session, new.configuration_id, now=now)
             instances.create_instance(session, row, now=now)
             return operations.create(
                 session,
@@ -339,3 +413,12 @@ class Instances:
             return None
         secret = json.dumps({"users": [user.to_wire() for user in users]}).encode()
         return self._key_ring.wrap(secret, purpose=f"operation:{operation_id}")
+
+
+def _replication_refusal(view: instance_views.InstanceView) -> exception.TroveError:
+    """Return why nothing can be done about replicas: the datastore's lack, or the service's."""
+    if spec.Capability.REPLICATION not in names.get_spec(view.manager).capabilities:
+        return exception.BadRequest(
+            reason=f"replication is not supported for datastore {view.datastore_name}"
+        )
+    return exception.NotAvailable(feature="replicas")

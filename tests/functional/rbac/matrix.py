@@ -20,6 +20,8 @@ MATRIX: dict[str, str] = {
     "POST /instances": "mgafA",
     "GET /instances/detail": EVERYBODY,
     "GET /instances/{instance_id}": READ,
+    "PUT /instances/{instance_id}": WRITE,
+    "PATCH /instances/{instance_id}": WRITE,
     "DELETE /instances/{instance_id}": WRITE,
     "POST /instances/{instance_id}/action": WRITE,
     "GET /instances/{instance_id}/databases": READ,
@@ -40,6 +42,10 @@ MATRIX: dict[str, str] = {
     "POST /instances/{instance_id}/root": WRITE,
     "DELETE /instances/{instance_id}/root": WRITE,
     "DELETE /instances/{instance_id}/root/delete": WRITE,
+    "GET /instances/{instance_id}/operations": READ,
+    "GET /instances/{instance_id}/operations/{operation_id}": READ,
+    "GET /instances/{instance_id}/events": READ,
+    "GET /events": EVERYBODY,
     "GET /datastores": EVERYBODY,
     "GET /datastores/{datastore}": EVERYBODY,
     "GET /datastores/{datastore}/versions": EVERYBODY,
@@ -51,6 +57,13 @@ MATRIX: dict[str, str] = {
     "GET /certificate-authority": EVERYBODY,
     "GET /limits": EVERYBODY,
     "GET /clusters": EVERYBODY,
+    "GET /mgmt/instances": ADMIN,
+    "GET /mgmt/instances/{instance_id}": ADMIN,
+    "POST /mgmt/instances/{instance_id}/action": ADMIN,
+    "GET /mgmt/instances/{instance_id}/root": ADMIN,
+    "GET /mgmt/instances/{instance_id}/diagnostics": ADMIN,
+    "GET /mgmt/instances/{instance_id}/hwinfo": ADMIN,
+    "GET /mgmt/instances/{instance_id}/rpc_ping": ADMIN,
 }
 #: Routes that answer nothing but a refusal: "METHOD path" -> persona -> status.
 REFUSALS: dict[str, dict[str, int]] = {
@@ -60,7 +73,10 @@ REFUSALS: dict[str, dict[str, int]] = {
 #: What a request must send.
 BODIES: dict[str, object] = {
     "POST /instances": {"instance": {"name": "x", "flavorRef": 1, "volume": {"size": 1}}},
+    "PUT /instances/{instance_id}": {"instance": {"name": "new"}},
+    "PATCH /instances/{instance_id}": {"instance": {"name": "new"}},
     "POST /instances/{instance_id}/action": {"restart": {}},
+    "POST /mgmt/instances/{instance_id}/action": {"reset-task-status": {}},
     "POST /instances/{instance_id}/databases": {"databases": [{"name": "new"}]},
     "POST /instances/{instance_id}/users": {"users": [{"name": "new", "password": "secret"}]},
     "PUT /instances/{instance_id}/users": {"users": [{"name": "u", "password": "secret"}]},

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from trove.api import method
+from trove.api.controllers.mgmt import instances as mgmt_instances
 from trove.api.controllers.mgmt import quotas as mgmt_quotas
 from trove.api.controllers.services import Services
-from trove.api.controllers.v1 import accounts, catalog, instances, operations
+from trove.api.controllers.v1 import accounts, catalog, instance_actions, instances, operations
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import catalog as schemas
@@ -44,7 +45,7 @@ def make_tree(services: Services) -> Resource:
     instance = instances.Instance(
         services,
         children={
-            "action": instances.Action(services),
+            "action": instance_actions.Action(services),
             **accounts.children(services),
             **operations.instance_children(services),
         },
@@ -60,6 +61,7 @@ def make_tree(services: Services) -> Resource:
             **operations.children(services),
             "mgmt": Resource(
                 children={
+                    **mgmt_instances.children(services),
                     **mgmt_quotas.children(services),
                 }
             ),

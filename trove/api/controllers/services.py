@@ -9,12 +9,14 @@ from oslo_config import cfg
 from trove.api.ratelimit import RateLimiter
 from trove.common.concurrency import Clock
 from trove.services.accounts import Accounts
+from trove.services.administration import Administration
 from trove.services.certificates import Certificates
 from trove.services.configurations import Configurations
 from trove.services.datastores import Datastores
 from trove.services.events import Events
 from trove.services.flavors import Flavors
 from trove.services.instance_actions import InstanceActions
+from trove.services.instance_resets import InstanceResets
 from trove.services.instances import Instances
 from trove.services.operations import Operations
 from trove.services.parameters import Parameters
@@ -30,6 +32,8 @@ class Services:
     limiter: RateLimiter
     instances: Instances
     actions: InstanceActions
+    resets: InstanceResets
+    administration: Administration
     accounts: Accounts
     certificates: Certificates
     configurations: Configurations

@@ -11,7 +11,7 @@ from typing import Any
 
 Document = dict[str, Any]
 
-_NO_CONTROL: Document = {"not": {"type": "string", "pattern": "[\\x00-\\x1f\\x7f]"}}
+NO_CONTROL: Document = {"not": {"type": "string", "pattern": "[\\x00-\\x1f\\x7f]"}}
 
 #: A name: at least one letter or digit, no control characters.
 NAME: Document = {
@@ -19,14 +19,14 @@ NAME: Document = {
     "minLength": 1,
     "maxLength": 255,
     "pattern": "[0-9a-zA-Z]",
-    **_NO_CONTROL,
+    **NO_CONTROL,
     "x-reason": "must have at least one letter or digit and no control characters",
 }
 #: Text that may be empty.
 TEXT: Document = {
     "type": "string",
     "maxLength": 255,
-    **_NO_CONTROL,
+    **NO_CONTROL,
     "x-reason": "must not have control characters",
 }
 SECRET: Document = {**TEXT, "minLength": 1}
@@ -55,7 +55,7 @@ HOST: Document = {
     "minLength": 1,
     "maxLength": 255,
     "pattern": "^[\\w%.:/()-]+$",
-    **_NO_CONTROL,
+    **NO_CONTROL,
     "x-reason": "must be a host name, an address, a network or a pattern with %",
 }
 DATABASE: Document = {

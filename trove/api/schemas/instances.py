@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trove.api.schemas import common
+from trove.api.schemas.operations import PROGRESS
 from trove.api.validation import Schema
 
 _NIC = {
@@ -24,7 +25,7 @@ _NIC = {
         },
     },
 }
-_ACCESS = {
+_ACCESS: common.Document = {
     "type": "object",
     "properties": {
         "is_public": common.BOOL,
@@ -64,6 +65,32 @@ _FLAVOR = {
     "x-reason": "must be the id of a flavor",
 }
 
+#: The id of a configuration group, or its URL.
+_CONFIGURATION = {
+    "type": ["string", "null"],
+    "maxLength": 1000,
+    "pattern": "^([^\\s]*/)?[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}/?$",
+    "x-reason": "must be the id of a configuration group",
+}
+_NULLABLE_UUID = {
+    **common.UUID,
+    "type": ["string", "null"],
+    "pattern": f"^$|{common.UUID['pattern']}",
+}
+#: One tag; no comma, since lists of tags are separated by it, and no slash.
+TAG = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 60,
+    "pattern": "^[0-9A-Za-z_.:=@-]+$",
+    **common.NO_CONTROL,
+    "x-reason": "must be 1 to 60 letters, digits or characters of _ . : = @ -",
+}
+_TAGS = {"type": "array", "items": TAG, "uniqueItems": True, "maxItems": 64}
+_LOCALITY = {
+    "enum": ["affinity", "soft-affinity", "anti-affinity", "soft-anti-affinity", None],
+}
+
 CREATE = Schema(
     common.wrapped(
         "instance",
@@ -82,14 +109,88 @@ CREATE = Schema(
                 "nics": {"type": "array", "items": _NIC, "maxItems": 1},
                 "access": _ACCESS,
                 "region_name": {"anyOf": [common.NAME, {"type": "null"}]},
+                "replica_of": _NULLABLE_UUID,
                 "replica_count": {"type": ["integer", "null"], "minimum": 1, "maximum": 3},
+                "restorePoint": {
+                    "anyOf": [common.wrapped("backupRef", common.UUID), {"type": "null"}]
+                },
+                "configuration": _CONFIGURATION,
+                "configuration_id": _CONFIGURATION,
+                "modules": {
+                    "anyOf": [
+                        common.unique(common.wrapped("id", common.UUID)),
+                        {"type": "null"},
+                    ]
+                },
+                "locality": _LOCALITY,
+                "tags": _TAGS,
+                "deletion_protected": common.BOOL,
             },
         },
     )
 )
 
-#: An object with exactly one key: which action.
-ACTION = Schema({"type": "object", "minProperties": 1, "maxProperties": 1})
+_UPDATE: common.Document = {
+    "name": common.NAME,
+    "configuration": _CONFIGURATION,
+    # whatever it is: a replica is detached
+    "replica_of": {},
+    "datastore_version": common.NAME,
+    "access": {**_ACCESS, "additionalProperties": False},
+    "tags": _TAGS,
+    "deletion_protected": common.BOOL,
+}
+UPDATE = Schema(common.wrapped("instance", common.closed({}, _UPDATE)))
+#: As clients of old send it.
+EDIT = Schema(common.wrapped("instance", common.closed({}, {**_UPDATE, "slave_of": {}})))
+
+_NOTHING = {"type": ["object", "null"], "maxProperties": 0}
+_RESIZE = {
+    "type": "object",
+    "additionalProperties": False,
+    "minProperties": 1,
+    "maxProperties": 1,
+    "properties": {
+        "volume": {
+            "anyOf": [
+                common.VOLUME_SIZE,
+                {
+                    "type": "object",
+                    "required": ["size"],
+                    "properties": {"size": common.VOLUME_SIZE},
+                },
+            ],
+            "x-reason": "must be a size in GiB",
+        },
+        "flavorRef": common.FLAVOR_REF,
+    },
+}
+
+
+def _one_of(actions: common.Document) -> Schema:
+    """Return the schema of an object with exactly one key: which action."""
+    return Schema({**common.closed({}, actions), "minProperties": 1, "maxProperties": 1})
+
+
+ACTION = _one_of(
+    {
+        "restart": _NOTHING,
+        "resize": _RESIZE,
+        "promote_to_replica_source": _NOTHING,
+        "eject_replica_source": _NOTHING,
+        "reset_status": common.closed({}, {"force_delete": {}}),
+    }
+)
+_EMPTY = {"type": "object", "maxProperties": 0}
+MGMT_ACTION = _one_of(
+    {
+        "stop": _EMPTY,
+        "reboot": _EMPTY,
+        "migrate": common.closed({}, {"host": {"anyOf": [common.NAME, {"type": "null"}]}}),
+        "reset-task-status": _EMPTY,
+        "rebuild": common.closed({"image_id": common.UUID}),
+    }
+)
 
 _REF = common.closed({"id": common.UUID, "links": common.LINKS})
 _BASE_REQUIRED = {
@@ -144,9 +245,16 @@ DETAIL = common.closed(
         "created": common.TIMESTAMP,
         "updated": common.TIMESTAMP,
         "service_status_updated": common.TIMESTAMP,
+        "tags": {"type": "array", "items": common.STRING},
+        "deletion_protected": common.BOOL,
     },
     {
         **_BASE_OPTIONAL,
+        "configuration": common.closed(
+            {"id": common.UUID, "name": common.STRING, "links": common.LINKS}
+        ),
+        "locality": common.STRING,
+        "local_storage": common.closed({"used": {"type": "number"}}),
         "fault": common.closed(
             {
                 "message": common.STRING,
@@ -158,6 +266,7 @@ DETAIL = common.closed(
         "server_id": common.NULLABLE_STRING,
         "volume_id": common.NULLABLE_STRING,
         "encrypted_rpc_messaging": common.BOOL,
+        "progress": PROGRESS,
     },
 )
 

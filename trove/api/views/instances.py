@@ -78,6 +78,16 @@ def detail(row: InstanceView, viewer: Viewer) -> dict[str, Any]:
     view["created"] = timestamp(row.created)
     view["updated"] = timestamp(row.updated)
     view["service_status_updated"] = timestamp(row.heartbeat_received)
+    view["tags"] = row.tags
+    view["deletion_protected"] = row.is_protected
+    if row.configuration_id is not None:
+        view["configuration"] = {
+            "id": row.configuration_id,
+            "name": row.configuration_name,
+            "links": viewer.urls.links("configurations", row.configuration_id),
+        }
+    if row.locality is not None:
+        view["locality"] = row.locality
     if (fault := row.fault) is not None:
         view["fault"] = {
             "message": fault.message,
@@ -94,8 +104,13 @@ def detail(row: InstanceView, viewer: Viewer) -> dict[str, Any]:
 def show(row: InstanceView, viewer: Viewer) -> dict[str, Any]:
     """Return one instance: the details and what its agent last said of its disk."""
     view = detail(row, viewer)
-    if "volume" in view and row.disk_used_bytes is not None:
-        view["volume"]["used"] = round(row.disk_used_bytes / _GIB, 3)
+    if row.disk_used_bytes is None:
+        return view
+    used_gib = round(row.disk_used_bytes / _GIB, 3)
+    if "volume" not in view:
+        view["local_storage"] = {"used": used_gib}
+    else:
+        view["volume"]["used"] = used_gib
         if row.disk_total_bytes:
             percent = 100 * row.disk_used_bytes / row.disk_total_bytes
             view["volume"]["used_percent"] = round(percent, 2)

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from trove.api import method, pagination
 from trove.api.controllers.services import Services
-from trove.api.controllers.v1 import parsing
+from trove.api.controllers.v1 import instance_updates, listing, parsing
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import instances as schemas
 from trove.api.views import instances as views
 from trove.common import exception
+from trove.api.views import operations as operation_views
 from trove.db.instance_views import InstanceSummary, InstanceView
 
 _View = TypeVar("_View", InstanceSummary, InstanceView)
+
+
+def make_viewer(services: Services, call: Call) -> views.Viewer:
+    """Return for whom, from where and when a request's instances are shown."""
+    return views.Viewer(
+        urls=call.urls,
+        is_admin=bool(call.caller.is_admin),
+        now=services.clock.now(),
+        heartbeat_expiry=datetime.timedelta(seconds=services.conf.api.agent_heartbeat_expiry_s),
+    )
 
 
 class _Base(Resource):
@@ -26,13 +37,7 @@ class _Base(Resource):
         self._instances = services.instances
 
     def _viewer(self, call: Call) -> views.Viewer:
-        api = self._services.conf.api
-        return views.Viewer(
-            urls=call.urls,
-            is_admin=bool(call.caller.is_admin),
-            now=self._services.clock.now(),
-            heartbeat_expiry=datetime.timedelta(seconds=api.agent_heartbeat_expiry_s),
-        )
+        return make_viewer(self._services, call)
 
     def _page(
         self,
@@ -44,9 +49,18 @@ class _Base(Resource):
         limit = pagination.parse_limit(
             call.query, default=api.default_page_size, maximum=api.max_page_size
         )
-        rows, next_marker = self._instances.list_page(
-            call.caller, kind, limit=limit, marker=pagination.parse_marker(call.query)
-        )
+        marker = pagination.parse_marker(call.query)
+        filters, order = listing.filters(call.query), listing.order(call.query)
+        if filters or order:
+            rows, next_marker = self._instances.list_chosen(
+                call.caller, kind, filters, order=order, limit=limit, marker=marker
+            )
+        else:
+            rows, next_marker = self._instances.list_page(
+                call.caller, kind, limit=limit, marker=marker
+            )
+        if order and next_marker:
+            next_marker = pagination.wrap_marker(next_marker)
         viewer = self._viewer(call)
         items = [render(row, viewer) for row in rows]
         return pagination.page(
@@ -65,9 +79,15 @@ class Instances(_Base):
     @method.expose("instance:create", body=schemas.CREATE, response=schemas.SHOW)
     def post(self, call: Call) -> Json:
         """Create an instance."""
-        new = parsing.new_instance(call.body["instance"])
-        parsing.authorize_parts(call.caller, new)
-        row = self._instances.create(call.caller, new)
+        body = call.body["instance"]
+        if body.get("replica_of"):
+            row = self._instances.create_replica(call.caller, parsing.replica(body))
+        else:
+            new = parsing.new_instance(body)
+            parsing.authorize_parts(call.caller, new)
+            if new.module_ids:
+                raise exception.NotAvailable(feature="modules")
+            row = self._instances.create(call.caller, new)
         return {"instance": views.detail(row, self._viewer(call))}
 
 
@@ -89,44 +109,26 @@ class Instance(_Base):
     def get(self, call: Call, instance_id: str) -> Json:
         """Show an instance."""
         row = self._instances.get(call.caller, instance_id)
-        return {"instance": views.show(row, self._viewer(call))}
+        view = views.show(row, self._viewer(call))
+        progress = self._services.operations.find_progress(row.id) if row.has_operation else None
+        if progress is not None:
+            view["progress"] = operation_views.progress(progress)
+        return {"instance": view}
+
+    @method.expose("instance:update", status=202, body=schemas.UPDATE)
+    def put(self, call: Call, instance_id: str) -> Json:
+        """Change an instance."""
+        instance_updates.apply(self._services, call.caller, instance_id, call.body["instance"])
+        return None
+
+    @method.expose("instance:edit", status=202, body=schemas.EDIT)
+    def patch(self, call: Call, instance_id: str) -> Json:
+        """Change an instance, as older clients do."""
+        instance_updates.apply(self._services, call.caller, instance_id, call.body["instance"])
+        return None
 
     @method.expose("instance:delete", status=202)
     def delete(self, call: Call, instance_id: str) -> Json:
         """Delete an instance."""
         self._instances.delete(call.caller, instance_id)
         return None
-
-
-class Action(_Base):
-    """What can be done to an instance."""
-
-    #: Action -> policy rule; those without a use case yet are refused by name.
-    RULES: Mapping[str, str] = {
-        "restart": "instance:restart",
-        "reset_status": "instance:reset_status",
-    }
-    NOT_AVAILABLE = frozenset(
-        {"resize", "promote_to_replica_source", "eject_replica_source", "reset_status"}
-    )
-
-    @method.expose(None, status=202, body=schemas.ACTION)
-    def post(self, call: Call, instance_id: str) -> Json:
-        """Carry out the one action that the body names."""
-        (action,) = call.body
-        if action in self.RULES:
-            call.caller.authorize(self._rule(action, call.body[action]))
-        self._instances.get(call.caller, instance_id)
-        if action in self.NOT_AVAILABLE:
-            raise exception.NotAvailable(feature=f"action {action}")
-        if action != "restart":
-            raise exception.BadRequest(reason=f"there is no action {action[:50]!r}")
-        if call.body[action] not in (None, {}):
-            raise exception.BadRequest(reason="restart takes no arguments")
-        self._instances.restart(call.caller, instance_id)
-        return None
-
-    def _rule(self, action: str, arguments: Any) -> str:
-        if action == "reset_status" and isinstance(arguments, dict) and "force_delete" in arguments:
-            return "instance:force_delete"
-        return self.RULES[action]

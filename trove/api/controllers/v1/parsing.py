@@ -9,32 +9,23 @@ from trove.common import context, exception
 from trove.rpc import payloads
 from trove.services.accounts import UserName
 from trove.services.datastores import VersionChoice
-from trove.services.instances import NewInstance
-
-#: Keys of a create body that ask for what this service does not do yet.
-_NOT_AVAILABLE: Mapping[str, str] = {
-    "restorePoint": "restoring from a backup",
-    "replica_of": "replicas",
-    "configuration": "configuration groups",
-    "configuration_id": "configuration groups",
-    "modules": "modules",
-    "locality": "server groups",
-}
+from trove.services.instances import NewInstance, NewReplica
 
 
 def authorize_parts(caller: context.RequestContext, new: NewInstance) -> None:
-    """Raise PolicyForbidden unless the caller may also make the databases and users it names."""
+    """Raise PolicyForbidden unless the caller may also do what parts of the request amount to."""
     if new.databases:
         caller.authorize("instance:extension:database:create")
     if new.users:
         caller.authorize("instance:extension:user:create")
+    if new.configuration_id is not None:
+        caller.authorize("instance:update")
+    if new.module_ids:
+        caller.authorize("instance:module_apply")
 
 
 def new_instance(body: Mapping[str, Any]) -> NewInstance:
     """Return what an ``instance`` object of a create request asks for; raises BadRequest."""
-    for key, feature in _NOT_AVAILABLE.items():
-        if body.get(key):
-            raise exception.NotAvailable(feature=f"{feature} ({key})")
     if (body.get("replica_count") or 1) > 1:
         raise exception.BadRequest(reason="replica_count needs replica_of")
     volume = body.get("volume") or {}
@@ -51,7 +42,62 @@ def new_instance(body: Mapping[str, Any]) -> NewInstance:
         region=body.get("region_name"),
         nic=_nic(body.get("nics") or ()),
         access=body.get("access"),
+        configuration_id=configuration_id(body.get("configuration", body.get("configuration_id"))),
+        module_ids=tuple(
+            dict.fromkeys(module["id"].lower() for module in body.get("modules") or ())
+        ),
+        locality=body.get("locality"),
+        tags=tuple(body.get("tags") or ()),
+        is_protected=body.get("deletion_protected", False),
+        backup_id=(body.get("restorePoint") or {}).get("backupRef"),
     )
+
+
+#: Keys that a replica has from its source, and by which name a refusal calls them.
+_FROM_SOURCE: Mapping[str, str] = {
+    "flavorRef": "flavor",
+    "flavor": "flavor",
+    "volume": "volume",
+    "datastore": "datastore",
+    "locality": "locality",
+}
+
+
+def replica(body: Mapping[str, Any]) -> NewReplica:
+    """Return which replicas an ``instance`` object asks for, and what in it is too much."""
+    refusals = [
+        f"Cannot specify {name} when creating replicas."
+        for key, name in _FROM_SOURCE.items()
+        if body.get(key)
+    ]
+    if any("ip_address" in nic or "v4-fixed-ip" in nic for nic in body.get("nics") or ()):
+        refusals.append("Cannot specify IP address when creating replicas.")
+    if body.get("databases") or body.get("users"):
+        refusals.append("Cannot create a replica with users or databases.")
+    return NewReplica(
+        source_id=body["replica_of"].lower(), refusal=refusals[0] if refusals else None
+    )
+
+
+def configuration_id(reference: str | None) -> str | None:
+    """Return the id of a configuration group that is given by id or URL."""
+    return None if reference is None else last_segment(reference).lower()
+
+
+def last_segment(reference: str) -> str:
+    """Return what a URL ends with."""
+    return reference.rstrip("/").rpartition("/")[2]
+
+
+def volume_size_gib(size: Any) -> int:
+    """Return a size that may stand in an object, and in decimal digits."""
+    return int(size["size"] if isinstance(size, dict) else size)
+
+
+def flavor_reference(reference: str | int) -> str:
+    """Return the id of a flavor; of a URL the last segment."""
+    text = str(reference)
+    return last_segment(text) if "://" in text else text
 
 
 def _flavor_id(body: Mapping[str, Any]) -> str:
@@ -61,8 +107,7 @@ def _flavor_id(body: Mapping[str, Any]) -> str:
         reference = reference["id"]
     if reference is None:
         raise exception.ValidationFailed(reason="instance: flavorRef is missing")
-    text = str(reference)
-    return text.rstrip("/").rpartition("/")[2] if "://" in text else text
+    return flavor_reference(reference)
 
 
 def _version_choice(datastore: Mapping[str, str]) -> VersionChoice:
