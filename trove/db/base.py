@@ -27,6 +27,7 @@ from oslo_db.sqlalchemy import enginefacade, exc_filters
 from sqlalchemy import orm
 
 from trove.common import exception
+from trove.db import events, notifications
 
 #: Anything the backend refused or could not do.
 DatabaseError = oslo_db_exception.DBError
@@ -202,6 +203,8 @@ class Database:
         self._manager.configure(connection=connection, **options)
         self._manager.append_on_engine_create(_listen)
         self.is_sqlite = connection.startswith("sqlite")
+        #: Whether notifications are written: somebody sends them on.
+        self.notifies = False
         url = sa.make_url(connection)
         self._reader: sa.Engine | None = None
         if url.get_backend_name() in ("mysql", "mariadb"):
@@ -249,12 +252,15 @@ class Database:
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[orm.Session]:
-        """Give a session for writing, committed at the end."""
+        """Give a session for writing, committed at the end together with the events of it."""
         try:
             with self._manager.writer.using(_Context()) as session:
                 if self.is_sqlite:
                     session.connection(execution_options={_WRITER: True})
+                session.info[notifications.ENABLED] = self.notifies
                 yield session
+                # the last of a transaction: see there
+                events.write_pending(session)
         except sa.exc.OperationalError as e:
             raise BackendFailed(e) from e
 

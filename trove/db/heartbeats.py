@@ -2,6 +2,10 @@
 
 A report is stored only over an older one: (boot, sequence) orders the reports of an instance, no
 clock does. Only rows that exist are changed; they are made together with the instance.
+
+A report that changes the service status leaves the status before in ``changed_from``, which is
+indexed: in the same transaction whatever is found there becomes an event. Reports that change
+nothing, nearly all, cost no more than a look into that index for all of a batch.
 """
 
 from __future__ import annotations
@@ -9,13 +13,20 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from trove import states
-from trove.db import models
+from trove.db import events, models
+
+#: The type of the events that are written here.
+STATUS_CHANGED = "instance.status.changed"
+
+#: Most changes of status that one transaction makes events of; the next takes the rest.
+_MOST_CHANGES = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +56,10 @@ class Report:
 # A value that is absent becomes NULL in both dialects.
 _SQLITE = sa.text("""
     UPDATE instance_heartbeats SET
+        changed_from = CASE
+            WHEN v.service_status <> instance_heartbeats.service_status
+            THEN COALESCE(instance_heartbeats.changed_from, instance_heartbeats.service_status)
+            ELSE instance_heartbeats.changed_from END,
         boot = v.boot, sequence = v.sequence, service_status = v.service_status,
         received = v.received, engine_version = v.engine_version,
         agent_version = v.agent_version, disk_used_bytes = v.disk_used_bytes,
@@ -85,7 +100,9 @@ _MYSQL = sa.text("""
         job_progress_percent INT PATH '$.job_progress_percent',
         message TEXT CHARACTER SET utf8mb4 PATH '$.message'
     )) AS v ON h.instance_id = v.instance_id COLLATE utf8mb4_bin
-    SET h.boot = v.boot, h.sequence = v.sequence, h.service_status = v.service_status,
+    SET h.changed_from = CASE WHEN v.service_status <> h.service_status COLLATE utf8mb4_bin
+            THEN COALESCE(h.changed_from, h.service_status) ELSE h.changed_from END,
+        h.boot = v.boot, h.sequence = v.sequence, h.service_status = v.service_status,
         h.received = v.received, h.engine_version = v.engine_version,
         h.agent_version = v.agent_version, h.disk_used_bytes = v.disk_used_bytes,
         h.disk_total_bytes = v.disk_total_bytes, h.job_id = v.job_id,
@@ -121,7 +138,56 @@ def store(session: orm.Session, reports: Collection[Report]) -> int:
         return 0
     statement = _SQLITE if session.get_bind().dialect.name == "sqlite" else _MYSQL
     result = session.execute(statement, {"reports": _document(reports)})
+    _tell_changes(session, now=max(report.received for report in reports))
     return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+_CHANGED = (
+    sa.select(
+        models.InstanceHeartbeat.instance_id,
+        models.InstanceHeartbeat.changed_from,
+        models.InstanceHeartbeat.service_status,
+    )
+    .where(models.InstanceHeartbeat.changed_from.is_not(None))
+    .limit(_MOST_CHANGES)
+    # what another conductor is about to change is for it to tell
+    .with_for_update(skip_locked=True)
+)
+_HAS_CHANGED = (
+    sa.select(models.InstanceHeartbeat.instance_id)
+    .where(models.InstanceHeartbeat.changed_from.is_not(None))
+    .limit(1)
+)
+
+
+def _tell_changes(session: orm.Session, *, now: datetime.datetime) -> None:
+    """Make events of the changes of status that are in no event yet."""
+    if session.execute(_HAS_CHANGED).first() is None:
+        return
+    changed: Sequence[Any] = session.execute(_CHANGED).all()
+    ids = [row.instance_id for row in changed]
+    session.execute(
+        sa.update(models.InstanceHeartbeat)
+        .where(models.InstanceHeartbeat.instance_id.in_(ids))
+        .values(changed_from=None)
+        .execution_options(synchronize_session=False)
+    )
+    owned = session.execute(
+        sa.select(models.Instance.id, models.Instance.project_id).where(
+            models.Instance.id.in_(ids), models.Instance.is_deleted.is_(False)
+        )
+    )
+    owners: dict[str, str] = {row.id: row.project_id for row in owned}
+    for instance_id, before, status in changed:
+        if instance_id in owners and before is not status:
+            events.append(
+                session,
+                owners[instance_id],
+                type=STATUS_CHANGED,
+                resource_id=instance_id,
+                payload={"from": before.value, "to": status.value},
+                now=now,
+            )
 
 
 def set_csr(session: orm.Session, instance_id: str, csr_pem: str) -> None:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from trove import states
-from trove.db import models
+from trove.db import models, operations
 
 
 class Fault(NamedTuple):
@@ -92,6 +92,7 @@ class InstanceView(NamedTuple):
     datastore_name: str
     configuration_id: str | None
     configuration_name: str | None
+    has_operation: bool
     has_replicas: bool
     replica_ids: tuple[str, ...] = ()
 
@@ -111,6 +112,7 @@ _heartbeats = models.InstanceHeartbeat.__table__.alias("h")
 _versions = models.DatastoreVersion.__table__.alias("v")
 _datastores = models.Datastore.__table__.alias("d")
 _configurations = models.Configuration.__table__.alias("c")
+_operations = models.Operation.__table__.alias("o")
 
 _View = TypeVar("_View", InstanceSummary, InstanceView)
 
@@ -119,6 +121,17 @@ _HAS_REPLICAS = (
     .where(_replicas.c.replica_of_id == _instances.c.id, _replicas.c.is_deleted.is_(False))
     .correlate(_instances)
 )
+
+
+def _holds_lock(prefix: str) -> sa.ColumnElement[bool]:
+    """Tell whether an operation holds a lock of an instance; by equality, for the index's sake."""
+    return (
+        sa.exists()
+        .where(_operations.c.lock_key == sa.literal(prefix) + _instances.c.id)
+        .correlate(_instances)
+    )
+
+
 #: Fields of views that are no columns of the instance itself by the same name.
 _COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
     "service_status": _heartbeats.c.service_status,
@@ -131,6 +144,9 @@ _COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
     "manager": _versions.c.manager,
     "datastore_name": _datastores.c.name,
     "configuration_name": _configurations.c.name,
+    "has_operation": sa.or_(
+        _holds_lock(operations.instance_lock("")), _holds_lock(operations.delete_lock(""))
+    ),
     "has_replicas": _HAS_REPLICAS,
 }
 

@@ -9,7 +9,16 @@ from oslo_config import cfg
 from oslo_policy import policy
 
 from trove.common import concurrency, context, exception
-from trove.policies import accounts, base, clusters, datastores, flavors, instances, operations, quotas
+from trove.policies import (
+    accounts,
+    base,
+    clusters,
+    datastores,
+    flavors,
+    instances,
+    operations,
+    quotas,
+)
 
 _MODULES = (instances, accounts, clusters, datastores, flavors, quotas, operations)
 

@@ -1,0 +1,123 @@
+"""What is told of each kind of operation: its word, its steps, its events and notifications.
+
+Data only: the API shows "step n of m" without knowing the flows, and what has been written of an
+operation is the same wherever it ends. A kind that is missing here is told of by its own name,
+without steps. ``tests/unit/db/test_operation_kinds.py`` holds it against the flows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of operation.
+
+    ``word`` is what clients see. ``event`` is the name in ``dbaas.<event>.start``, ``traits`` are
+    what the start tells besides: trait -> key of the operation's data. ``life_cycle`` is the name
+    in ``trove.instance.<life_cycle>``, sent when it has succeeded. An internal one is shown to
+    administrators only and told of to nobody.
+    """
+
+    word: str
+    steps: tuple[str, ...] = ()
+    event: str | None = None
+    traits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    life_cycle: str | None = None
+    changes_quota: bool = False
+    is_internal: bool = False
+
+
+_NEW_SERVER = (
+    "check_image",
+    "stop_guest",
+    "remove_server",
+    "make_server",
+    "await_agent",
+    "prepare",
+    "finish",
+)
+
+#: By the kind's name in :mod:`trove.db.operations`.
+KINDS: Mapping[str, Kind] = {
+    "create_instance": Kind(
+        word="create",
+        steps=(
+            "create_port",
+            "create_volume",
+            "create_server",
+            "await_agent",
+            "prepare",
+            "activate",
+        ),
+        event="instance_create",
+        life_cycle="create",
+        changes_quota=True,
+    ),
+    "delete_instance": Kind(
+        word="delete",
+        steps=(
+            "supersede",
+            "stop_guest",
+            "delete_server",
+            "delete_volume",
+            "delete_port",
+            "finalize",
+        ),
+        event="instance_delete",
+        life_cycle="delete",
+        changes_quota=True,
+    ),
+    "restart_instance": Kind(
+        word="restart", steps=("restart_engine", "finish"), event="instance_restart"
+    ),
+    "resize_flavor": Kind(
+        word="resize_flavor",
+        steps=("stop_engine", "resize_server", "start_engine", "confirm_resize", "finish"),
+        event="instance_resize_instance",
+        traits={"new_flavor_id": "flavor_id"},
+        life_cycle="modify_flavor",
+        changes_quota=True,
+    ),
+    "resize_volume": Kind(
+        word="resize_volume",
+        steps=("extend_volume", "record_size", "tell_guest", "finish"),
+        event="instance_resize_volume",
+        traits={"new_size": "size_gib"},
+        changes_quota=True,
+    ),
+    "update_access": Kind(word="update_access", steps=("update_access", "finish")),
+    "upgrade_instance": Kind(
+        word="upgrade",
+        steps=_NEW_SERVER,
+        event="upgrade",
+        traits={"datastore_version_id": "version_id"},
+    ),
+    "rebuild_instance": Kind(word="rebuild", steps=_NEW_SERVER),
+    "migrate_instance": Kind(
+        word="migrate",
+        steps=("migrate_server", "start_engine", "finish"),
+        event="migrate",
+        traits={"host": "host"},
+    ),
+    "reboot_instance": Kind(
+        word="reboot",
+        steps=("note_start", "reboot_server", "start_engine", "finish"),
+        event="instance_reboot",
+    ),
+    "stop_database": Kind(word="stop", steps=("stop_engine", "finish")),
+    "recover_instance": Kind(word="recover", steps=("start_server", "await_agent", "finish")),
+    "configure_instance": Kind(word="configure", steps=("configure", "finish")),
+    "cleanup": Kind(
+        word="cleanup",
+        steps=("delete_orphan",),
+        is_internal=True,
+    ),
+}
+
+
+def of(name: str) -> Kind:
+    """Return what is told of a kind; of one that is not in the table, its name."""
+    return KINDS.get(name) or Kind(word=name.removesuffix("_instance"))
