@@ -232,6 +232,11 @@ def list_stale(
         .where(
             _instances.c.id > after,
             _instances.c.is_deleted.is_(False),
+            # most instances have no group and never had one
+            sa.or_(
+                _instances.c.configuration_id.is_not(None),
+                _instances.c.configuration_digest.is_not(None),
+            ),
             _instances.c.task.in_([states.TaskStatus.NONE, states.TaskStatus.RESTART_REQUIRED]),
             _instances.c.server_status == states.ServerStatus.ACTIVE,
             _heartbeats.c.received >= heard_since,

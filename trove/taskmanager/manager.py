@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trove.common import concurrency
-from trove.taskmanager import reconciler
+from trove.taskmanager import convergence, reconciler
 from trove.taskmanager.operations import engine, flows
 
 
@@ -16,11 +16,16 @@ class TaskManager:
         """Take the tools; ``start`` begins."""
         self.runner = engine.Runner(tools, flows.ALL)
         self.reconciler = reconciler.Reconciler(tools, hint=self._hint)
+        self.convergence = convergence.Convergence(tools, hint=self._hint)
         self._reconciling = concurrency.PeriodicThread(
             "reconciler",
-            lambda: engine.tell_troubles("reconciling", self.reconciler.run),
+            self._reconcile,
             interval_s=tools.conf.taskmanager.reconcile_interval_s,
         )
+
+    def _reconcile(self) -> None:
+        engine.tell_troubles("reconciling", self.reconciler.run)
+        engine.tell_troubles("applying configurations", self.convergence.run)
 
     def run_operation(self, operation_id: str) -> None:
         """Take a hint; returns at once."""

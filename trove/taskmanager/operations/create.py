@@ -118,7 +118,7 @@ def server_spec(
 
     Without ``image_id`` it is that of the datastore version.
     """
-    image_id = image_id or instance.version.image_id
+    image_id = image_id or _image_of(ctx, instance.version)
     if image_id is None:
         raise engine.StepFailed(
             f"Datastore version {instance.version.name} has no image: the operator imports one with"
@@ -157,6 +157,14 @@ def _first_boot(instance: models.Instance) -> int:
     """
     boot = instance.heartbeat.boot
     return boot + _BOOTS_APART if boot else 1
+
+
+def _image_of(ctx: engine.Context, version: models.DatastoreVersion) -> str | None:
+    """Return the image of a version: the one it names, else the newest one with its tags."""
+    if version.image_id is not None or not version.image_tags:
+        return version.image_id
+    image = ctx.tools.drivers.image.find_tagged(version.image_tags)
+    return None if image is None else image.id
 
 
 def render_guest_conf(
