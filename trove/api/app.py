@@ -21,13 +21,17 @@ from trove.api.embedded import identity
 from trove.common import concurrency, crypto
 from trove.db import base
 from trove.drivers.compute.base import ComputeDriver
+from trove.drivers.image.base import ImageDriver
 from trove.drivers.secrets.base import SecretsDriver
+from trove.drivers.volume.base import VolumeDriver
 from trove.rpc.guest import GuestApi
 from trove.rpc.taskmanager import TaskManagerApi
 from trove.services.accounts import Accounts
 from trove.services.administration import Administration
+from trove.services.backups import Backups
 from trove.services.certificates import Certificates
 from trove.services.changes import Changes
+from trove.services.clusters import Clusters
 from trove.services.configurations import Configurations
 from trove.services.datastores import Datastores
 from trove.services.events import Events
@@ -38,6 +42,9 @@ from trove.services.instances import Instances
 from trove.services.operations import Operations
 from trove.services.parameters import Parameters
 from trove.services.quotas import Quotas
+from trove.services.tls import Tls
+from trove.services.versions import Versions
+from trove.services.volume_types import VolumeTypes
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +58,8 @@ class Collaborators:
     key_ring: crypto.KeyRing
     compute: ComputeDriver | None = None
     secrets: SecretsDriver | None = None
+    volumes: VolumeDriver | None = None
+    images: ImageDriver | None = None
     clock: concurrency.Clock = dataclasses.field(default_factory=concurrency.SystemClock)
 
 
@@ -174,10 +183,21 @@ def _make_services(
             conf=conf, database=given.database, changes=changes, clock=given.clock
         ),
         parameters=Parameters(database=given.database, clock=given.clock),
+        tls=Tls(
+            conf=conf,
+            database=given.database,
+            changes=changes,
+            secrets=given.secrets,
+            clock=given.clock,
+        ),
         datastores=Datastores(database=given.database),
         operations=Operations(database=given.database, clock=given.clock),
         events=Events(database=given.database),
         quotas=Quotas(conf=conf, database=given.database),
+        backups=Backups(database=given.database, clock=given.clock),
+        clusters=Clusters(database=given.database),
+        versions=Versions(database=given.database, images=given.images, clock=given.clock),
+        volume_types=VolumeTypes(volumes=given.volumes, clock=given.clock),
         accounts=Accounts(
             conf=conf, database=given.database, guest_api=given.guest, clock=given.clock
         ),

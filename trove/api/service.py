@@ -80,6 +80,8 @@ class Api:
                 key_ring=ring,
                 compute=factory.load_compute(conf),
                 secrets=factory.load_secrets(conf),
+                volumes=factory.load_volume(conf),
+                images=factory.load_image(conf),
                 clock=clock,
             ),
         )

@@ -21,6 +21,11 @@ OPTS = [
         ],
         help="Flavors, each id:name:memory-in-MiB:cpus.",
     ),
+    cfg.MultiStrOpt(
+        "volume_types",
+        default=[],
+        help="Volume types that users may choose, each name:description; none: any name will do.",
+    ),
     cfg.StrOpt(
         "agent_command",
         default="trove-guestagent",

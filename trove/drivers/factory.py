@@ -56,6 +56,12 @@ def load_compute(conf: cfg.ConfigOpts) -> compute.ComputeDriver:
     return plugin
 
 
+def load_volume(conf: cfg.ConfigOpts) -> volume.VolumeDriver:
+    """Load the volume driver alone."""
+    plugin: volume.VolumeDriver = _load("volume", volume.VolumeDriver, conf)
+    return plugin
+
+
 def load_image(conf: cfg.ConfigOpts) -> image.ImageDriver:
     """Load the image driver alone."""
     plugin: image.ImageDriver = _load("image", image.ImageDriver, conf)
@@ -72,7 +78,7 @@ def load(conf: cfg.ConfigOpts) -> Drivers:
     """Load all configured drivers; raises ConfigurationError naming the option that is wrong."""
     return Drivers(
         compute=load_compute(conf),
-        volume=_load("volume", volume.VolumeDriver, conf),
+        volume=load_volume(conf),
         network=_load("network", network.NetworkDriver, conf),
         image=load_image(conf),
         secrets=load_secrets(conf),

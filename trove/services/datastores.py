@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 
 from trove.common import context, exception
-from trove.db import base, datastores
+from trove.db import associations, base, datastores
+from trove.drivers.volume.base import VolumeType
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
@@ -62,12 +63,56 @@ class Datastores:
             raise exception.NotFound(name=version)
         return _pick(found.versions, VersionChoice(datastore=datastore, version=version))
 
-    def require_version(self, datastore: str, version: str) -> None:
-        """Raise NotFound unless the datastore has such a version, by name or id."""
+    def require_version(self, datastore: str, version: str) -> datastores.Version:
+        """Return a version by name or id; raises NotFound, also for an ambiguous name."""
         try:
-            self.get_version(datastore, version)
+            return self.get_version(datastore, version)
         except exception.DatastoreVersionUnknown as e:
             raise exception.NotFound(e.message) from None
+
+    def find_flavor_ids(self, version_id: str) -> frozenset[str] | None:
+        """Return the flavors that a version may be used with; None: all."""
+        return self._associated(associations.FLAVORS, version_id)
+
+    def find_volume_types(self, version_id: str) -> frozenset[str] | None:
+        """Return the volume types, by name or id, that a version may be used with; None: all."""
+        return self._associated(associations.VOLUME_TYPES, version_id)
+
+    def _associated(self, kind: associations.Kind, version_id: str) -> frozenset[str] | None:
+        with self._database.reader() as session:
+            return associations.list_names(session, kind, version_id) or None
+
+    def check_flavor(self, version_id: str, flavor_id: str) -> None:
+        """Raise BadRequest unless a version may be used with a flavor."""
+        allowed = self.find_flavor_ids(version_id)
+        if allowed is not None and flavor_id not in allowed:
+            raise exception.BadRequest(
+                reason=f"flavor {flavor_id} cannot be used with this datastore version"
+            )
+
+    def check_volume_type(
+        self, version_id: str, chosen: str | None, known: Sequence[VolumeType]
+    ) -> None:
+        """Raise BadRequest unless there is such a type, and a version may be used with it.
+
+        Without known types any name will do; a version with types of its own wants one of them.
+        """
+        same = {
+            name
+            for each in known
+            if chosen in (each.id, each.name)
+            for name in (each.id, each.name)
+        }
+        if chosen is not None and known and not same:
+            raise exception.BadRequest(reason=f"there is no volume type {chosen!r}")
+        allowed = self.find_volume_types(version_id)
+        if allowed is not None and not allowed & (same or {chosen}):
+            raise exception.BadRequest(
+                reason=f"volume type {chosen!r} cannot be used with this datastore version; one of"
+                f" these can: {', '.join(sorted(allowed))}"
+                if chosen is not None
+                else f"name a volume type: one of {', '.join(sorted(allowed))}"
+            )
 
     def get_version_by_id(self, version_id: str) -> datastores.Version:
         """Return a version by its id alone; raises DatastoreVersionUnknown."""

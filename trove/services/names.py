@@ -39,6 +39,14 @@ def require(facts: spec.DatastoreSpec, capability: spec.Capability) -> None:
         )
 
 
+def require_engine(
+    facts: spec.DatastoreSpec, capability: spec.Capability, *, datastore: str
+) -> None:
+    """Raise NotImplementedByEngine unless the datastore has what a whole part of the API needs."""
+    if capability not in facts.capabilities:
+        raise exception.NotImplementedByEngine(datastore=datastore, operation=capability.value)
+
+
 def _refuse(what: str, wrong: str | None) -> None:
     if wrong is not None:
         raise exception.BadRequest(reason=f"{what}: {wrong}")

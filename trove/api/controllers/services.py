@@ -10,7 +10,9 @@ from trove.api.ratelimit import RateLimiter
 from trove.common.concurrency import Clock
 from trove.services.accounts import Accounts
 from trove.services.administration import Administration
+from trove.services.backups import Backups
 from trove.services.certificates import Certificates
+from trove.services.clusters import Clusters
 from trove.services.configurations import Configurations
 from trove.services.datastores import Datastores
 from trove.services.events import Events
@@ -21,6 +23,9 @@ from trove.services.instances import Instances
 from trove.services.operations import Operations
 from trove.services.parameters import Parameters
 from trove.services.quotas import Quotas
+from trove.services.tls import Tls
+from trove.services.versions import Versions
+from trove.services.volume_types import VolumeTypes
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,5 +46,10 @@ class Services:
     datastores: Datastores
     flavors: Flavors
     quotas: Quotas
+    tls: Tls
+    backups: Backups
+    clusters: Clusters
+    versions: Versions
+    volume_types: VolumeTypes
     operations: Operations
     events: Events

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,7 @@ class Image:
     name: str
     manager: str
     version: str
+    tags: tuple[str, ...] = ()
 
 
 class ImageDriver(abc.ABC):
@@ -37,3 +39,12 @@ class ImageDriver(abc.ABC):
     @abc.abstractmethod
     def list_images(self) -> Sequence[Image]:
         """Return all images."""
+
+    def find_tagged(self, tags: Collection[str]) -> Image | None:
+        """Return the image of the highest version that has all of ``tags``, or None."""
+        found = [image for image in self.list_images() if set(tags) <= set(image.tags)]
+        return max(found, key=_version_key, default=None)
+
+
+def _version_key(image: Image) -> tuple[list[int], str]:
+    return [int(number) for number in re.findall(r"\d+", image.version)], image.id

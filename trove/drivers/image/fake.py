@@ -31,7 +31,11 @@ class FakeImage(base.ImageDriver):
                 if (image.manager, image.name) == (manager, name):
                     return image
             image = base.Image(
-                id=image_id or str(uuid.uuid4()), name=name, manager=manager, version="10.11.0"
+                id=image_id or str(uuid.uuid4()),
+                name=name,
+                manager=manager,
+                version="10.11.0",
+                tags=(manager, "10.11.0"),
             )
             self._images[image.id] = image
             return image

@@ -110,9 +110,9 @@ class LocalImage(base.ImageDriver):
         record = local_state.read_json(self._state.image(image_id) / "image.json")
         if record is None:
             return None
-        return base.Image(
-            **{field.name: str(record[field.name]) for field in dataclasses.fields(base.Image)}
-        )
+        names = ("id", "name", "manager", "version")
+        image = base.Image(**{name: str(record[name]) for name in names})
+        return dataclasses.replace(image, tags=(image.manager, image.version))
 
     def _make_template(self, manager: str, program: str, directory: pathlib.Path) -> None:
         self._state.directory("images")

@@ -17,8 +17,22 @@ class Volume:
     status: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeType:
+    """A kind of volume that users may choose."""
+
+    id: str
+    name: str
+    is_public: bool = True
+    description: str | None = None
+
+
 class VolumeDriver(abc.ABC):
     """Volumes."""
+
+    @abc.abstractmethod
+    def list_volume_types(self) -> Sequence[VolumeType]:
+        """Return the types that volumes may have; none when volumes have no types here."""
 
     @abc.abstractmethod
     def create_volume(

@@ -24,6 +24,13 @@ class FakeVolume(base.VolumeDriver):
         self.created: dict[str, int] = {}
         self._volumes: dict[str, base.Volume] = {}
         self._lock = threading.Lock()
+        #: What users may choose.
+        self.types: list[base.VolumeType] = []
+
+    def list_volume_types(self) -> Sequence[base.VolumeType]:
+        """Return the types."""
+        with self.injector.around("list_volume_types"), self._lock:
+            return list(self.types)
 
     def create_volume(
         self, *, instance_id: str, size_gib: int, volume_type: str | None, project_id: str

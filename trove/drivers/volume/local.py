@@ -30,6 +30,11 @@ class LocalVolume(base.VolumeDriver):
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         """Take the configuration."""
         self._state = local_state.LocalState(conf.local.state_dir)
+        self._types = [_parse_type(text) for text in conf.local.volume_types]
+
+    def list_volume_types(self) -> Sequence[base.VolumeType]:
+        """Return the configured types; they are names only, directories are all alike."""
+        return self._types
 
     def create_volume(
         self, *, instance_id: str, size_gib: int, volume_type: str | None, project_id: str
@@ -119,3 +124,8 @@ class LocalVolume(base.VolumeDriver):
                 f"a volume of {size_gib} GiB needs {size_gib:.1f} GiB free in {directory}, and"
                 f" {free / _GIB:.1f} GiB are: free some, or ask for a smaller volume"
             )
+
+
+def _parse_type(text: str) -> base.VolumeType:
+    name, _, description = text.partition(":")
+    return base.VolumeType(id=name, name=name, description=description or None)

@@ -16,7 +16,7 @@ from trove.db import instances, models, operations
 from trove.drivers.compute.base import ServerSpec
 from trove.rpc import payloads
 from trove.services import names
-from trove.taskmanager.operations import access, configure, engine, steps
+from trove.taskmanager.operations import access, certificates, configure, engine, steps
 
 LOG = log.getLogger(__name__)
 
@@ -229,15 +229,8 @@ def prepare_job(ctx: engine.Context, instance: models.Instance) -> payloads.Prep
     """Describe the engine of an instance for its agent, with a certificate for its request."""
     drivers = ctx.tools.drivers
     flavor = drivers.compute.get_flavor(instance.flavor_id)
-    certificate = ca = None
-    if instance.heartbeat.csr_pem is not None:
-        certificate = drivers.secrets.sign_server_certificate(
-            instance.heartbeat.csr_pem,
-            instance_id=instance.id,
-            addresses=[entry["address"] for entry in instance.addresses],
-            hostnames=[instance.id],
-        )
-        ca = drivers.secrets.get_ca_certificate()
+    certificate = certificates.sign(ctx, instance)
+    ca = None if certificate is None else drivers.secrets.get_ca_certificate()
     overrides, digest = configure.wanted(ctx, instance)
     return payloads.PrepareJob(
         memory_mib=flavor.ram_mib,
