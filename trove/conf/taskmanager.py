@@ -20,6 +20,13 @@ OPTS = [
         min=1,
         help="Longest it may take to apply changed configuration values to an instance.",
     ),
+    cfg.FloatOpt("tls_timeout_s", default=180.0, min=1, help="Longest a change of TLS may take."),
+    cfg.FloatOpt(
+        "reapply_timeout_s",
+        default=86400.0,
+        min=1,
+        help="Longest it may take to apply a module again to all its instances.",
+    ),
     cfg.FloatOpt(
         "guest_stop_timeout_s",
         default=30.0,

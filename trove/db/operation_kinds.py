@@ -64,6 +64,7 @@ KINDS: Mapping[str, Kind] = {
             "delete_server",
             "delete_volume",
             "delete_port",
+            "release_secret",
             "finalize",
         ),
         event="instance_delete",
@@ -110,11 +111,12 @@ KINDS: Mapping[str, Kind] = {
     "stop_database": Kind(word="stop", steps=("stop_engine", "finish")),
     "recover_instance": Kind(word="recover", steps=("start_server", "await_agent", "finish")),
     "configure_instance": Kind(word="configure", steps=("configure", "finish")),
-    "cleanup": Kind(
-        word="cleanup",
-        steps=("delete_orphan",),
-        is_internal=True,
+    "update_ssl": Kind(
+        word="update_ssl",
+        steps=("register_consumer", "install", "release_former", "finish"),
     ),
+    "cleanup": Kind(word="cleanup", steps=("delete_orphan",), is_internal=True),
+    "audit": Kind(word="audit", steps=("tell_of_instances",), is_internal=True),
 }
 
 

@@ -33,6 +33,7 @@ DELETE_INSTANCE = "delete_instance"
 RESTART_INSTANCE = "restart_instance"
 RECOVER_INSTANCE = "recover_instance"
 CLEANUP = "cleanup"
+AUDIT = "audit"
 CONFIGURE_INSTANCE = "configure_instance"
 RESIZE_FLAVOR = "resize_flavor"
 RESIZE_VOLUME = "resize_volume"
@@ -42,6 +43,8 @@ REBUILD_INSTANCE = "rebuild_instance"
 REBOOT_INSTANCE = "reboot_instance"
 STOP_DATABASE = "stop_database"
 MIGRATE_INSTANCE = "migrate_instance"
+UPDATE_SSL = "update_ssl"
+REAPPLY_MODULE = "reapply_module"
 
 #: Where each kind begins: what ``create(step=...)`` is given.
 FIRST_STEPS: Mapping[str, str] = {
@@ -49,7 +52,10 @@ FIRST_STEPS: Mapping[str, str] = {
     DELETE_INSTANCE: "supersede",
     RESTART_INSTANCE: "restart_engine",
     RECOVER_INSTANCE: "start_server",
+    UPDATE_SSL: "register_consumer",
+    REAPPLY_MODULE: "reapply",
     CLEANUP: "delete_orphan",
+    AUDIT: "tell_of_instances",
     CONFIGURE_INSTANCE: "configure",
     RESIZE_FLAVOR: "stop_engine",
     RESIZE_VOLUME: "extend_volume",

@@ -14,12 +14,13 @@ RULES = [
     rule("instance:create", MEMBER, "Create an instance.", "POST /instances"),
     rule("instance:index", READER, "List instances.", "GET /instances"),
     rule("instance:detail", READER, "List instances in detail.", "GET /instances/detail"),
-    rule("instance:show", READER, "Show an instance.", f"GET {_ONE}"),
+    rule("instance:show", READER, "Show an instance.", f"GET {_ONE}", f"GET {_ONE}/ssl"),
     rule(
         "instance:update",
         MEMBER,
         "Change an instance, or create one with a configuration group.",
         f"PUT {_ONE}",
+        f"POST {_ONE}/ssl",
         "POST /instances",
     ),
     rule(

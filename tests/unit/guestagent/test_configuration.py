@@ -20,7 +20,12 @@ def _render(settings: base.Settings) -> str:
     names = ("basedir", "data_dir", "temporary_dir", "exchange_dir", "tls_dir", "run_dir")
     places = {name: f"/{name}" for name in (*names, "socket", "init_file")}
     return configuration.render(
-        "mariadb.cnf.j2", settings, bind_address="127.40.0.1", port=3306, requires_tls=False, **places
+        "mariadb.cnf.j2",
+        settings,
+        bind_address="127.40.0.1",
+        port=3306,
+        requires_tls=False,
+        **places,
     )
 
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from trove.api import method
 from trove.api.controllers.mgmt import instances as mgmt_instances
+from trove.api.controllers.mgmt import parameters as mgmt_parameters
 from trove.api.controllers.mgmt import quotas as mgmt_quotas
 from trove.api.controllers.services import Services
-from trove.api.controllers.v1 import accounts, catalog, instance_actions, instances, operations
+from trove.api.controllers.v1 import (
+    accounts,
+    catalog,
+    configurations,
+    instance_actions,
+    instances,
+    operations,
+    tls,
+)
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import catalog as schemas
@@ -47,7 +56,9 @@ def make_tree(services: Services) -> Resource:
         children={
             "action": instance_actions.Action(services),
             **accounts.children(services),
+            **tls.instance_children(services),
             **operations.instance_children(services),
+            **configurations.instance_children(services),
         },
     )
     project = Project(
@@ -59,10 +70,12 @@ def make_tree(services: Services) -> Resource:
             ),
             **catalog.children(services),
             **operations.children(services),
+            **configurations.children(services),
             "mgmt": Resource(
                 children={
                     **mgmt_instances.children(services),
                     **mgmt_quotas.children(services),
+                    **mgmt_parameters.children(services),
                 }
             ),
         }

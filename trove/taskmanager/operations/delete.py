@@ -10,7 +10,7 @@ from oslo_log import log
 from trove import states
 from trove.db import instances, operations, quotas
 from trove.rpc import payloads
-from trove.taskmanager.operations import engine, steps
+from trove.taskmanager.operations import certificates, engine, steps
 
 LOG = log.getLogger(__name__)
 
@@ -177,6 +177,7 @@ FLOW = engine.Flow(
         DeleteServer(),
         DeleteVolume(),
         DeletePort(),
+        certificates.ReleaseSecret(),
         Finalize(),
     ),
     on_trouble=on_trouble,

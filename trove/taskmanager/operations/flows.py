@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from trove.taskmanager.operations import (
     access,
+    audit,
+    certificates,
     configure,
     create,
     delete,
@@ -22,8 +24,10 @@ ALL: Sequence[engine.Flow] = (
     configure.FLOW,
     delete.FLOW,
     delete.CLEANUP,
+    audit.FLOW,
     restart.FLOW,
     recover.FLOW,
+    certificates.FLOW,
     resize.FLAVOR_FLOW,
     resize.VOLUME_FLOW,
     access.FLOW,

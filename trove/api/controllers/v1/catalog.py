@@ -6,6 +6,7 @@ from typing import Any
 
 from trove.api import method
 from trove.api.controllers.services import Services
+from trove.api.controllers.v1 import configurations
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import catalog as schemas
@@ -15,14 +16,26 @@ from trove.common import exception
 
 def children(services: Services) -> dict[str, Resource]:
     """Return the nodes below a project."""
-    version = DatastoreVersion(services, children={"flavors": VersionFlavors(services)})
+    version = DatastoreVersion(
+        services,
+        children={
+            "flavors": VersionFlavors(services),
+            **configurations.version_children(services),
+        },
+    )
     datastore = Datastore(
         services, children={"versions": DatastoreVersions(services, item=version)}
     )
     return {
         "datastores": Datastores(
             services,
-            children={"versions": Resource(item=VersionById(services))},
+            children={
+                "versions": Resource(
+                    item=VersionById(
+                        services, children=configurations.version_by_id_children(services)
+                    )
+                )
+            },
             item=datastore,
         ),
         "flavors": Flavors(services, item=Flavor(services)),
