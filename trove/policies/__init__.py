@@ -13,6 +13,7 @@ from trove.policies import (
     accounts,
     base,
     clusters,
+    configurations,
     datastores,
     flavors,
     instances,
@@ -20,7 +21,7 @@ from trove.policies import (
     quotas,
 )
 
-_MODULES = (instances, accounts, clusters, datastores, flavors, quotas, operations)
+_MODULES = (instances, accounts, clusters, datastores, flavors, quotas, operations, configurations)
 
 
 def list_rules() -> list[policy.RuleDefault]:

@@ -21,8 +21,8 @@ from trove.datastores import parameters as rules
 from trove.datastores.parameters import Value
 from trove.datastores.spec import Capability
 from trove.db import base, configurations, datastores, instance_views, operations
-from trove.services import names, parameters
-from trove.services.changes import IDLE, Change, Changes, Plan
+from trove.services import changes, names, parameters
+from trove.services.changes import IDLE, Change, Plan
 from trove.services.datastores import Datastores, VersionChoice
 
 LOG = log.getLogger(__name__)
@@ -92,7 +92,7 @@ class Configurations:
         *,
         conf: cfg.ConfigOpts,
         database: base.Database,
-        changes: Changes,
+        changes: changes.Changes,
         clock: concurrency.Clock,
     ) -> None:
         """Take the collaborators."""
@@ -260,6 +260,19 @@ class Configurations:
         parameters.check_values(known, values)
 
     # -- instances -----
+
+    def get_defaults(
+        self, caller: context.RequestContext, instance_id: str
+    ) -> Mapping[str, str | int]:
+        """Return what an instance is configured with without a group.
+
+        Raises InstanceNotFound, and UnprocessableEntity when its datastore has no configuration.
+        """
+        with self._database.reader() as session:
+            view = changes.find_in_reach(session, caller, instance_id)
+        facts = names.get_spec(view.manager)
+        names.require(facts, Capability.CONFIGURATION)
+        return facts.default_configuration(view.flavor_ram_mib, view.volume_size_gib)
 
     def attach(
         self, caller: context.RequestContext, instance_id: str, configuration_id: str

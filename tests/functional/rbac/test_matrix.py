@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 from oslo_policy import policy
 
 from tests.fixtures import api as api_fixture
 from tests.functional.rbac import matrix
 from trove.api import routing
-from trove.db import base
+from trove.db import base, models
 from trove.rpc import payloads
 
 #: letter -> (project, roles)
@@ -33,8 +34,14 @@ def _prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
     engine = api.guest.engine(instance_id)
     engine.databases["d"] = payloads.Database(name="d")
     engine.users["u", "%"] = payloads.User(name="u", password="old", databases=("d",))
+    with api.database.writer() as session:
+        session.execute(sa.delete(models.ConfigurationParameter))
+    body = {"configuration": {"name": "c", "values": {}}}
+    group = api.request("POST", "/configurations", body, status=200).json["configuration"]
     return {
         "instance_id": instance_id,
+        "configuration_id": group["id"],
+        "name": "wait_timeout",
         "operation_id": api.taskmanager.hints[-1],
         "database": "d",
         "user": "u",
