@@ -66,6 +66,7 @@ SPEC = spec.register(
                 spec.Capability.USERS,
                 spec.Capability.HOSTS,
                 spec.Capability.ROOT,
+                spec.Capability.LOGS,
                 spec.Capability.CONFIGURATION,
                 spec.Capability.TLS,
             }
@@ -80,5 +81,11 @@ SPEC = spec.register(
         parameters=functools.partial(parameters.load, "mariadb"),
         default_configuration=functools.partial(mysql_configuration.defaults, CONFIG_TEMPLATE),
         minimum_ram_mib=256,
+        logs=(
+            spec.LogSpec(name=mysql.GENERAL_LOG, type=spec.LogType.USER),
+            spec.LogSpec(name=mysql.SLOW_QUERY_LOG, type=spec.LogType.USER),
+            spec.LogSpec(name=mysql.ERROR_LOG, type=spec.LogType.SYS),
+            spec.GUEST_LOG,
+        ),
     )
 )

@@ -30,6 +30,11 @@ RESERVED_USERS = frozenset(
     }
 )
 
+#: Names of the logs; the first two are tenants' to switch on and off.
+GENERAL_LOG = "general"
+SLOW_QUERY_LOG = "slow_query"
+ERROR_LOG = "error"
+
 MAX_DATABASE_NAME_LENGTH = 64
 #: Names of files hold at most 255 bytes.
 _MAX_DIRECTORY_NAME_BYTES = 255

@@ -30,6 +30,25 @@ class Capability(enum.StrEnum):
     TLS = "tls"
 
 
+class LogType(enum.StrEnum):
+    """Whose a log is: USER logs are the project's, SYS logs the operator's."""
+
+    USER = "USER"
+    SYS = "SYS"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LogSpec:
+    """A log of an instance. USER logs are enabled and disabled, SYS logs are always written."""
+
+    name: str
+    type: LogType
+
+
+#: The guest agent's own log, which every datastore with logs has.
+GUEST_LOG = LogSpec(name="guest", type=LogType.SYS)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DatastoreSpec:
     """Facts of one datastore manager.
@@ -56,6 +75,7 @@ class DatastoreSpec:
     )
     has_volume: bool = True
     minimum_ram_mib: int = 128
+    logs: tuple[LogSpec, ...] = ()
 
     def is_reserved_database(self, name: str) -> bool:
         """Tell whether a database belongs to the engine or the service, in any spelling."""

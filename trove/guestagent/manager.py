@@ -59,7 +59,7 @@ class Manager:
         self._job: journals.Entry | None = None
         self._overlay: tuple[states.ServiceStatus, str | None] | None = None
         self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
-        accounts, root = datastore.accounts, datastore.root
+        accounts, root, logs = datastore.accounts, datastore.root, datastore.logs
         #: Short calls by name, as :data:`trove.rpc.payloads.CALLS` lists them.
         self.handlers: Mapping[str, Callable[[Any], payloads.Payload]] = {
             "ping": lambda request: make_heartbeat(),
@@ -75,6 +75,9 @@ class Manager:
             "revoke": _empty(lambda r: accounts.revoke(r.user, r.databases)),
             "enable_root": lambda r: payloads.RootUser(name=root.enable(r.password)),
             "disable_root": _empty(lambda r: root.disable()),
+            "list_logs": lambda request: logs.list_logs(),
+            "show_log": lambda request: logs.show_log(request),
+            "change_log": lambda request: logs.change_log(request),
             "list_modules": lambda r: modules.list_results(include_contents=r.include_contents),
             "apply_modules": lambda r: modules.apply(r.modules, force=r.force),
             "remove_module": _empty(lambda r: modules.remove(r.id)),

@@ -32,6 +32,8 @@ LOG = log.getLogger(__name__)
 NAMESPACE = "trove.guestagent.datastores"
 #: How often the files of a volume that is a mere directory are counted.
 _COUNT_INTERVAL_S = 30.0
+#: How often the logs are looked at, which a busy database fills by the second.
+_LOGS_INTERVAL_S = 2.0
 #: Longest the engine may take to stop when the machine goes down.
 _POWER_OFF_TIMEOUT_S = 120.0
 
@@ -124,6 +126,11 @@ class Agent:
             make_heartbeat=self.reporter.next_heartbeat,
             on_change=self._poke,
         )
+        self._logs_keeper = (
+            concurrency.PeriodicThread("logs", datastore.logs.tend, interval_s=_LOGS_INTERVAL_S)
+            if isinstance(datastore.logs, base.Logs)
+            else None
+        )
         self._anticipation = threading.Thread(
             target=datastore.service.anticipate, name="anticipation", daemon=True
         )
@@ -133,21 +140,33 @@ class Agent:
 
     def start(self) -> None:
         """Begin: supervise, report, do jobs."""
+        if isinstance(self._datastore.logs, base.Logs):
+            self._datastore.logs.open()
         self.supervisor.start()
         self.reporter.start()
         self.manager.start()
         self._anticipation.start()
+        if self._logs_keeper is not None:
+            self._logs_keeper.start()
 
     def close(self) -> None:
         """End the agent; the engine keeps running."""
         if self._anticipation.is_alive():
             self._anticipation.join(2.0)
+        self._close_logs()
         self.manager.close()
         self.supervisor.close()
         self.reporter.close()
 
+    def _close_logs(self) -> None:
+        if self._logs_keeper is not None:
+            self._logs_keeper.stop(2.0)
+        if isinstance(self._datastore.logs, base.Logs):
+            self._datastore.logs.close()
+
     def power_off(self) -> None:
         """Stop the engine cleanly for the end of the machine, say so, and end the agent."""
+        self._close_logs()
         self.manager.close()
         try:
             self.supervisor.power_off(_POWER_OFF_TIMEOUT_S)
@@ -163,7 +182,7 @@ class Agent:
         try:
             disk = self._disk_use()
             used_bytes, total_bytes = disk.used_bytes, disk.total_bytes
-            if message is None and _is_nearly_full(disk):
+            if message is None and disk.is_nearly_full:
                 message = (
                     f"The disk is nearly full: {disk.available_bytes // (1024 * 1024)} MiB are"
                     " left. Resize the volume or delete data."
@@ -194,10 +213,6 @@ class Agent:
         volume_gib = (self._store.find("settings") or {}).get("volume_size_gib")
         total_bytes = disk.total_bytes if volume_gib is None else int(volume_gib) << 30
         return dataclasses.replace(disk, used_bytes=self._counted_bytes, total_bytes=total_bytes)
-
-
-def _is_nearly_full(disk: filesystem.DiskUse) -> bool:
-    return disk.available_bytes < min(disk.total_bytes // 20, 512 * 1024 * 1024)
 
 
 def _agent_version() -> str | None:

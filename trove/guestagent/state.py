@@ -73,6 +73,11 @@ class Layout:
         return self.mount_point / "files"
 
     @property
+    def engine_logs_dir(self) -> pathlib.Path:
+        """Where the engine writes the logs that can be switched on."""
+        return self.mount_point / "logs"
+
+    @property
     def volume_agent_dir(self) -> pathlib.Path:
         """The agent's own files that outlive the server; nobody else may look in."""
         return self.mount_point / "agent"

@@ -12,7 +12,7 @@ from trove.rpc import payloads
 
 #: Changes only together with a reason why versions N-1 and N still understand each other: a new
 #: field has a default, no field is renamed, removed or retyped.
-FINGERPRINT = "b09060409c699b1575d938446e8eb07daaaa0bf711be1ccf5129fdfb6e43beeb"
+FINGERPRINT = "fd7571f806b61fcec8be118041a5ee28a2e2940c4693cc246df0253f4c02f2bb"
 
 
 def payload_classes() -> list[type[payloads.Payload]]:

@@ -203,6 +203,34 @@ class Configuration(Part, abc.ABC):
         """
 
 
+class Logs(Part, abc.ABC):
+    """The logs of an instance, the agent's own among them. All may raise GuestError."""
+
+    @abc.abstractmethod
+    def open(self) -> None:
+        """Begin to write the agent's own log."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the agent's own log."""
+
+    @abc.abstractmethod
+    def list_logs(self) -> payloads.Logs:
+        """Return all logs."""
+
+    @abc.abstractmethod
+    def show_log(self, request: payloads.LogRequest) -> payloads.Log:
+        """Return one log."""
+
+    @abc.abstractmethod
+    def change_log(self, request: payloads.LogRequest) -> payloads.Log:
+        """Discard, disable, enable, publish, in this order, as far as asked; return the log."""
+
+    @abc.abstractmethod
+    def tend(self) -> None:
+        """Keep all logs within their bounds; called every few seconds."""
+
+
 class Unsupported(Part):
     """In the place of a part that an engine does not have: every use raises."""
 
@@ -231,7 +259,7 @@ class Datastore:
     backup: Part
     replication: Part
     cluster: Part
-    logs: Part
+    logs: Logs | Unsupported
     upgrade: Part
 
     @property

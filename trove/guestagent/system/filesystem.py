@@ -30,6 +30,11 @@ class DiskUse:
     total_bytes: int
     available_bytes: int
 
+    @property
+    def is_nearly_full(self) -> bool:
+        """Tell whether it is time to do something about it."""
+        return self.available_bytes < min(self.total_bytes // 20, 512 * 1024 * 1024)
+
 
 def explain(error: OSError, doing: str) -> str:
     """Return what went wrong while ``doing`` something, and what helps."""
@@ -134,6 +139,17 @@ def ensure_file(
         ):
             return
     write_file(path, content, mode=mode, owner=owner)
+
+
+def ensure_log(path: pathlib.Path, *, owner: users.SystemUser) -> None:
+    """Have a file that its owner alone may append to; what is in it stays."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        if os.fstat(descriptor).st_uid != owner.uid:
+            os.fchown(descriptor, owner.uid, owner.gid)
+    finally:
+        os.close(descriptor)
 
 
 def ensure_directory(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trove.guestagent.datastores import base
-from trove.guestagent.datastores.mysql import accounts, configuration, service, tls
+from trove.guestagent.datastores.mysql import accounts, configuration, logs, service, tls
 from trove.guestagent.datastores.mysql import dialect as dialects
 
 
@@ -31,6 +31,6 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
         backup=base.Unsupported(manager, "backup"),
         replication=base.Unsupported(manager, "replication"),
         cluster=base.Unsupported(manager, "cluster"),
-        logs=base.Unsupported(manager, "logs"),
+        logs=logs.make(server.log_files, environment),
         upgrade=base.Unsupported(manager, "upgrade"),
     )

@@ -22,7 +22,7 @@ from trove.common import exception
 from trove.datastores import mysql, mysql_configuration
 from trove.guestagent import certificates, tls
 from trove.guestagent.datastores import base
-from trove.guestagent.datastores.mysql import configuration, connection, template
+from trove.guestagent.datastores.mysql import configuration, connection, logs, template
 from trove.guestagent.datastores.mysql import dialect as dialects
 from trove.guestagent.system import filesystem, process
 from trove.rpc import payloads
@@ -55,6 +55,7 @@ class MysqlService(base.Service):
         self.tls_store = tls.TlsStore(self._layout)
         self._password = environment.store.password("os_admin")
         self.connector = connection.Connector(self._socket, password=self._password)
+        self.log_files = logs.MysqlLogFiles(environment, self.connector)
         #: Serialises the copying of the data directory.
         self._copying = threading.Lock()
 
@@ -269,6 +270,7 @@ class MysqlService(base.Service):
             init_file=self._init_file,
             bind_address=environment.bind_address,
             port=environment.port,
+            logs=self.log_files.options(),
         )
 
     def _write_configuration(self, settings: base.Settings) -> None:
@@ -314,6 +316,8 @@ class MysqlService(base.Service):
         self.rewrite_configuration()
         self._note_start()
         self._write_init_file()
+        self.log_files.ensure_directories()
+        self.log_files.ensure_error_log()
         return process.Command(
             argv=(str(program), self.marker),
             marker=self.marker,

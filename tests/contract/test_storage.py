@@ -1,0 +1,275 @@
+"""What every object store promises, asked of each: one suite, a row for each implementation."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trove.common import exception
+from trove.storage import base, factory, filesystem
+
+_BOX = "box"
+
+
+@dataclasses.dataclass(kw_only=True)
+class Stored:
+    """A store, and a way to make it anew as another process would."""
+
+    store: base.Store
+    again: Callable[[], base.Store]
+
+    @property
+    def account(self) -> base.Account:
+        """The account of one project."""
+        return self.store.account("project-a")
+
+
+@pytest.fixture(params=["filesystem"])
+def stored(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Stored:
+    def make() -> base.Store:
+        return filesystem.FilesystemStore(tmp_path / "objects")
+
+    return Stored(store=make(), again=make)
+
+
+@pytest.fixture
+def account(stored: Stored) -> base.Account:
+    return stored.account
+
+
+def _read(account: base.Account, name: str, container: str = _BOX) -> bytes:
+    _, stream = account.open(container, name)
+    with stream:
+        return stream.read()
+
+
+def _names(account: base.Account, **options: object) -> list[str]:
+    return [each.name for each in account.list(_BOX, **options)]  # type: ignore[arg-type]
+
+
+def test_object_comes_back_as_it_was_put_in_another_process_too(stored: Stored) -> None:
+    put = stored.account.put(
+        _BOX,
+        "a/b.log",
+        [b"one\n", b"two"],
+        content_type=base.TEXT,
+        metadata={"lines": "2", "wörd": "é"},
+    )
+    assert put.size_bytes == 7
+    assert put.etag == hashlib.md5(b"one\ntwo", usedforsecurity=False).hexdigest()
+    again = stored.again().account("project-a")
+    assert again.get(_BOX, "a/b.log") == put
+    assert again.list(_BOX) == [put]
+    opened, stream = again.open(_BOX, "a/b.log")
+    with stream:
+        assert (opened, stream.read()) == (put, b"one\ntwo")
+
+
+def test_what_is_not_there_is_not_found(account: base.Account) -> None:
+    assert account.find(_BOX, "x") is None
+    assert account.list(_BOX) == []
+    assert account.list_containers() == []
+    assert account.find_container(_BOX) is None
+    assert not account.delete(_BOX, "x")
+    account.put(_BOX, "x/y", [b""])
+    for name in ("x", "x/", "x/y/", "x/y/z", "/x/y", "X/Y", "."):
+        assert account.find(_BOX, name) is None
+        assert not account.delete(_BOX, name)
+        with pytest.raises(base.ObjectNotFound):
+            account.get(_BOX, name)
+        with pytest.raises(base.ObjectNotFound):
+            account.open(_BOX, name)
+
+
+def test_object_is_replaced_whole_and_who_reads_the_old_one_goes_on(account: base.Account) -> None:
+    first = account.put(_BOX, "x", [b"old" * 1000], metadata={"a": "1"})
+    _, stream = account.open(_BOX, "x")
+    with stream:
+        second = account.put(_BOX, "x", [b"new"])
+        assert stream.read() == b"old" * 1000
+    assert second.metadata == {}
+    assert second.modified > first.modified
+    assert _read(account, "x") == b"new"
+    assert account.find_container(_BOX) == base.Container(name=_BOX, count=1, size_bytes=3)
+
+
+def test_deleted_object_is_gone_and_its_neighbours_are_not(account: base.Account) -> None:
+    for name in ("a", "a/b", "a/b/c", "ab"):
+        account.put(_BOX, name, [name.encode()])
+    assert account.delete(_BOX, "a/b")
+    assert _names(account) == ["a", "a/b/c", "ab"]
+    assert account.delete(_BOX, "a/b/c")
+    assert account.delete(_BOX, "a")
+    assert _names(account) == ["ab"]
+    assert _read(account, "ab") == b"ab"
+
+
+def test_listing_goes_by_prefix_marker_and_limit_in_order_of_bytes(account: base.Account) -> None:
+    names = ["a", "a!", "a.b", "a/", "a/b", "a/c", "a0", "b", "é", "z", "\U0001f600"]
+    for name in reversed(names):
+        account.put(_BOX, name, [b"x"])
+    ordered = sorted(names, key=str.encode)
+    assert _names(account) == ordered
+    assert _names(account, prefix="a/") == ["a/", "a/b", "a/c"]
+    assert _names(account, prefix="a/b") == ["a/b"]
+    assert _names(account, prefix="nothing") == []
+    assert _names(account, marker="a/b") == ordered[ordered.index("a/b") + 1 :]
+    assert _names(account, marker="a/bb", prefix="a/") == ["a/c"]
+    assert _names(account, marker="\U0010ffff") == []
+    for limit in (0, 1, len(names), len(names) + 1):
+        assert _names(account, limit=limit) == ordered[:limit]
+    paged: list[str] = []
+    while page := _names(account, marker=paged[-1] if paged else "", limit=3):
+        paged += page
+    assert paged == ordered
+
+
+def test_times_grow_with_every_object_so_that_the_order_is_told(account: base.Account) -> None:
+    times = [account.put(_BOX, f"{9 - i}", [b"x"]).modified for i in range(5)]
+    assert times == sorted(set(times))
+
+
+def test_one_project_reaches_nothing_of_another(stored: Stored) -> None:
+    stored.account.put(_BOX, "secret", [b"x"])
+    for project in (
+        "project-b",
+        "../project-a",
+        "project-a/../project-a",
+        ".",
+        "..",
+        "",
+        "PROJECT-A",
+    ):
+        other = stored.store.account(project)
+        assert other.list_containers() == []
+        assert other.list(_BOX) == []
+        assert other.find(_BOX, "secret") is None
+        assert not other.delete(_BOX, "secret")
+    for container, name in (("..", "project-a/box/secret"), (".", f"../project-a/{_BOX}/secret")):
+        assert stored.store.account("project-b").find(container, name) is None
+    stored.store.account("..").put("..", "../../escaped", [b"x"])
+    assert stored.account.list_containers() == [_BOX]
+    assert _read(stored.account, "secret") == b"x"
+
+
+def test_grant_opens_one_account_and_no_other(stored: Stored) -> None:
+    stored.account.put(_BOX, "x", [b"mine"])
+    granted = factory.open_grant(stored.store.kind, stored.store.grant("project-a"))
+    assert _read(granted, "x") == b"mine"
+    granted.put(_BOX, "y", [b"from the guest"])
+    assert _read(stored.account, "y") == b"from the guest"
+    other = factory.open_grant(stored.store.kind, stored.store.grant("project-b"))
+    assert other.list(_BOX) == []
+
+
+@pytest.mark.parametrize("grant", [{}, {"directory": 7}, {"directory": "relative"}])
+def test_what_is_no_grant_opens_nothing(grant: dict[str, object]) -> None:
+    with pytest.raises(base.StorageError):
+        factory.open_grant("filesystem", grant)
+    with pytest.raises(base.StorageError, match="kind"):
+        factory.open_grant("tape", grant)
+
+
+@pytest.mark.parametrize(
+    ("container", "name"),
+    [("", "x"), ("a/b", "x"), ("c" * 257, "x"), ("c", ""), ("c", "n" * 1025), ("c", "\ud800")],
+)
+def test_names_that_swift_refuses_are_refused(
+    account: base.Account, container: str, name: str
+) -> None:
+    for use in (account.find, account.delete, account.open):
+        with pytest.raises(exception.BadRequest):
+            use(container, name)
+    with pytest.raises(exception.BadRequest):
+        account.put(container, name, [b""])
+
+
+@pytest.mark.parametrize("name", ["/" * 1024, "%" * 1024, "é" * 512, "a/" * 512, "n" * 1024])
+def test_longest_names_are_stored_or_refused_and_never_an_accident(
+    account: base.Account, name: str
+) -> None:
+    try:
+        account.put(_BOX, name, [b"x"])
+    except exception.BadRequest:
+        assert account.find(_BOX, name) is None
+        assert not account.delete(_BOX, name)
+    else:
+        assert _names(account) == [name]
+        assert _read(account, name) == b"x"
+        assert account.delete(_BOX, name)
+    assert _names(account) == []
+    with pytest.raises(base.ObjectNotFound):
+        account.open("c" * 256, name)
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=90)
+_PATHS = st.lists(
+    st.sampled_from([".", "..", "", "a", "+o", "%", "%2F", "x" * 70, "é" * 40]) | _TEXT
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    names=st.sets(_PATHS.map("/".join).filter(lambda n: 0 < len(n.encode()) <= 1000), max_size=5)
+)
+def test_any_names_live_side_by_side(stored: Stored, names: set[str]) -> None:
+    account = stored.account
+    for name in names:
+        account.put(_BOX, name, [name.encode()])
+    try:
+        assert _names(account) == sorted(names, key=str.encode)
+        for name in names:
+            assert _read(account, name) == name.encode()
+    finally:
+        for name in names:
+            assert account.delete(_BOX, name)
+    assert _names(account) == []
+
+
+def test_upload_that_fails_leaves_the_old_object_and_nothing_else(
+    account: base.Account, tmp_path: pathlib.Path
+) -> None:
+    account.put(_BOX, "x", [b"old"])
+    before = sorted(path.name for path in tmp_path.rglob("*.data"))
+
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise ConnectionError
+
+    with pytest.raises((base.StorageError, ConnectionError)):
+        account.put(_BOX, "x", broken())
+    assert _read(account, "x") == b"old"
+    assert sorted(path.name for path in tmp_path.rglob("*.data")) == before
+
+
+def test_many_writers_leave_one_whole_object(stored: Stored) -> None:
+    problems: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            for i in range(5):
+                own = stored.again().account("project-a")
+                own.put(_BOX, f"n{number}/{i}", [b"x"])
+                own.delete(_BOX, f"n{number}/{i - 1}")
+                assert own.get(_BOX, "shared").size_bytes == 4000
+        except Exception as e:  # noqa: BLE001 - shown by the assertion below
+            problems.append(e)
+
+    stored.account.put(_BOX, "shared", [b"x" * 4000])
+    threads = [threading.Thread(target=write, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert _names(stored.account) == ["n0/4", "n1/4", "n2/4", "n3/4", "shared"]
+    assert len({each.modified for each in stored.account.list(_BOX)}) == 5

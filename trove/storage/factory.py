@@ -1,0 +1,52 @@
+"""Which kind of object store there is: by configuration in the control plane, by grant in guests.
+
+What comes with this project is named here, so that a guest need not search what is installed; other
+kinds are found by their entry points (group ``trove.storage``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from oslo_config import cfg
+
+from trove.common import exception
+from trove.storage import base, filesystem
+
+NAMESPACE = "trove.storage"
+_OWN: Mapping[str, type[base.Store]] = {filesystem.FilesystemStore.kind: filesystem.FilesystemStore}
+
+
+def _find_kind(kind: str) -> Any:
+    """Return the class of a kind of store, None when there is none."""
+    if kind in _OWN:
+        return _OWN[kind]
+    for entry_point in metadata.entry_points(group=NAMESPACE, name=kind):
+        return entry_point.load()
+    return None
+
+
+def load(conf: cfg.ConfigOpts) -> base.Store | None:
+    """Return the configured store, None without one; raises ConfigurationError."""
+    kind = conf.storage.driver
+    if not kind:
+        return None
+    found = _find_kind(kind)
+    if found is None:
+        raise exception.ConfigurationError(
+            reason=f"[storage] driver = {kind}: there is no such store;"
+            f" {', '.join(sorted(_OWN))} can be chosen"
+        )
+    store: base.Store = found.from_config(conf)
+    return store
+
+
+def open_grant(kind: str, grant: Mapping[str, Any]) -> base.Account:
+    """Return the account that a grant of a kind of store is for; raises StorageError."""
+    found = _find_kind(kind)
+    if found is None:
+        raise base.StorageError(reason=f"this image cannot use a store of the kind {kind[:50]}")
+    account: base.Account = found.open_grant(grant)
+    return account
