@@ -23,15 +23,14 @@ import pymysql
 import pytest
 
 from tests.fixtures.rest import Rest, create_body, left_over, processes_of
-from tests.fixtures.stack import CommandFailed, Stack, destroy_stack, make_stack
+from tests.fixtures.stack import NO_RATES, CommandFailed, Stack, destroy_stack, make_stack
 from tests.fixtures.waiting import wait_until
 from trove.cmd import standalone_broker, standalone_processes, standalone_state
 from trove.db import base, quotas
 
 _POOL = [f"127.201.7.{last}" for last in (4, 5, 6, 7)]
-_NO_RATES = {f"http_{method}_rate": 0 for method in ("get", "post", "put", "delete")}
 _OPTIONS = {
-    "api": {**_NO_RATES, "max_accepted_volume_size_gib": 1_000_000},
+    "api": {**NO_RATES, "max_accepted_volume_size_gib": 1_000_000},
     "quota": {"max_volumes_per_tenant": 950_000},
     "local": {"address_pool": f"{_POOL[0]}/30"},
 }

@@ -57,7 +57,7 @@ def _wait_active(stack: Stack, instance_id: str, *, timeout_s: float = 60) -> No
             answer = rest("GET", f"/instances/{instance_id}")
             if answer.status == 200:
                 seen = answer.json["instance"]
-                assert seen["status"] != "ERROR", seen
+                assert seen["status"] != "ERROR", seen["fault"]
                 return (seen["status"], seen["operating_status"]) == ("ACTIVE", "HEALTHY")
         return False
 
@@ -66,13 +66,21 @@ def _wait_active(stack: Stack, instance_id: str, *, timeout_s: float = 60) -> No
 
 def _count(stack: Stack, instance_id: str) -> int:
     shown = stack.rest().show(instance_id)
-    connection = pymysql.connect(
-        host=shown["addresses"][0]["address"],
-        user="ann",
-        password="s3cret-Word",
-        database="shop",
-        connect_timeout=5,
-    )
+
+    def connect() -> pymysql.connections.Connection | None:
+        # what is told of an engine may be as old as its last report
+        with contextlib.suppress(pymysql.err.OperationalError):
+            return pymysql.connect(
+                host=shown["addresses"][0]["address"],
+                user="ann",
+                password="s3cret-Word",
+                database="shop",
+                connect_timeout=5,
+            )
+        return None
+
+    connection = wait_until(connect, timeout_s=60, what="an engine that answers")
+    assert connection is not None
     with connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE IF NOT EXISTS t (n INT)")
         cursor.execute("INSERT INTO t VALUES (1)")
