@@ -14,7 +14,7 @@ from oslo_middleware.healthcheck import opts as healthcheck_opts
 from oslo_policy import policy
 
 from trove import policies
-from trove.api import auth, edge, embedded, method, ratelimit, routing, urls
+from trove.api import auth, edge, embedded, method, notices, ratelimit, routing, urls
 from trove.api.controllers import root
 from trove.api.controllers.services import Services
 from trove.api.embedded import identity
@@ -39,6 +39,8 @@ from trove.services.flavors import Flavors
 from trove.services.instance_actions import InstanceActions
 from trove.services.instance_resets import InstanceResets
 from trove.services.instances import Instances
+from trove.services.notices import Notices
+from trove.services.logs import Logs
 from trove.services.operations import Operations
 from trove.services.parameters import Parameters
 from trove.services.quotas import Quotas
@@ -73,12 +75,14 @@ class _Front:
         protected: WSGIApplication,
         health: WSGIApplication,
         mounts: Mapping[str, WSGIApplication],
+        told: Notices,
         public_endpoint: str | None,
     ) -> None:
         self._public = public
         self._protected = protected
         self._health = health
         self._mounts = mounts
+        self._told = told
         self._public_endpoint = public_endpoint
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -90,6 +94,7 @@ class _Front:
         )
         if segments and segments[0] in self._mounts:
             return self._mounts[segments[0]](environ, start_response)
+        environ[notices.NOTICES] = self._told
         # whatever is asked for, the answer is JSON
         environ.pop("HTTP_ACCEPT", None)
         app = self._public if len(segments) < 2 else self._protected
@@ -137,6 +142,7 @@ def build(conf: cfg.ConfigOpts, collaborators: Collaborators) -> Built:
             else mount.app
             for mount in mounts
         },
+        told=Notices(database=collaborators.database, clock=collaborators.clock),
         public_endpoint=conf.api.public_endpoint,
     )
     app = edge.Edge(app, max_body_bytes=conf.api.max_request_body_bytes)
@@ -183,6 +189,13 @@ def _make_services(
             conf=conf, database=given.database, changes=changes, clock=given.clock
         ),
         parameters=Parameters(database=given.database, clock=given.clock),
+        logs=Logs(
+            conf=conf,
+            database=given.database,
+            guest_api=given.guest,
+            store=given.objects,
+            clock=given.clock,
+        ),
         tls=Tls(
             conf=conf,
             database=given.database,

@@ -376,5 +376,7 @@ class Gate:
             is_admin=self._authorizer.is_admin(identity.project_id, roles),
             request_id=environ[edge.REQUEST_ID],
             global_request_id=environ.get(edge.GLOBAL_REQUEST_ID),
+            client_ip=environ.get("REMOTE_ADDR"),
+            server_ip=environ.get("SERVER_NAME"),
         )
         return self._app(environ, start_response)

@@ -23,7 +23,7 @@ from typing import Any
 import pecan
 import webob
 
-from trove.api import edge, validation
+from trove.api import edge, notices, validation
 from trove.api.urls import Urls
 from trove.common.context import RequestContext
 
@@ -59,6 +59,7 @@ class RouteInfo:
     body: validation.Schema | None
     response: validation.Schema | None
     body_required: bool
+    notice: notices.Choice | None
 
 
 def expose(
@@ -68,14 +69,20 @@ def expose(
     body: validation.Schema | None = None,
     response: validation.Schema | None = None,
     body_required: bool = True,
+    notice: notices.Choice | None = None,
 ) -> Callable[[Callable[..., Json]], Callable[..., webob.Response]]:
     """Make a handler of a method that takes (self, call, *path arguments).
 
     ``rule`` None: public, or the handler authorises by itself. ``response`` is what tests check
-    the answer against.
+    the answer against. ``notice`` is what others are told of it.
     """
     info = RouteInfo(
-        rule=rule, status=status, body=body, response=response, body_required=body_required
+        rule=rule,
+        status=status,
+        body=body,
+        response=response,
+        body_required=body_required,
+        notice=notice,
     )
 
     def decorate(function: Callable[..., Json]) -> Callable[..., webob.Response]:
@@ -98,7 +105,13 @@ def expose(
                     schema=body,
                     required=body_required,
                 )
-            return _write(status, function(self, call, *arguments), environ)
+            told = notices.choose(notice, call.body)
+            if told is None:
+                return _write(status, function(self, call, *arguments), environ)
+            traits = told.traits(call.body, *arguments)
+            with notices.Telling(environ[notices.NOTICES], call.caller, told, traits) as telling:
+                telling.answer = function(self, call, *arguments)
+            return _write(status, telling.answer, environ)
 
         # pecan looks at the signature of what it calls, not of what that wraps
         del handler.__wrapped__

@@ -21,7 +21,7 @@ from trove.api import app, auth
 from trove.common import concurrency, crypto, exception
 from trove.db import base, guest_keys
 from trove.drivers import factory
-from trove.rpc import guest, taskmanager, transport
+from trove.rpc import guest, notifier, taskmanager, transport
 
 LOG = log.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Api:
         clock = clock or concurrency.SystemClock()
         ring = crypto.KeyRing.from_config(conf.guest.key_encryption_keys)
         self._database = base.Database.from_config(conf)
+        self._database.notifies = notifier.is_enabled(conf)
         keys = guest_keys.GuestKeys(self._database, ring, clock=clock, max_age_s=_KEY_MAX_AGE_S)
         self._guest = guest.GuestClient(conf, keys.key_of)
         self._taskmanager = taskmanager.TaskManagerClient(conf)

@@ -25,9 +25,18 @@ class RequestContext(oslo_context.RequestContext):
     policies.
     """
 
-    def __init__(self, *, authorizer: Authorizer | None = None, **kwargs: Any) -> None:
-        """Take oslo.context's keyword arguments and the enforcer."""
+    def __init__(
+        self,
+        *,
+        authorizer: Authorizer | None = None,
+        client_ip: str | None = None,
+        server_ip: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take oslo.context's keyword arguments, the enforcer, and who talks to whom."""
         super().__init__(**kwargs)
+        self.client_ip = client_ip
+        self.server_ip = server_ip
         self._authorizer = authorizer or _deny
 
     def authorize(self, rule: str, target: Mapping[str, Any] | None = None) -> None:

@@ -216,6 +216,12 @@ def _query(project_id: str, wanted: Filter, *, after: int, last: int) -> sa.Sele
 # -- forgetting -----
 
 
+def has_older(session: orm.Session, *, before: datetime.datetime) -> bool:
+    """Tell whether there are events from before a time."""
+    query = sa.select(_events.c.sequence).where(_events.c.created < before).limit(1)
+    return session.execute(query).first() is not None
+
+
 def prune(session: orm.Session, *, before: datetime.datetime, limit: int) -> int:
     """Remove up to ``limit`` of the oldest events from before a time; return how many went."""
     keys: Sequence[Any] = session.execute(

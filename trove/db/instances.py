@@ -162,6 +162,13 @@ def find_instance(session: orm.Session, instance_id: str) -> models.Instance | N
     )
 
 
+def find_project(session: orm.Session, instance_id: str) -> str | None:
+    """Return whose an instance is, deleted ones too; or None."""
+    return session.scalar(
+        sa.select(models.Instance.project_id).where(models.Instance.id == instance_id)
+    )
+
+
 def get_instance(session: orm.Session, instance_id: str) -> models.Instance:
     """Return a live instance with version, datastore and heartbeat; raises InstanceNotFound."""
     instance = find_instance(session, instance_id)

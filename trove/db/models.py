@@ -206,7 +206,7 @@ class Instance(Base):
     configuration_digest: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
     #: Server group policy: "affinity" and its like.
     locality: orm.Mapped[str | None] = orm.mapped_column(sa.String(32))
-    #: Own certificate: {"mode", "container_ref", "password_ref", "previous": ...}; NULL: built in.
+    #: Certificates, as :mod:`trove.db.tls` reads and writes them; NULL: none yet.
     ssl: orm.Mapped[dict[str, Any] | None]
     is_protected: orm.Mapped[bool] = orm.mapped_column(default=False)
     tags: orm.Mapped[list[Any]] = orm.mapped_column(default=list)
@@ -489,12 +489,16 @@ class Module(Base):
     __tablename__ = "modules"
     __table_args__ = (
         sa.Index("ix_modules_project_live", "project_id", "is_deleted"),
+        # those that every new instance gets
+        sa.Index("ix_modules_auto_live", "auto_apply", "is_deleted"),
         Base.__table_args__,
     )
 
     id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
     #: NULL: for all projects.
     project_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    #: Hash of name, project, datastore and version, which no two may share; NULL after deletion.
+    identity: orm.Mapped[str | None] = orm.mapped_column(sa.String(64), unique=True)
     name: orm.Mapped[str] = orm.mapped_column(sa.String(255))
     type: orm.Mapped[str] = orm.mapped_column(sa.String(255))
     description: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
@@ -574,7 +578,7 @@ class Event(Base):
     #: Like "instance.create.succeeded".
     type: orm.Mapped[str] = orm.mapped_column(sa.String(100))
     resource_type: orm.Mapped[str] = orm.mapped_column(sa.String(32))
-    resource_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    resource_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
     #: What to show besides: plain values, never a secret.
     payload: orm.Mapped[dict[str, Any]] = orm.mapped_column(default=dict)
     request_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))

@@ -144,6 +144,11 @@ def remove(session: orm.Session, ids: Sequence[int]) -> None:
         session.execute(sa.delete(_rows).where(_rows.c.id.in_(list(ids))))
 
 
+def has_any(session: orm.Session) -> bool:
+    """Tell whether any waits."""
+    return session.execute(sa.select(_rows.c.id).limit(1)).first() is not None
+
+
 def count(session: orm.Session) -> int:
     """Return how many wait."""
     return int(session.scalar(sa.select(sa.func.count()).select_from(_rows)) or 0)

@@ -66,7 +66,8 @@ _UNLISTED_OPTIONS = (
     ("oslo_messaging._tracing.client", "oslo_messaging_tracing"),
 )
 
-_SEND_ERRORS = (
+#: What sending fails with while the broker is away.
+SEND_ERRORS = (
     oslo_messaging.MessageDeliveryFailure,
     kombu.exceptions.OperationalError,
     amqp.AMQPError,
@@ -124,11 +125,16 @@ def _find_plugins() -> None:
             stevedore.ExtensionManager.ENTRY_POINT_CACHE.setdefault(namespace, found)
 
 
-def prepare(conf: cfg.ConfigOpts) -> None:
-    """Register oslo.messaging's options on ``conf`` and set our defaults; may be called again."""
+def register_options(conf: cfg.ConfigOpts) -> None:
+    """Register oslo.messaging's options on ``conf``, with its own defaults."""
     _find_plugins()
     for group, options in _options():
         conf.register_opts(options, group=group)
+
+
+def prepare(conf: cfg.ConfigOpts) -> None:
+    """Register oslo.messaging's options on ``conf`` and set our defaults; may be called again."""
+    register_options(conf)
     for name, value in _RABBIT_DEFAULTS.items():
         conf.set_default(name, value, group="oslo_messaging_rabbit")
 
@@ -185,12 +191,12 @@ class Sender:
             # the first try may only find out that its connection is an old one
             for attempt in tenacity.Retrying(
                 stop=tenacity.stop_after_attempt(2),
-                retry=tenacity.retry_if_exception_type(_SEND_ERRORS),
+                retry=tenacity.retry_if_exception_type(SEND_ERRORS),
                 reraise=True,
             ):
                 with attempt:
                     client.cast({}, method, **arguments)
-        except _SEND_ERRORS as e:
+        except SEND_ERRORS as e:
             LOG.warning("message to %s not sent: %s", topic, type(e).__name__)
             raise exception.MessagingUnavailable() from e
         except oslo_messaging.MessageUndeliverable as e:
@@ -327,7 +333,7 @@ class RpcServer:
     def _start(self) -> None:
         """Serve; the driver waits for a broker that is down, we for one that refuses us."""
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_SEND_ERRORS),
+            retry=tenacity.retry_if_exception_type(SEND_ERRORS),
             wait=tenacity.wait_fixed(_REFUSED_RETRY_S),
             sleep=tenacity.sleep_using_event(self._is_stopped),
             before_sleep=lambda state: LOG.error(

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trove.common import concurrency
-from trove.taskmanager import convergence, reconciler
+from trove.rpc import notifier as notifications
+from trove.taskmanager import convergence, housekeeping, outbox, reconciler
 from trove.taskmanager.operations import engine, flows
+
+_SEND_INTERVAL_S = 1.0
 
 
 class TaskManager:
     """Runs operations and reconciles until it is stopped."""
 
-    def __init__(self, tools: engine.Tools) -> None:
-        """Take the tools; ``start`` begins."""
+    def __init__(
+        self, tools: engine.Tools, *, notifier: notifications.NotifierApi | None = None
+    ) -> None:
+        """Take the tools, and who sends notifications if any are sent; ``start`` begins."""
         self.runner = engine.Runner(tools, flows.ALL)
         self.reconciler = reconciler.Reconciler(tools, hint=self._hint)
         self.convergence = convergence.Convergence(tools, hint=self._hint)
@@ -22,9 +27,19 @@ class TaskManager:
             self._reconcile,
             interval_s=tools.conf.taskmanager.reconcile_interval_s,
         )
+        self.housekeeping = housekeeping.Housekeeping(tools, hint=self._hint)
+        self._sending: concurrency.PeriodicThread | None = None
+        if notifier is not None:
+            self.outbox = outbox.Outbox(tools, notifier)
+            self._sending = concurrency.PeriodicThread(
+                "notifications",
+                lambda: engine.tell_troubles("sending notifications", self.outbox.run),
+                interval_s=_SEND_INTERVAL_S,
+            )
 
     def _reconcile(self) -> None:
         engine.tell_troubles("reconciling", self.reconciler.run)
+        engine.tell_troubles("tidying up", self.housekeeping.run)
         engine.tell_troubles("applying configurations", self.convergence.run)
 
     def run_operation(self, operation_id: str) -> None:
@@ -39,8 +54,12 @@ class TaskManager:
         """Begin."""
         self.runner.start()
         self._reconciling.start()
+        if self._sending is not None:
+            self._sending.start()
 
     def stop(self) -> None:
         """Let the steps in work end, give back the rest, and stop."""
         self._reconciling.stop()
+        if self._sending is not None:
+            self._sending.stop()
         self.runner.stop()

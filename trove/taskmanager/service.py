@@ -9,7 +9,7 @@ from oslo_log import log
 from trove.common import concurrency, crypto
 from trove.db import base, guest_keys
 from trove.drivers import factory
-from trove.rpc import guest, taskmanager, transport
+from trove.rpc import guest, notifier, taskmanager, transport
 from trove.taskmanager import manager
 from trove.taskmanager.operations import engine
 
@@ -42,6 +42,8 @@ class Parts:
         clock = clock or concurrency.SystemClock()
         ring = crypto.KeyRing.from_config(conf.guest.key_encryption_keys)
         self._database = base.Database.from_config(conf)
+        self._notifier = notifier.make(conf)
+        self._database.notifies = self._notifier is not None
         keys = guest_keys.GuestKeys(self._database, ring, clock=clock, max_age_s=_KEY_MAX_AGE_S)
         self._guests = guest.GuestClient(conf, keys.key_of)
         self.manager = manager.TaskManager(
@@ -52,7 +54,8 @@ class Parts:
                 guests=self._guests,
                 key_ring=ring,
                 clock=clock,
-            )
+            ),
+            notifier=self._notifier,
         )
         self._server = taskmanager.make_server(conf, self.manager.run_operation)
 
@@ -70,6 +73,8 @@ class Parts:
         self._server.stop()
         self.manager.stop()
         self._guests.close()
+        if self._notifier is not None:
+            self._notifier.close()
         self._database.dispose()
 
 

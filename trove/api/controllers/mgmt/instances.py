@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trove.api import method, pagination
+from trove.api import method, notices, pagination
 from trove.api.controllers.services import Services
 from trove.api.controllers.v1 import listing
 from trove.api.controllers.v1.instances import make_viewer
@@ -103,7 +103,12 @@ class Instance(_Base):
 class Action(_Base):
     """Repairs of an instance."""
 
-    @method.expose("mgmt:instance:action", status=202, body=instance_schemas.MGMT_ACTION)
+    @method.expose(
+        "mgmt:instance:action",
+        status=202,
+        body=instance_schemas.MGMT_ACTION,
+        notice=notices.instance_action,
+    )
     def post(self, call: Call, instance_id: str) -> Json:
         """Carry out the one action that the body names."""
         ((action, arguments),) = call.body.items()

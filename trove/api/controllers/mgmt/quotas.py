@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trove.api import method
+from trove.api import method, notices
 from trove.api.controllers.services import Services
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
@@ -28,10 +28,12 @@ class ProjectQuotas(Resource):
     @method.expose(None, response=schemas.SHOW)
     def get(self, call: Call, project_id: str) -> Json:
         """Show the quotas of a project: its own members may see them."""
-        call.caller.authorize("quota:show", {"project_id": project_id})
+        call.caller.authorize("mgmt:quota:show", {"project_id": project_id})
         return {"quotas": [views.quota(quota) for quota in self._quotas.list_quotas(project_id)]}
 
-    @method.expose("quota:update", body=schemas.UPDATE, response=schemas.UPDATED)
+    @method.expose(
+        "mgmt:quota:update", body=schemas.UPDATE, response=schemas.UPDATED, notice=notices.QUOTA_UPDATE
+    )
     def put(self, call: Call, project_id: str) -> Json:
         """Set limits of a project; those that are null stay as they are."""
         given = call.body["quotas"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trove.api import method, pagination
+from trove.api import method, notices, pagination
 from trove.api.controllers.services import Services
 from trove.api.controllers.v1 import parsing
 from trove.api.method import Call, Json
@@ -62,7 +62,12 @@ class Databases(_Base):
             next_marker=_wrapped(page.next_marker),
         )
 
-    @method.expose(f"{_DATABASE}create", status=202, body=schemas.CREATE_DATABASES)
+    @method.expose(
+        f"{_DATABASE}create",
+        status=202,
+        body=schemas.CREATE_DATABASES,
+        notice=notices.DATABASE_CREATE,
+    )
     def post(self, call: Call, instance_id: str) -> Json:
         """Create databases."""
         items = call.body["databases"] if "databases" in call.body else [call.body["database"]]
@@ -82,7 +87,7 @@ class Database(_Base):
         row = self._accounts.get_database(call.caller, instance_id, name)
         return {"database": views.database(row)}
 
-    @method.expose(f"{_DATABASE}delete", status=202)
+    @method.expose(f"{_DATABASE}delete", status=202, notice=notices.DATABASE_DELETE)
     def delete(self, call: Call, instance_id: str, name: str) -> Json:
         """Delete a database."""
         self._accounts.delete_database(call.caller, instance_id, name)
@@ -104,14 +109,21 @@ class Users(_Base):
             next_marker=_wrapped(page.next_marker),
         )
 
-    @method.expose(f"{_USER}create", status=202, body=schemas.CREATE_USERS)
+    @method.expose(
+        f"{_USER}create", status=202, body=schemas.CREATE_USERS, notice=notices.USER_CREATE
+    )
     def post(self, call: Call, instance_id: str) -> Json:
         """Create users."""
         users = [parsing.user(item) for item in call.body["users"]]
         self._accounts.create_users(call.caller, instance_id, users)
         return None
 
-    @method.expose(f"{_USER}update_all", status=202, body=schemas.CHANGE_PASSWORDS)
+    @method.expose(
+        f"{_USER}update_all",
+        status=202,
+        body=schemas.CHANGE_PASSWORDS,
+        notice=notices.USER_CHANGE_PASSWORD,
+    )
     def put(self, call: Call, instance_id: str) -> Json:
         """Change passwords."""
         users = [parsing.user(item) for item in call.body["users"]]
@@ -130,7 +142,9 @@ class User(_Base):
         row = self._accounts.get_user(call.caller, instance_id, parsing.user_name(user))
         return {"user": views.user(row)}
 
-    @method.expose(f"{_USER}create", status=202, body=schemas.CREATE_ONE_USER)
+    @method.expose(
+        f"{_USER}create", status=202, body=schemas.CREATE_ONE_USER, notice=notices.USER_CREATE_ONE
+    )
     def post(self, call: Call, instance_id: str, user: str) -> Json:
         """Create the user of the path, as openstacksdk asks for it."""
         who = parsing.user_name(user)
@@ -140,14 +154,16 @@ class User(_Base):
         self._accounts.create_users(call.caller, instance_id, [parsing.user(item)])
         return None
 
-    @method.expose(f"{_USER}update", status=202, body=schemas.UPDATE_USER)
+    @method.expose(
+        f"{_USER}update", status=202, body=schemas.UPDATE_USER, notice=notices.USER_UPDATE
+    )
     def put(self, call: Call, instance_id: str, user: str) -> Json:
         """Change a user."""
         change = parsing.user_change(call.body["user"])
         self._accounts.update_user(call.caller, instance_id, parsing.user_name(user), change)
         return None
 
-    @method.expose(f"{_USER}delete", status=202)
+    @method.expose(f"{_USER}delete", status=202, notice=notices.USER_DELETE)
     def delete(self, call: Call, instance_id: str, user: str) -> Json:
         """Delete a user."""
         self._accounts.delete_user(call.caller, instance_id, parsing.user_name(user))
@@ -163,7 +179,7 @@ class Grants(_Base):
         row = self._accounts.get_user(call.caller, instance_id, parsing.user_name(user))
         return {"databases": views.database_names(row.databases)}
 
-    @method.expose(f"{_ACCESS}update", status=202, body=schemas.GRANT)
+    @method.expose(f"{_ACCESS}update", status=202, body=schemas.GRANT, notice=notices.USER_GRANT)
     def put(self, call: Call, instance_id: str, user: str) -> Json:
         """Grant access to more databases."""
         databases = [item["name"] for item in call.body["databases"]]
@@ -176,7 +192,7 @@ class Grant(_Base):
 
     parameter = "database"
 
-    @method.expose(f"{_ACCESS}delete", status=202)
+    @method.expose(f"{_ACCESS}delete", status=202, notice=notices.USER_REVOKE)
     def delete(self, call: Call, instance_id: str, user: str, database: str) -> Json:
         """Revoke access."""
         self._accounts.revoke(call.caller, instance_id, parsing.user_name(user), database)
@@ -186,7 +202,7 @@ class Grant(_Base):
 class RootDelete(_Base):
     """Disabling the superuser, by its older path too."""
 
-    @method.expose(f"{_ROOT}delete", status=204)
+    @method.expose(f"{_ROOT}delete", status=204, notice=notices.ROOT_DISABLE)
     def delete(self, call: Call, instance_id: str) -> Json:
         """Disable the superuser."""
         self._accounts.disable_root(call.caller, instance_id)
@@ -202,7 +218,11 @@ class Root(RootDelete):
         return {"rootEnabled": self._accounts.is_root_enabled(call.caller, instance_id)}
 
     @method.expose(
-        f"{_ROOT}create", body=schemas.ENABLE_ROOT, response=schemas.ROOT_USER, body_required=False
+        f"{_ROOT}create",
+        body=schemas.ENABLE_ROOT,
+        response=schemas.ROOT_USER,
+        body_required=False,
+        notice=notices.ROOT_ENABLE,
     )
     def post(self, call: Call, instance_id: str) -> Json:
         """Enable the superuser."""

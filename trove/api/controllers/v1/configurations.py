@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trove.api import method, pagination
+from trove.api import method, notices, pagination
 from trove.api.controllers.services import Services
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
@@ -65,7 +65,12 @@ class Configurations(_Base):
             next_marker=next_marker,
         )
 
-    @method.expose("configuration:create", body=schemas.CREATE, response=schemas.SHOW)
+    @method.expose(
+        "configuration:create",
+        body=schemas.CREATE,
+        response=schemas.SHOW,
+        notice=notices.CONFIGURATION_CREATE,
+    )
     def post(self, call: Call) -> Json:
         """Make a configuration group."""
         body = call.body["configuration"]
@@ -94,7 +99,12 @@ class Configuration(_Base):
         found = self._configurations.get(call.caller, configuration_id)
         return {"configuration": views.detail(found)}
 
-    @method.expose("configuration:update", status=202, body=schemas.REPLACE)
+    @method.expose(
+        "configuration:update",
+        status=202,
+        body=schemas.REPLACE,
+        notice=notices.CONFIGURATION_UPDATE,
+    )
     def put(self, call: Call, configuration_id: str) -> Json:
         """Replace attributes of a configuration group, its values as a whole."""
         body = call.body["configuration"]
@@ -106,14 +116,14 @@ class Configuration(_Base):
         self._configurations.replace(call.caller, configuration_id, change)
         return None
 
-    @method.expose("configuration:edit", body=schemas.MERGE)
+    @method.expose("configuration:edit", body=schemas.MERGE, notice=notices.CONFIGURATION_EDIT)
     def patch(self, call: Call, configuration_id: str) -> Json:
         """Set some values of a configuration group."""
         values = call.body["configuration"].get("values")
         self._configurations.merge(call.caller, configuration_id, values)
         return None
 
-    @method.expose("configuration:delete", status=202)
+    @method.expose("configuration:delete", status=202, notice=notices.CONFIGURATION_DELETE)
     def delete(self, call: Call, configuration_id: str) -> Json:
         """Delete a configuration group."""
         self._configurations.delete(call.caller, configuration_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trove.api import method
+from trove.api import method, notices
 from trove.api.controllers.services import Services
 from trove.api.controllers.v1 import parsing
 from trove.api.method import Call, Json
@@ -24,7 +24,7 @@ class Action(Resource):
         super().__init__()
         self._services = services
 
-    @method.expose(None, status=202, body=schemas.ACTION)
+    @method.expose(None, status=202, body=schemas.ACTION, notice=notices.instance_action)
     def post(self, call: Call, instance_id: str) -> Json:
         """Carry out the one action that the body names."""
         ((action, arguments),) = call.body.items()

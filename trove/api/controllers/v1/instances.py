@@ -6,15 +6,15 @@ import datetime
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from trove.api import method, pagination
+from trove.api import method, notices, pagination
 from trove.api.controllers.services import Services
 from trove.api.controllers.v1 import instance_updates, listing, parsing
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import instances as schemas
 from trove.api.views import instances as views
-from trove.common import exception
 from trove.api.views import operations as operation_views
+from trove.common import exception
 from trove.db.instance_views import InstanceSummary, InstanceView
 
 _View = TypeVar("_View", InstanceSummary, InstanceView)
@@ -76,7 +76,12 @@ class Instances(_Base):
         """List instances."""
         return self._page(call, InstanceSummary, views.base)
 
-    @method.expose("instance:create", body=schemas.CREATE, response=schemas.SHOW)
+    @method.expose(
+        "instance:create",
+        body=schemas.CREATE,
+        response=schemas.SHOW,
+        notice=notices.INSTANCE_CREATE,
+    )
     def post(self, call: Call) -> Json:
         """Create an instance."""
         body = call.body["instance"]
@@ -115,19 +120,21 @@ class Instance(_Base):
             view["progress"] = operation_views.progress(progress)
         return {"instance": view}
 
-    @method.expose("instance:update", status=202, body=schemas.UPDATE)
+    @method.expose(
+        "instance:update", status=202, body=schemas.UPDATE, notice=notices.instance_update
+    )
     def put(self, call: Call, instance_id: str) -> Json:
         """Change an instance."""
         instance_updates.apply(self._services, call.caller, instance_id, call.body["instance"])
         return None
 
-    @method.expose("instance:edit", status=202, body=schemas.EDIT)
+    @method.expose("instance:edit", status=202, body=schemas.EDIT, notice=notices.instance_update)
     def patch(self, call: Call, instance_id: str) -> Json:
         """Change an instance, as older clients do."""
         instance_updates.apply(self._services, call.caller, instance_id, call.body["instance"])
         return None
 
-    @method.expose("instance:delete", status=202)
+    @method.expose("instance:delete", status=202, notice=notices.INSTANCE_DELETE)
     def delete(self, call: Call, instance_id: str) -> Json:
         """Delete an instance."""
         self._instances.delete(call.caller, instance_id)

@@ -99,7 +99,7 @@ def _events() -> None:
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("type", sa.String(length=100), nullable=False),
         sa.Column("resource_type", sa.String(length=32), nullable=False),
-        sa.Column("resource_id", sa.String(length=36), nullable=False),
+        sa.Column("resource_id", sa.String(length=255), nullable=False),
         sa.Column("payload", _JSON, nullable=False),
         sa.Column("request_id", sa.String(length=64), nullable=True),
         sa.Column("user_id", sa.String(length=255), nullable=True),
@@ -335,6 +335,7 @@ def _modules() -> None:
         "modules",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("project_id", sa.String(length=255), nullable=True),
+        sa.Column("identity", sa.String(length=64), nullable=True),
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("type", sa.String(length=255), nullable=False),
         sa.Column("description", sa.Text(), nullable=True),
@@ -355,11 +356,13 @@ def _modules() -> None:
         sa.ForeignKeyConstraint(["datastore_id"], ["datastores.id"]),
         sa.ForeignKeyConstraint(["datastore_version_id"], ["datastore_versions.id"]),
         sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("identity"),
         **_TABLE,
     )
     op.create_index(
         "ix_modules_project_live", "modules", ["project_id", "is_deleted"], unique=False
     )
+    op.create_index("ix_modules_auto_live", "modules", ["auto_apply", "is_deleted"], unique=False)
 
 
 def _instances() -> None:
