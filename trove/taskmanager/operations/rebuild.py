@@ -27,7 +27,12 @@ _TASKS = {
 
 
 def _is_over(ctx: engine.Context) -> bool:
-    """Tell whether the task has ended already: then nothing is taken back."""
+    """Tell whether the last step has ended the task already: then nothing is taken back.
+
+    A task that is gone while another step was at work was reset by an operator.
+    """
+    if ctx.failure is not None and ctx.failure.step != Finish.name:
+        return False
     return steps.get_instance(ctx).task is not _TASKS[ctx.operation.kind]
 
 

@@ -33,12 +33,12 @@ _Server = states.ServerStatus
 
 
 def _is_written(ctx: engine.Context) -> bool:
-    """Tell whether the resize succeeded already: then nothing is taken back."""
-    instance = steps.get_instance(ctx)
-    return (
-        instance.task is not states.TaskStatus.RESIZING
-        or instance.flavor_id == ctx.data["flavor_id"]
-    )
+    """Tell whether the resize succeeded already: then nothing is taken back.
+
+    That the task is gone does not say so: an operator may have reset it.
+    """
+    flavor_id: str = steps.get_instance(ctx).flavor_id
+    return flavor_id == ctx.data["flavor_id"]
 
 
 def _old_sizes(ctx: engine.Context) -> payloads.ResizeJob:
