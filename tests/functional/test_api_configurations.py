@@ -29,7 +29,8 @@ def make_group(
     content = {"name": "group", "values": values or {}, **options.pop("content", {})}
     body = {"configuration": content}
     answer = api.request("POST", "/configurations", body, **{"status": 200, **options}).json
-    return answer["configuration"] if "configuration" in answer else answer
+    found: dict[str, Any] = answer.get("configuration", answer)
+    return found
 
 
 def attach(
@@ -460,9 +461,7 @@ def test_parameters_of_what_does_not_exist_are_not_shown(api: api_fixture.Api) -
     api.request("GET", "/datastores/none/versions/1/parameters", status=404)
     api.request("GET", "/datastores/mariadb/versions/1/parameters", status=400)
     api.request("GET", f"/datastores/versions/{unknown}/parameters", status=400)
-    api.request(
-        "GET", f"/mgmt/datastores/versions/{unknown}/parameters", roles="admin", status=400
-    )
+    api.request("GET", f"/mgmt/datastores/versions/{unknown}/parameters", roles="admin", status=400)
 
 
 def test_operators_add_change_and_take_parameters_for_a_version(api: api_fixture.Api) -> None:

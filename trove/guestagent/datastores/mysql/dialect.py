@@ -24,7 +24,8 @@ class Dialect:
     template: str
     user_source: str
     has_create_or_replace_user: bool
-    #: SELECT of the names of all variables that can be set while the server runs.
+    #: SELECT of the names of all variables that can be set while the server runs: not those that
+    #: can under conditions only (a pool within the limit of the start, a limit that was not 0).
     dynamic_variables: str
     #: Has a running server read key and certificates again.
     reload_tls: str
@@ -46,6 +47,7 @@ MARIADB = Dialect(
     dynamic_variables=(
         "SELECT LOWER(VARIABLE_NAME) FROM information_schema.SYSTEM_VARIABLES"
         " WHERE READ_ONLY = 'NO' AND VARIABLE_SCOPE <> 'SESSION ONLY'"
+        " AND VARIABLE_NAME NOT IN ('INNODB_BUFFER_POOL_SIZE', 'MAX_USER_CONNECTIONS')"
     ),
     reload_tls="FLUSH LOCAL SSL",
 )
