@@ -257,7 +257,6 @@ class InstanceActions:
             instance_id,
             kind=operations.REBOOT_INSTANCE,
             task=states.TaskStatus.REBOOTING,
-            timeout_s=self._conf.taskmanager.restart_timeout_s,
         )
 
     def stop_database(self, caller: context.RequestContext, instance_id: str) -> None:
@@ -270,7 +269,6 @@ class InstanceActions:
             instance_id,
             kind=operations.STOP_DATABASE,
             task=states.TaskStatus.UPDATING,
-            timeout_s=self._conf.taskmanager.restart_timeout_s,
         )
 
     def migrate(
@@ -299,10 +297,13 @@ class InstanceActions:
     def rebuild(self, caller: context.RequestContext, instance_id: str, image_id: str) -> None:
         """Begin to make the server of an instance anew from an image; data and address stay.
 
-        Raises InstanceNotFound, InstanceNotReady while another task runs or without a server.
+        It also mends what a failed upgrade or rebuild left. Raises InstanceNotFound,
+        InstanceNotReady while another task runs or when there is nothing to rebuild.
         """
 
         def plan(view: instance_views.InstanceView) -> Plan:
+            if view.server_id is None and view.volume_id is None:
+                raise _not_ready(view)
             with self._database.reader() as session:
                 version = datastores.find_version(session, view.datastore_version_id)
             return Plan(
@@ -314,13 +315,17 @@ class InstanceActions:
                 given={"datastore_version_id": view.datastore_version_id},
             )
 
-        self._begin_repair(
+        self._changes.begin(
             caller,
             instance_id,
-            kind=operations.REBUILD_INSTANCE,
-            task=states.TaskStatus.BUILDING,
-            timeout_s=self._conf.taskmanager.usage_timeout_s,
-            plan=plan,
+            Change(
+                kind=operations.REBUILD_INSTANCE,
+                task=states.TaskStatus.BUILDING,
+                timeout_s=self._conf.taskmanager.usage_timeout_s,
+                plan=plan,
+                expect=IDLE | {states.TaskStatus.UPGRADING_ERROR},
+                needs_ready=False,
+            ),
         )
 
     # -- how actions begin -----
@@ -349,16 +354,12 @@ class InstanceActions:
         *,
         kind: str,
         task: states.TaskStatus,
-        timeout_s: float,
-        plan: _MakePlan | None = None,
     ) -> None:
         """Begin what an engine that does not run may need: only a server must be there."""
 
         def with_server(view: instance_views.InstanceView) -> Plan:
             if view.server_id is None or view.task not in IDLE:
                 raise _not_ready(view)
-            if plan is not None:
-                return plan(view)
             return Plan(data={"task": view.task.value}, given={"task": view.task})
 
         self._changes.begin(
@@ -367,7 +368,7 @@ class InstanceActions:
             Change(
                 kind=kind,
                 task=task,
-                timeout_s=timeout_s,
+                timeout_s=self._conf.taskmanager.restart_timeout_s,
                 plan=with_server,
                 needs_ready=False,
             ),
