@@ -203,6 +203,21 @@ def test_a_missing_agent_program_is_said_at_once(agent_conf: cfg.ConfigOpts) -> 
         LocalCompute(agent_conf).create_server(server_spec())
 
 
+def test_a_start_that_was_killed_may_be_tried_again(
+    agent_conf: cfg.ConfigOpts, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = tmp_path / "launcher.py"
+    killed.write_text("import os\nos.kill(os.getpid(), 9)\n")
+    driver = LocalCompute(agent_conf)
+    with monkeypatch.context() as patched:
+        patched.setattr(local.agent_launcher, "__file__", str(killed))
+        with pytest.raises(exception.DriverUnavailable, match="killed by signal 9") as caught:
+            driver.create_server(server_spec(instance_id="i1"))
+    assert caught.value.retryable
+    driver.create_server(server_spec(instance_id="i1"))
+    wait_until(lambda: (_directory(agent_conf, "i1") / "engine").exists())
+
+
 def test_an_image_or_engine_that_is_gone_is_said_before_anything_is_made(
     agent_conf: cfg.ConfigOpts,
 ) -> None:

@@ -448,6 +448,13 @@ def _agent_environment() -> dict[str, str]:
     return environment
 
 
+def _not_started(instance_id: str, reason: str) -> exception.DriverUnavailable:
+    return exception.DriverUnavailable(
+        service="Local driver",
+        reason=f"the agent of instance {instance_id} was not started: {reason}",
+    )
+
+
 def _launch(request: dict[str, Any], instance_id: str) -> None:
     try:
         done = subprocess.run(
@@ -458,10 +465,15 @@ def _launch(request: dict[str, Any], instance_id: str) -> None:
             timeout=30,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as e:
+    except subprocess.TimeoutExpired as e:
+        raise _not_started(instance_id, "its start took too long") from e
+    except OSError as e:
         raise local_state.LocalDriverError(
             f"the agent of instance {instance_id} cannot be started: {e}"
         ) from e
+    if done.returncode < 0:
+        # by the kernel for want of memory, or by a person: neither says anything of the next time
+        raise _not_started(instance_id, f"its start was killed by signal {-done.returncode}")
     if done.returncode:
         reason = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
         raise local_state.LocalDriverError(
