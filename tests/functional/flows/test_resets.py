@@ -154,15 +154,13 @@ def test_a_deletion_goes_on_whatever_is_reset(plane: ControlPlane, services: Ser
     assert plane.leftovers() == NOTHING
 
 
-@pytest.mark.parametrize("task", [task for task in Task if task is not Task.DELETING])
-def test_a_task_that_nothing_works_on_is_just_gone(
-    plane: ControlPlane, services: Services, task: Task
-) -> None:
+def test_a_task_that_nothing_works_on_is_just_gone(plane: ControlPlane, services: Services) -> None:
     instance_id = make_active(plane)
-    with plane.database.writer() as session:
-        session.get(models.Instance, instance_id).task = task
-    services.resets.reset_task(ADMIN, instance_id)
-    assert plane.instance(instance_id).task is Task.NONE
+    for task in set(Task) - {Task.DELETING}:
+        with plane.database.writer() as session:
+            session.get(models.Instance, instance_id).task = task
+        services.resets.reset_task(ADMIN, instance_id)
+        assert plane.instance(instance_id).task is Task.NONE
     assert _service_status(plane, instance_id) is states.ServiceStatus.HEALTHY
     assert services.begun == []
 
