@@ -87,6 +87,7 @@ missing_packages() {
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || echo rabbitmq-server
     PATH=$path command -v mariadbd >/dev/null || echo mariadb-server
     PATH=$path command -v mariadb >/dev/null || echo mariadb-client
+    PATH=$path command -v nft >/dev/null || echo nftables
 }
 
 # check_python: say what to do when Python is too old or not there.

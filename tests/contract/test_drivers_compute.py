@@ -6,7 +6,7 @@ from tests.contract.conftest import Cloud
 from tests.fixtures.waiting import wait_until
 from trove import states
 from trove.common import exception
-from trove.drivers.compute.base import ServerSpec
+from trove.drivers.compute.base import Flavor, ServerSpec
 
 Status = states.ServerStatus
 
@@ -88,6 +88,66 @@ def test_a_deleted_server_is_gone_and_may_be_deleted_again(cloud: Cloud) -> None
     assert list(cloud.compute.list_servers()) == []
     cloud.compute.delete_server(gone_id)
     cloud.again().compute.delete_server("00000000-0000-4000-8000-000000000000")
+
+
+def flavor_and_status(cloud: Cloud, spec: ServerSpec) -> tuple[str | None, Status]:
+    server = cloud.again().compute.find_server(spec.instance_id)
+    assert server is not None
+    return server.flavor_id, server.status
+
+
+def resize(cloud: Cloud, spec: ServerSpec, flavor: Flavor) -> None:
+    for _ in range(2):
+        cloud.compute.resize_server(server_id(cloud, spec), flavor)
+        wait_until(
+            lambda: flavor_and_status(cloud, spec) == (flavor.id, Status.VERIFY_RESIZE),
+            timeout_s=30,
+        )
+
+
+def test_a_resized_server_has_its_flavor_once_that_is_confirmed(cloud: Cloud) -> None:
+    spec = make(cloud)
+    small, large = cloud.compute.list_flavors()[:2]
+    assert flavor_and_status(cloud, spec) == (small.id, Status.ACTIVE)
+    resize(cloud, spec, large)
+    for _ in range(2):
+        cloud.compute.confirm_resize(server_id(cloud, spec))
+        assert flavor_and_status(cloud, spec) == (large.id, Status.ACTIVE)
+    # there is nothing left to take back
+    cloud.compute.revert_resize(server_id(cloud, spec))
+    assert flavor_and_status(cloud, spec) == (large.id, Status.ACTIVE)
+    resize(cloud, spec, small)
+    delete(cloud, spec)
+
+
+def test_a_reverted_resize_leaves_the_old_flavor(cloud: Cloud) -> None:
+    spec = make(cloud)
+    small, large = cloud.compute.list_flavors()[:2]
+    resize(cloud, spec, large)
+    for _ in range(2):
+        cloud.compute.revert_resize(server_id(cloud, spec))
+        wait_until(
+            lambda: flavor_and_status(cloud, spec) == (small.id, Status.ACTIVE), timeout_s=30
+        )
+    delete(cloud, spec)
+
+
+def test_a_server_moves_only_where_there_are_other_hosts(cloud: Cloud) -> None:
+    spec = make(cloud)
+    before = cloud.compute.find_server(spec.instance_id)
+    assert before is not None
+    if cloud.compute.can_migrate:
+        cloud.compute.migrate_server(before.id, None)
+        after = cloud.compute.find_server(spec.instance_id)
+        assert after is not None
+        assert None not in (before.host, after.host)
+        assert before.host != after.host
+        cloud.compute.migrate_server(before.id, before.host)
+        assert cloud.compute.find_server(spec.instance_id) == before
+    else:
+        with pytest.raises(exception.DriverError, match="this machine only"):
+            cloud.compute.migrate_server(before.id, None)
+    delete(cloud, spec)
 
 
 def test_servers_of_different_instances_are_independent(cloud: Cloud) -> None:

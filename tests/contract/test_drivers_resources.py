@@ -57,6 +57,61 @@ def test_a_deleted_volume_is_gone_and_may_be_deleted_again(cloud: Cloud, instanc
     assert [each.id for each in cloud.volume.list_volumes()] == [other.id]
 
 
+def test_a_volume_grows_and_never_shrinks(cloud: Cloud, instance_id: str) -> None:
+    volume = make_volume(cloud, instance_id)
+    for wanted, size in ((2, 2), (2, 2), (1, 2)):
+        cloud.volume.extend_volume(volume.id, wanted)
+        found = cloud.again().volume.find_volume(instance_id)
+        assert found is not None
+        assert (found.id, found.size_gib) == (volume.id, size)
+
+
+def test_a_volume_that_is_gone_cannot_grow(cloud: Cloud, instance_id: str) -> None:
+    with pytest.raises(exception.DriverError):
+        cloud.volume.extend_volume(instance_id, 2)
+
+
+def test_access_makes_a_port_public_and_private(cloud: Cloud, instance_id: str) -> None:
+    port = make_port(cloud, instance_id)
+    assert not port.is_public
+    for is_public in (True, True, False):
+        changed = cloud.network.update_access(
+            port.id,
+            access={"is_public": is_public, "allowed_cidrs": ["0.0.0.0/0", "::/0"]},
+            engine_port=ENGINE_PORT,
+        )
+        assert (changed.id, changed.address, changed.is_public) == (
+            port.id,
+            port.address,
+            is_public,
+        )
+        assert cloud.again().network.find_port(instance_id) == changed
+    cloud.network.refresh()
+    cloud.network.delete_port(port.id)
+    assert not make_port(cloud, instance_id).is_public
+
+
+def test_a_port_is_made_with_its_access(cloud: Cloud, instance_id: str) -> None:
+    port = cloud.network.create_port(
+        instance_id=instance_id,
+        project_id="p",
+        nic=None,
+        access={"is_public": True, "allowed_cidrs": ["0.0.0.0/0"]},
+        engine_port=ENGINE_PORT,
+    )
+    assert cloud.again().network.find_port(instance_id) == port
+    assert port.is_public
+
+
+def test_a_port_that_is_gone_has_no_access(cloud: Cloud, instance_id: str) -> None:
+    with pytest.raises(exception.DriverError):
+        cloud.network.update_access(
+            instance_id,
+            access={"is_public": False, "allowed_cidrs": ["10.0.0.0/8"]},
+            engine_port=ENGINE_PORT,
+        )
+
+
 def test_an_unknown_instance_has_no_volume_and_no_port(cloud: Cloud, instance_id: str) -> None:
     assert cloud.volume.find_volume(instance_id) is None
     assert cloud.network.find_port(instance_id) is None

@@ -180,7 +180,9 @@ class LocalNetwork(base.NetworkDriver):
         record = local_state.read_json(self._ports() / address)
         if record is None:
             return None
-        instance_id = record["instance_id"]
+        return self._make_port(record["instance_id"], address)
+
+    def _make_port(self, instance_id: str, address: str) -> base.Port:
         access = self._access(instance_id) or {}
         return base.Port(
             id=instance_id,
@@ -230,9 +232,7 @@ class LocalNetwork(base.NetworkDriver):
         with local_state.told(index):
             local_state.replace(index, content)
             os.link(index, self._ports() / address)
-        return base.Port(
-            id=instance_id, instance_id=instance_id, address=address, network_id=NETWORK_ID
-        )
+        return self._make_port(instance_id, address)
 
     def _check_wanted(self, wanted: str, engine_port: int) -> str:
         try:
