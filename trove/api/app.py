@@ -17,7 +17,7 @@ from trove import policies
 from trove.api import auth, edge, embedded, method, notices, ratelimit, routing, urls
 from trove.api.controllers import root
 from trove.api.controllers.services import Services
-from trove.api.embedded import identity
+from trove.api.embedded import identity, object_store
 from trove.common import concurrency, crypto
 from trove.db import base
 from trove.drivers.compute.base import ComputeDriver
@@ -37,16 +37,19 @@ from trove.services.datastores import Datastores
 from trove.services.events import Events
 from trove.services.flavors import Flavors
 from trove.services.instance_actions import InstanceActions
+from trove.services.instance_modules import InstanceModules
 from trove.services.instance_resets import InstanceResets
 from trove.services.instances import Instances
-from trove.services.notices import Notices
 from trove.services.logs import Logs
+from trove.services.modules import Modules
+from trove.services.notices import Notices
 from trove.services.operations import Operations
 from trove.services.parameters import Parameters
 from trove.services.quotas import Quotas
 from trove.services.tls import Tls
 from trove.services.versions import Versions
 from trove.services.volume_types import VolumeTypes
+from trove.storage import base as storage
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,7 @@ class Collaborators:
     key_ring: crypto.KeyRing
     compute: ComputeDriver | None = None
     secrets: SecretsDriver | None = None
+    objects: storage.Store | None = None
     volumes: VolumeDriver | None = None
     images: ImageDriver | None = None
     clock: concurrency.Clock = dataclasses.field(default_factory=concurrency.SystemClock)
@@ -165,6 +169,8 @@ def _embed(
     if isinstance(strategy, auth.HttpBasic):
         strategy, mount = identity.make(strategy, key_ring=given.key_ring, clock=given.clock)
         mounts.append(mount)
+    if given.objects is not None:
+        mounts.append(object_store.make(given.objects))
     return strategy
 
 
@@ -172,10 +178,18 @@ def _make_services(
     conf: cfg.ConfigOpts, given: Collaborators, limiter: ratelimit.RateLimiter
 ) -> Services:
     flavors = Flavors(conf=conf, compute=given.compute, clock=given.clock)
+    volume_types = VolumeTypes(volumes=given.volumes, clock=given.clock)
     changes = Changes(
         conf=conf,
         database=given.database,
         run_operation=given.taskmanager.run_operation,
+        key_ring=given.key_ring,
+        clock=given.clock,
+    )
+    instance_modules = InstanceModules(
+        conf=conf,
+        database=given.database,
+        guest_api=given.guest,
         key_ring=given.key_ring,
         clock=given.clock,
     )
@@ -196,6 +210,14 @@ def _make_services(
             store=given.objects,
             clock=given.clock,
         ),
+        modules=Modules(
+            conf=conf,
+            database=given.database,
+            run_operation=given.taskmanager.run_operation,
+            key_ring=given.key_ring,
+            clock=given.clock,
+        ),
+        instance_modules=instance_modules,
         tls=Tls(
             conf=conf,
             database=given.database,
@@ -210,7 +232,7 @@ def _make_services(
         backups=Backups(database=given.database, clock=given.clock),
         clusters=Clusters(database=given.database),
         versions=Versions(database=given.database, images=given.images, clock=given.clock),
-        volume_types=VolumeTypes(volumes=given.volumes, clock=given.clock),
+        volume_types=volume_types,
         accounts=Accounts(
             conf=conf, database=given.database, guest_api=given.guest, clock=given.clock
         ),
@@ -234,6 +256,8 @@ def _make_services(
             key_ring=given.key_ring,
             changes=changes,
             flavors=flavors,
+            volume_types=volume_types,
+            modules=instance_modules,
             clock=given.clock,
         ),
     )

@@ -110,7 +110,12 @@ class Edge:
 
 
 def split_path(environ: WSGIEnvironment) -> list[str]:
-    """Return the non-empty segments of the path below SCRIPT_NAME, still percent-encoded.
+    """Return the non-empty segments of the path below SCRIPT_NAME, still percent-encoded."""
+    return [segment for segment in raw_path(environ).split("/") if segment]
+
+
+def raw_path(environ: WSGIEnvironment) -> str:
+    """Return the path below SCRIPT_NAME, still percent-encoded.
 
     Servers decode PATH_INFO, some but for ``%2F``; the raw path is in REQUEST_URI where the server
     tells it (cheroot, uWSGI, mod_wsgi). It is used when it agrees with PATH_INFO.
@@ -124,7 +129,7 @@ def split_path(environ: WSGIEnvironment) -> list[str]:
         raw = raw[len(script_name) :]
     elif not _agrees(raw, path) and not _agrees(_behind_host(raw), path):
         raw = urllib.parse.quote(path.encode("latin-1"))
-    return [segment for segment in raw.split("/") if segment]
+    return raw
 
 
 def _behind_host(raw: str) -> str:

@@ -22,6 +22,7 @@ from trove.common import concurrency, crypto, exception
 from trove.db import base, guest_keys
 from trove.drivers import factory
 from trove.rpc import guest, notifier, taskmanager, transport
+from trove.storage import factory as storage_factory
 
 LOG = log.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def check(conf: cfg.ConfigOpts) -> None:
     auth.make_strategy(conf)
     factory.load_compute(conf)
     factory.load_secrets(conf)
+    storage_factory.load(conf)
 
 
 def listen(conf: cfg.ConfigOpts) -> socket.socket:
@@ -81,6 +83,7 @@ class Api:
                 key_ring=ring,
                 compute=factory.load_compute(conf),
                 secrets=factory.load_secrets(conf),
+                objects=storage_factory.load(conf),
                 volumes=factory.load_volume(conf),
                 images=factory.load_image(conf),
                 clock=clock,

@@ -70,6 +70,11 @@ OPTS = [
         min=1,
         help="Seconds without a heartbeat after which operating_status is ERROR.",
     ),
+    cfg.ListOpt(
+        "module_types",
+        default=["ping", "new_relic_license"],
+        help="Types of modules that users may make; the guest agents must know them.",
+    ),
     cfg.StrOpt("region", default="RegionOne", help="Region that new instances are shown in."),
     cfg.StrOpt("healthcheck_disable_file", help="While this file exists /healthcheck says 503."),
 ]

@@ -115,6 +115,7 @@ KINDS: Mapping[str, Kind] = {
         word="update_ssl",
         steps=("register_consumer", "install", "release_former", "finish"),
     ),
+    "reapply_module": Kind(word="reapply", steps=("reapply",), is_internal=True),
     "cleanup": Kind(word="cleanup", steps=("delete_orphan",), is_internal=True),
     "audit": Kind(word="audit", steps=("tell_of_instances",), is_internal=True),
 }

@@ -11,17 +11,32 @@ from oslo_policy import policy
 from trove.common import concurrency, context, exception
 from trove.policies import (
     accounts,
+    backups,
     base,
     clusters,
     configurations,
     datastores,
     flavors,
     instances,
+    logs,
+    modules,
     operations,
     quotas,
 )
 
-_MODULES = (instances, accounts, clusters, datastores, flavors, quotas, operations, configurations)
+_MODULES = (
+    instances,
+    accounts,
+    backups,
+    clusters,
+    datastores,
+    flavors,
+    quotas,
+    operations,
+    configurations,
+    logs,
+    modules,
+)
 
 
 def list_rules() -> list[policy.RuleDefault]:

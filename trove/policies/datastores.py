@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from trove.policies.base import ANYBODY, rule
+from trove.policies.base import ADMIN, ANYBODY, rule
+
+_MGMT = "/mgmt/datastore-versions"
 
 RULES = [
     rule("datastore:index", ANYBODY, "List datastores.", "GET /datastores"),
@@ -30,5 +32,47 @@ RULES = [
         ANYBODY,
         "List the flavors that a version may be used with.",
         "GET /datastores/{datastore}/versions/{version}/flavors",
+    ),
+    rule(
+        "datastore:list_associated_volume_types",
+        ANYBODY,
+        "List the volume types that a version may be used with.",
+        "GET /datastores/{datastore}/versions/{version}/volume-types",
+    ),
+    rule(
+        "datastore:delete",
+        ADMIN,
+        "Remove a datastore that has no versions.",
+        "DELETE /datastores/{datastore}",
+    ),
+    rule(
+        "mgmt:datastore-version:index",
+        ADMIN,
+        "List all datastore versions with what operators can set.",
+        f"GET {_MGMT}",
+    ),
+    rule(
+        "mgmt:datastore-version:create",
+        ADMIN,
+        "Register a datastore version.",
+        f"POST {_MGMT}",
+    ),
+    rule(
+        "mgmt:datastore-version:show",
+        ADMIN,
+        "Show a datastore version with what operators can set.",
+        f"GET {_MGMT}/{{version_id}}",
+    ),
+    rule(
+        "mgmt:datastore-version:update",
+        ADMIN,
+        "Change a datastore version.",
+        f"PATCH {_MGMT}/{{version_id}}",
+    ),
+    rule(
+        "mgmt:datastore-version:delete",
+        ADMIN,
+        "Remove a datastore version that nothing uses.",
+        f"DELETE {_MGMT}/{{version_id}}",
     ),
 ]

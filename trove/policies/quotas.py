@@ -6,13 +6,13 @@ from trove.policies.base import ADMIN, READER, rule
 
 RULES = [
     rule(
-        "quota:show",
+        "mgmt:quota:show",
         READER,
         "Show the quotas of a project; of the own one, or as an administrator of any.",
         "GET /mgmt/quotas/{quota_project_id}",
     ),
     rule(
-        "quota:update",
+        "mgmt:quota:update",
         ADMIN,
         "Set the quotas of a project.",
         "PUT /mgmt/quotas/{quota_project_id}",

@@ -14,13 +14,12 @@ from typing import TypeVar
 from oslo_config import cfg
 from oslo_log import log
 
-from trove import states
 from trove.common import concurrency, context, crypto, exception
 from trove.datastores import spec
 from trove.db import base, roots
 from trove.db.instance_views import InstanceView
 from trove.rpc import guest, payloads
-from trove.services import names
+from trove.services import agents, names
 from trove.services.changes import find_in_reach
 
 LOG = log.getLogger(__name__)
@@ -270,15 +269,7 @@ class Accounts:
         facts = names.get_spec(view.manager)
         names.require(facts, capability)
         expiry = datetime.timedelta(seconds=self._conf.api.agent_heartbeat_expiry_s)
-        is_silent = self._clock.now() - view.heartbeat_received > expiry
-        is_leaving = view.task is states.TaskStatus.DELETING
-        if is_silent or is_leaving or not view.service_status.is_running:
-            status = view.service_status.value if not is_leaving else view.task.value
-            if is_silent and view.service_status.is_running:
-                status = f"{status}, but its agent has been silent since {view.heartbeat_received}"
-            elif view.fault is not None:
-                status = f"{status}: {view.fault.message}"
-            raise exception.InstanceNotReady(instance_id=instance_id, status=status)
+        agents.require_running(view, now=self._clock.now(), expiry=expiry)
         return _Open(view=view, facts=facts)
 
     def _open_for(self, caller: context.RequestContext, instance_id: str, who: UserName) -> _Open:

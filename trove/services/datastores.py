@@ -90,29 +90,28 @@ class Datastores:
                 reason=f"flavor {flavor_id} cannot be used with this datastore version"
             )
 
-    def check_volume_type(
+    def choose_volume_type(
         self, version_id: str, chosen: str | None, known: Sequence[VolumeType]
-    ) -> None:
-        """Raise BadRequest unless there is such a type, and a version may be used with it.
+    ) -> str | None:
+        """Return the type of a new volume, None for the backend's own; raises BadRequest.
 
-        Without known types any name will do; a version with types of its own wants one of them.
+        Without known types any name will do. A version that goes with only one type has that one.
         """
-        same = {
-            name
-            for each in known
-            if chosen in (each.id, each.name)
-            for name in (each.id, each.name)
-        }
-        if chosen is not None and known and not same:
+        matching = [each for each in known if chosen in (each.id, each.name)]
+        if chosen is not None and known and not matching:
             raise exception.BadRequest(reason=f"there is no volume type {chosen!r}")
         allowed = self.find_volume_types(version_id)
-        if allowed is not None and not allowed & (same or {chosen}):
+        if allowed is None:
+            return chosen
+        if chosen is None and len(allowed) == 1:
+            return min(allowed)
+        same = {chosen, *(name for each in matching for name in (each.id, each.name))}
+        if not allowed & same:
             raise exception.BadRequest(
-                reason=f"volume type {chosen!r} cannot be used with this datastore version; one of"
-                f" these can: {', '.join(sorted(allowed))}"
-                if chosen is not None
-                else f"name a volume type: one of {', '.join(sorted(allowed))}"
+                reason="the volume type must be one that this datastore version goes with:"
+                f" {', '.join(sorted(allowed))}"
             )
+        return chosen
 
     def get_version_by_id(self, version_id: str) -> datastores.Version:
         """Return a version by its id alone; raises DatastoreVersionUnknown."""

@@ -21,6 +21,7 @@ from trove.db import base, datastores, instance_views, operations, quotas
 from trove.drivers.compute.base import ComputeDriver
 from trove.services import names
 from trove.services.changes import IDLE, Change, Changes, Plan
+from trove.services.datastores import Datastores
 from trove.services.flavors import Flavors
 
 _MakePlan = Callable[[instance_views.InstanceView], Plan]
@@ -74,6 +75,7 @@ class InstanceActions:
         self._conf = conf
         self._database = database
         self._changes = changes
+        self._datastores = Datastores(database=database)
         self._flavors = flavors
         self._compute = compute
 
@@ -97,6 +99,7 @@ class InstanceActions:
                 raise exception.BadRequest(
                     reason=f"the instance has flavor {flavor.id} already: choose another"
                 )
+            self._datastores.check_flavor(view.datastore_version_id, flavor.id)
             minimum_mib = names.get_spec(view.manager).minimum_ram_mib
             if flavor.ram_mib < minimum_mib:
                 raise exception.BadRequest(

@@ -36,7 +36,9 @@ from trove.services import instance_lists as pages
 from trove.services.changes import Change, Changes, find_in_reach
 from trove.services.datastores import Datastores, VersionChoice
 from trove.services.flavors import Flavors
+from trove.services.instance_modules import InstanceModules
 from trove.services.quotas import default_limits
+from trove.services.volume_types import VolumeTypes
 
 LOG = log.getLogger(__name__)
 
@@ -90,6 +92,8 @@ class Instances:
         key_ring: crypto.KeyRing,
         changes: Changes,
         flavors: Flavors,
+        volume_types: VolumeTypes,
+        modules: InstanceModules,
         clock: concurrency.Clock,
     ) -> None:
         """Take the collaborators."""
@@ -100,6 +104,8 @@ class Instances:
         self._key_ring = key_ring
         self._changes = changes
         self._flavors = flavors
+        self._volume_types = volume_types
+        self._modules = modules
         self._clock = clock
 
     def list_page(
@@ -157,11 +163,19 @@ class Instances:
     ) -> instance_views.InstanceView:
         """Begin to make an instance.
 
-        Raises DatastoreNotFound, BadRequest, VolumeTooLarge, QuotaExceeded, NotImplementedByEngine.
+        Raises DatastoreNotFound, ModuleNotFound, BadRequest, VolumeTooLarge, QuotaExceeded,
+        NotImplementedByEngine.
         """
         version = self._datastores.choose_version(new.version)
         flavor = self._check(caller, new, version)
+        if new.volume_size_gib is not None:
+            volume_type = self._datastores.choose_volume_type(
+                version.id, new.volume_type, self._volume_types.list_volume_types()
+            )
+            new = dataclasses.replace(new, volume_type=volume_type)
         instance_id = models.new_id()
+        module_ids = self._modules.check_applicable(caller, new.module_ids, version)
+        new = dataclasses.replace(new, module_ids=module_ids)
         operation_id = self._store(caller, new, version, flavor, instance_id)
         self._taskmanager.run_operation(operation_id)
         LOG.info("instance %s: create accepted as operation %s", instance_id, operation_id)
@@ -279,6 +293,7 @@ class Instances:
             flavor = self._flavors.get_flavor(new.flavor_id)
         except exception.FlavorNotFound as e:
             raise exception.BadRequest(reason=e.message) from None
+        self._datastores.check_flavor(version.id, flavor.id)
         if flavor.ram_mib < facts.minimum_ram_mib:
             raise exception.BadRequest(
                 reason=f"flavor {flavor.id} has {flavor.ram_mib} MiB of memory, datastore"
@@ -349,6 +364,7 @@ class Instances:
             "nic": dict(new.nic) if new.nic else None,
             "databases": [database.to_wire() for database in new.databases],
             "server_id": names.server_number(instance_id),
+            "modules": list(new.module_ids),
         }
         with self._database.writer() as session:
             quotas.reserve(
@@ -357,6 +373,7 @@ class Instances:
             if new.configuration_id is not None:
                 configurations.hold(session, new.configuration_id, now=now)
             instances.create_instance(session, row, now=now)
+            datastores.require_live(session, version.id)
             return operations.create(
                 session,
                 operation_id=operation_id,

@@ -84,12 +84,13 @@ class Versions:
         """Remove a version; raises DatastoreVersionUnknown, and BadRequest while it is used."""
         with self._database.writer() as session:
             version = datastores.get_version(session, version_id)
+            # first: whoever begins to use it meanwhile waits, and then sees that it is gone
+            datastores.remove_version(session, version_id, now=self._clock.now())
             uses = datastores.list_uses(session, version_id)
             if uses:
                 raise exception.BadRequest(
                     reason=f"datastore version {version.name} is used by {' and '.join(uses)}"
                 )
-            datastores.remove_version(session, version_id, now=self._clock.now())
         LOG.info("datastore version %s: removed", version_id)
 
     def delete_datastore(self, name_or_id: str) -> None:

@@ -38,6 +38,9 @@ MATRIX: dict[str, str] = {
     "GET /instances/{instance_id}/users/{user}/databases": READ,
     "PUT /instances/{instance_id}/users/{user}/databases": WRITE,
     "DELETE /instances/{instance_id}/users/{user}/databases/{database}": WRITE,
+    "GET /instances/{instance_id}/log": READ,
+    # what it does besides showing is for members: see tests/functional/test_api_logs.py
+    "POST /instances/{instance_id}/log": READ,
     "GET /instances/{instance_id}/root": READ,
     "POST /instances/{instance_id}/root": WRITE,
     "DELETE /instances/{instance_id}/root": WRITE,
@@ -64,7 +67,39 @@ MATRIX: dict[str, str] = {
     "PUT /mgmt/datastores/versions/{version}/parameters/{name}": ADMIN,
     "DELETE /mgmt/datastores/versions/{version}/parameters/{name}": ADMIN,
     "GET /instances/{instance_id}/ssl": READ,
+    "POST /clusters": {
+        "cluster": {
+            "name": "c",
+            "datastore": {"type": "mariadb", "version": "10.11"},
+            "instances": [{"flavorRef": "1", "volume": {"size": 1}}] * 3,
+        }
+    },
+    "POST /clusters/{cluster_id}": {"restart": {}},
+    "POST /mgmt/clusters/{cluster_id}/action": {"reset-task": {}},
+    "POST /backups": {"backup": {"name": "b", "instance": "{instance_id}"}},
+    "POST /backup_strategies": {"backup_strategy": {"swift_container": "c"}},
+    "PUT /mgmt/quotas/{quota_project_id}": {"quotas": {"instances": 5}},
+    "POST /mgmt/datastore-versions": {
+        "version": {
+            "name": "{unique}",
+            "datastore_name": "mariadb",
+            "datastore_manager": "mariadb",
+            "image": "5f2f7b0e-8a63-5d3b-9d0a-3f4f0d3c6f11",
+            "active": True,
+        }
+    },
+    "PATCH /mgmt/datastore-versions/{version_id}": {"active": True},
     "POST /instances/{instance_id}/ssl": WRITE,
+    "GET /instances/{instance_id}/modules": READ,
+    "POST /instances/{instance_id}/modules": WRITE,
+    "DELETE /instances/{instance_id}/modules/{module_id}": WRITE,
+    "GET /modules": EVERYBODY,
+    "POST /modules": "mgafA",
+    "GET /modules/{module_id}": READ,
+    "PUT /modules/{module_id}": WRITE,
+    "DELETE /modules/{module_id}": WRITE,
+    "GET /modules/{module_id}/instances": READ,
+    "PUT /modules/{module_id}/instances": WRITE,
     "GET /datastores": EVERYBODY,
     "GET /datastores/{datastore}": EVERYBODY,
     "GET /datastores/{datastore}/versions": EVERYBODY,
@@ -76,6 +111,18 @@ MATRIX: dict[str, str] = {
     "GET /certificate-authority": EVERYBODY,
     "GET /limits": EVERYBODY,
     "GET /clusters": EVERYBODY,
+    "GET /datastores/{datastore}/versions/{version}/volume-types": EVERYBODY,
+    "GET /backups": EVERYBODY,
+    "GET /instances/{instance_id}/backups": READ,
+    "GET /backup_strategies": EVERYBODY,
+    "POST /backup_strategies": "mgafA",
+    "DELETE /backup_strategies": "mgafA",
+    "PUT /mgmt/quotas/{quota_project_id}": ADMIN,
+    "GET /mgmt/datastore-versions": ADMIN,
+    "POST /mgmt/datastore-versions": ADMIN,
+    "GET /mgmt/datastore-versions/{version_id}": ADMIN,
+    "PATCH /mgmt/datastore-versions/{version_id}": ADMIN,
+    "GET /mgmt/clusters": ADMIN,
     "GET /mgmt/instances": ADMIN,
     "GET /mgmt/instances/{instance_id}": ADMIN,
     "POST /mgmt/instances/{instance_id}/action": ADMIN,
@@ -88,6 +135,25 @@ MATRIX: dict[str, str] = {
 REFUSALS: dict[str, dict[str, int]] = {
     "POST /clusters": {"r": 403, "m": 501, "g": 501, "a": 501, "f": 501, "A": 501},
     "GET /clusters/{cluster_id}": dict.fromkeys("rmgafA", 404),
+    "POST /clusters/{cluster_id}": {"r": 403, **dict.fromkeys("mgafA", 404)},
+    "DELETE /clusters/{cluster_id}": {"r": 403, **dict.fromkeys("mgafA", 404)},
+    "GET /clusters/{cluster_id}/instances/{member_id}": dict.fromkeys("rmgafA", 404),
+    "GET /clusters/{cluster_id}/root": dict.fromkeys("rmgafA", 404),
+    "POST /clusters/{cluster_id}/root": {"r": 403, **dict.fromkeys("mgafA", 404)},
+    "GET /mgmt/clusters/{cluster_id}": {**dict.fromkeys("rmgf", 403), "a": 404, "A": 404},
+    "POST /mgmt/clusters/{cluster_id}/action": {**dict.fromkeys("rmgf", 403), "a": 404, "A": 404},
+    "POST /backups": {"r": 403, "m": 501, "g": 501, "a": 501, "f": 404, "A": 501},
+    "GET /backups/{backup_id}": dict.fromkeys("rmgafA", 404),
+    "DELETE /backups/{backup_id}": {"r": 403, **dict.fromkeys("mgafA", 404)},
+    # the own project's are anybody's, another project's are the administrators'
+    "GET /mgmt/quotas/{quota_project_id}": {**dict.fromkeys("rmgaA", 200), "f": 403},
+    # there is one, which instances use and which is of the datastore
+    "DELETE /datastores/{datastore}": {**dict.fromkeys("rmgf", 403), "a": 400, "A": 400},
+    "DELETE /mgmt/datastore-versions/{version_id}": {
+        **dict.fromkeys("rmgf", 403),
+        "a": 400,
+        "A": 400,
+    },
 }
 #: What a request must send.
 BODIES: dict[str, object] = {
@@ -112,6 +178,13 @@ BODIES: dict[str, object] = {
         }
     },
     "POST /instances/{instance_id}/ssl": {"ssl": {"disable": True}},
+    "POST /instances/{instance_id}/modules": {"modules": [{"id": "{module_id}"}]},
+    "POST /modules": {
+        "module": {"name": "{unique}", "module_type": "ping", "contents": "bWVzc2FnZT1h"}
+    },
+    "PUT /modules/{module_id}": {"module": {"description": "new"}},
+    "PUT /modules/{module_id}/instances": {"reapply": {}},
+    "POST /instances/{instance_id}/log": {"name": "general"},
     "POST /instances/{instance_id}/databases": {"databases": [{"name": "new"}]},
     "POST /instances/{instance_id}/users": {"users": [{"name": "new", "password": "secret"}]},
     "PUT /instances/{instance_id}/users": {"users": [{"name": "u", "password": "secret"}]},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import sqlalchemy as sa
 from oslo_policy import policy
@@ -38,8 +40,13 @@ def _prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
         session.execute(sa.delete(models.ConfigurationParameter))
     body = {"configuration": {"name": "c", "values": {}}}
     group = api.request("POST", "/configurations", body, status=200).json["configuration"]
+    body = {
+        "module": {"name": models.new_id(), "module_type": "ping", "contents": "bWVzc2FnZT1h"}
+    }
+    module = api.request("POST", "/modules", body, status=200).json["module"]
     return {
         "instance_id": instance_id,
+        "module_id": module["id"],
         "configuration_id": group["id"],
         "name": "wait_timeout",
         "operation_id": api.taskmanager.hints[-1],
@@ -49,7 +56,20 @@ def _prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
         "version": version,
         "flavor_id": "1",
         "cluster_id": "c",
+        "member_id": "m",
+        "backup_id": models.new_id(),
+        "version_id": version,
+        "quota_project_id": "project-a",
+        "unique": models.new_id(),
     }
+
+
+def _fill(body: object, names: dict[str, str]) -> object:
+    """Put names in the place of ``{name}`` where that is a whole value of a body."""
+    text = json.dumps(body)
+    for name, value in names.items():
+        text = text.replace(json.dumps(f"{{{name}}}"), json.dumps(value))
+    return json.loads(text)
 
 
 def _send(api: api_fixture.Api, route: str, names: dict[str, str], persona: str) -> int:
@@ -58,7 +78,7 @@ def _send(api: api_fixture.Api, route: str, names: dict[str, str], persona: str)
     status: int = api.request(
         method,
         path.format(**names).rstrip("/"),
-        matrix.BODIES.get(route),
+        _fill(matrix.BODIES.get(route), names),
         project=project,
         roles=roles,
     ).status_int

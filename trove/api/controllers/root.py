@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from trove.api import method
+from trove.api.controllers.mgmt import clusters as mgmt_clusters
 from trove.api.controllers.mgmt import instances as mgmt_instances
 from trove.api.controllers.mgmt import parameters as mgmt_parameters
 from trove.api.controllers.mgmt import quotas as mgmt_quotas
+from trove.api.controllers.mgmt import versions as mgmt_versions
 from trove.api.controllers.services import Services
 from trove.api.controllers.v1 import (
     accounts,
+    backups,
     catalog,
+    clusters,
     configurations,
     instance_actions,
     instances,
+    logs,
+    modules,
     operations,
     tls,
 )
@@ -56,7 +62,10 @@ def make_tree(services: Services) -> Resource:
         children={
             "action": instance_actions.Action(services),
             **accounts.children(services),
+            **backups.instance_children(services),
             **tls.instance_children(services),
+            **modules.instance_children(services),
+            **logs.instance_children(services),
             **operations.instance_children(services),
             **configurations.instance_children(services),
         },
@@ -69,12 +78,17 @@ def make_tree(services: Services) -> Resource:
                 item=instance,
             ),
             **catalog.children(services),
+            **modules.children(services),
+            **backups.children(services),
+            **clusters.children(services),
             **operations.children(services),
             **configurations.children(services),
             "mgmt": Resource(
                 children={
                     **mgmt_instances.children(services),
+                    **mgmt_clusters.children(services),
                     **mgmt_quotas.children(services),
+                    **mgmt_versions.children(services),
                     **mgmt_parameters.children(services),
                 }
             ),

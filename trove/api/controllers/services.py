@@ -18,8 +18,11 @@ from trove.services.datastores import Datastores
 from trove.services.events import Events
 from trove.services.flavors import Flavors
 from trove.services.instance_actions import InstanceActions
+from trove.services.instance_modules import InstanceModules
 from trove.services.instance_resets import InstanceResets
 from trove.services.instances import Instances
+from trove.services.logs import Logs
+from trove.services.modules import Modules
 from trove.services.operations import Operations
 from trove.services.parameters import Parameters
 from trove.services.quotas import Quotas
@@ -47,6 +50,9 @@ class Services:
     flavors: Flavors
     quotas: Quotas
     tls: Tls
+    modules: Modules
+    instance_modules: InstanceModules
+    logs: Logs
     backups: Backups
     clusters: Clusters
     versions: Versions

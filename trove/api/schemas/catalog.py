@@ -1,4 +1,4 @@
-"""Schemas of what users choose from: datastores, versions, flavors, limits; and of clusters."""
+"""Schemas of what users choose from: datastores, versions, flavors, limits."""
 
 from __future__ import annotations
 
@@ -82,7 +82,6 @@ CERTIFICATE_AUTHORITY = Schema(
         }
     )
 )
-CLUSTERS = Schema(common.closed({"clusters": {"type": "array", "maxItems": 0}}))
 
 _API_VERSION = common.closed(
     {

@@ -37,6 +37,8 @@ UUID: Document = {
     "x-reason": "must be a UUID",
 }
 BOOL: Document = {"type": "boolean"}
+#: A switch as 0 or 1, as older clients send it, or as true or false.
+FLAG: Document = {"enum": [0, 1, False, True]}
 #: GiB, as an integer or in decimal digits.
 VOLUME_SIZE: Document = {
     "anyOf": [

@@ -16,7 +16,7 @@ from trove.db import instances, models, operations
 from trove.drivers.compute.base import ServerSpec
 from trove.rpc import payloads
 from trove.services import names
-from trove.taskmanager.operations import access, certificates, configure, engine, steps
+from trove.taskmanager.operations import access, certificates, configure, engine, modules, steps
 
 LOG = log.getLogger(__name__)
 
@@ -221,6 +221,8 @@ class Prepare(engine.Step):
             steps.keep_server_running(ctx)
             return outcome
         steps.expect_success(outcome, what="Preparing the database")
+        for module_id in modules.record(ctx, ctx.instance_id, outcome.result):
+            LOG.warning("instance %s: module %s was not applied", ctx.instance_id, module_id)
         configure.record_confirmed(ctx, outcome)
         return None
 
@@ -243,6 +245,7 @@ def prepare_job(ctx: engine.Context, instance: models.Instance) -> payloads.Prep
         overrides_digest=digest,
         databases=_payloads(payloads.Database, ctx.data.get("databases")),
         users=_payloads(payloads.User, ctx.secret().get("users")),
+        modules=modules.payloads_of(ctx, ctx.data.get("modules") or ()),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from oslo_log import log
 
 from trove import states
-from trove.db import instances, operations, quotas
+from trove.db import backup_strategies, instances, modules, operations, quotas
 from trove.rpc import payloads
 from trove.taskmanager.operations import certificates, engine, steps
 
@@ -127,7 +127,9 @@ class Finalize(engine.Step):
             }
             project_id = instance.project_id
             if instances.mark_deleted(session, ctx.instance_id, now=now):
+                modules.forget(session, ctx.instance_id)
                 quotas.release(session, project_id, charged)
+                backup_strategies.remove(session, project_id, ctx.instance_id)
                 LOG.info("instance %s: deleted", ctx.instance_id)
 
         steps.record(ctx, finalize)

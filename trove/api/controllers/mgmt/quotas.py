@@ -32,7 +32,10 @@ class ProjectQuotas(Resource):
         return {"quotas": [views.quota(quota) for quota in self._quotas.list_quotas(project_id)]}
 
     @method.expose(
-        "mgmt:quota:update", body=schemas.UPDATE, response=schemas.UPDATED, notice=notices.QUOTA_UPDATE
+        "mgmt:quota:update",
+        body=schemas.UPDATE,
+        response=schemas.UPDATED,
+        notice=notices.QUOTA_UPDATE,
     )
     def put(self, call: Call, project_id: str) -> Json:
         """Set limits of a project; those that are null stay as they are."""

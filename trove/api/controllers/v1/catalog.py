@@ -1,4 +1,4 @@
-"""Handlers of datastores, flavors, limits, the certificate authority and clusters."""
+"""Handlers of datastores, flavors, limits and the certificate authority."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from trove.api.controllers.v1 import configurations
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import catalog as schemas
+from trove.api.schemas import versions as version_schemas
 from trove.api.views import catalog as views
-from trove.common import exception
+from trove.api.views import versions as version_views
 
 
 def children(services: Services) -> dict[str, Resource]:
@@ -20,6 +21,7 @@ def children(services: Services) -> dict[str, Resource]:
         services,
         children={
             "flavors": VersionFlavors(services),
+            "volume-types": VersionVolumeTypes(services),
             **configurations.version_children(services),
         },
     )
@@ -41,7 +43,6 @@ def children(services: Services) -> dict[str, Resource]:
         "flavors": Flavors(services, item=Flavor(services)),
         "limits": Limits(services),
         "certificate-authority": CertificateAuthority(services),
-        "clusters": Clusters(services, item=Cluster(services)),
     }
 
 
@@ -73,6 +74,12 @@ class Datastore(_Base):
         """Show a datastore."""
         row = self._datastores.get_datastore(call.caller, datastore)
         return {"datastore": views.datastore(row, call.urls, is_admin=bool(call.caller.is_admin))}
+
+    @method.expose("datastore:delete", status=202)
+    def delete(self, call: Call, datastore: str) -> Json:
+        """Remove a datastore that has no versions."""
+        self._services.versions.delete_datastore(datastore)
+        return None
 
 
 class DatastoreVersions(_Base):
@@ -116,9 +123,34 @@ class VersionFlavors(_Base):
     @method.expose("datastore:list_associated_flavors", response=schemas.FLAVORS)
     def get(self, call: Call, datastore: str, version: str) -> Json:
         """List flavors."""
-        self._datastores.require_version(datastore, version)
+        allowed = self._datastores.find_flavor_ids(
+            self._datastores.require_version(datastore, version).id
+        )
         rows = self._services.flavors.list_flavors()
-        return {"flavors": [views.flavor(row, call.urls) for row in rows]}
+        return {
+            "flavors": [
+                views.flavor(row, call.urls) for row in rows if allowed is None or row.id in allowed
+            ]
+        }
+
+
+class VersionVolumeTypes(_Base):
+    """The volume types that a version may be used with."""
+
+    @method.expose("datastore:list_associated_volume_types", response=version_schemas.VOLUME_TYPES)
+    def get(self, call: Call, datastore: str, version: str) -> Json:
+        """List volume types."""
+        allowed = self._datastores.find_volume_types(
+            self._datastores.require_version(datastore, version).id
+        )
+        rows = self._services.volume_types.list_volume_types()
+        return {
+            "volume_types": [
+                version_views.volume_type(row)
+                for row in rows
+                if allowed is None or allowed & {row.id, row.name}
+            ]
+        }
 
 
 class Flavors(_Base):
@@ -161,28 +193,3 @@ class CertificateAuthority(_Base):
         """Show its certificate, for clients of databases to trust."""
         certificate = self._services.certificates.get_authority()
         return {"certificate_authority": {"certificate": certificate}}
-
-
-class Clusters(_Base):
-    """Clusters: there are none, which clients want to be told."""
-
-    @method.expose("cluster:index", response=schemas.CLUSTERS)
-    def get(self, call: Call) -> Json:
-        """List clusters."""
-        return {"clusters": []}
-
-    @method.expose("cluster:create", status=202)
-    def post(self, call: Call) -> Json:
-        """Refuse to make a cluster."""
-        raise exception.NotAvailable(feature="clusters")
-
-
-class Cluster(_Base):
-    """One cluster."""
-
-    parameter = "cluster_id"
-
-    @method.expose("cluster:show")
-    def get(self, call: Call, cluster_id: str) -> Json:
-        """Say that there is no such cluster."""
-        raise exception.NotFound(f"Cluster {cluster_id} cannot be found.")

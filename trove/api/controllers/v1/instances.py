@@ -14,7 +14,6 @@ from trove.api.routing import Resource
 from trove.api.schemas import instances as schemas
 from trove.api.views import instances as views
 from trove.api.views import operations as operation_views
-from trove.common import exception
 from trove.db.instance_views import InstanceSummary, InstanceView
 
 _View = TypeVar("_View", InstanceSummary, InstanceView)
@@ -90,8 +89,6 @@ class Instances(_Base):
         else:
             new = parsing.new_instance(body)
             parsing.authorize_parts(call.caller, new)
-            if new.module_ids:
-                raise exception.NotAvailable(feature="modules")
             row = self._instances.create(call.caller, new)
         return {"instance": views.detail(row, self._viewer(call))}
 

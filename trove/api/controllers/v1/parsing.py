@@ -32,8 +32,8 @@ def new_instance(body: Mapping[str, Any]) -> NewInstance:
     size = volume.get("size")
     return NewInstance(
         name=body["name"],
-        flavor_id=_flavor_id(body),
-        version=_version_choice(body.get("datastore") or {}),
+        flavor_id=flavor_id(body),
+        version=version_choice(body.get("datastore") or {}),
         volume_size_gib=None if size is None else int(size),
         volume_type=volume.get("type") or None,
         databases=tuple(database(item) for item in body.get("databases") or ()),
@@ -100,7 +100,7 @@ def flavor_reference(reference: str | int) -> str:
     return last_segment(text) if "://" in text else text
 
 
-def _flavor_id(body: Mapping[str, Any]) -> str:
+def flavor_id(body: Mapping[str, Any]) -> str:
     """Take ``flavorRef``, or ``flavor`` as openstacksdk names it; of a URL the last segment."""
     reference = body.get("flavorRef", body.get("flavor"))
     if isinstance(reference, dict):
@@ -110,7 +110,8 @@ def _flavor_id(body: Mapping[str, Any]) -> str:
     return flavor_reference(reference)
 
 
-def _version_choice(datastore: Mapping[str, str]) -> VersionChoice:
+def version_choice(datastore: Mapping[str, str]) -> VersionChoice:
+    """Return which version a ``datastore`` object means."""
     return VersionChoice(
         datastore=datastore.get("type") or None,
         version=datastore.get("version") or None,
