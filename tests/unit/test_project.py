@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import importlib
 import importlib.metadata
 import os
@@ -43,10 +44,12 @@ def test_every_file_of_the_package_is_shipped() -> None:
     assert [name for name in ignored if "__pycache__" not in name] == []
 
 
-def _imported() -> set[str]:
-    """Return the top-level modules that the package imports."""
+def _imported(*, osc: bool = False) -> set[str]:
+    """Return the top-level modules that the service imports, or those of the commands in osc."""
     found = set()
     for path in (project.ROOT / "trove").rglob("*.py"):
+        if (path.parent.name == "osc") is not osc:
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
@@ -55,17 +58,35 @@ def _imported() -> set[str]:
     return found - set(sys.stdlib_module_names) - {"trove"}
 
 
-def test_requirements_are_what_the_package_imports() -> None:
-    def normal(name: str) -> str:
-        return re.sub(r"[-_.]+", "-", name).lower()
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
-    required = {
-        normal(re.split(r"[<>=!~ \[]", line)[0])
-        for line in (project.ROOT / "requirements.txt").read_text().splitlines()
+
+def _names(requirements: str) -> set[str]:
+    """Return the distributions of requirements, one a line."""
+    return {
+        _normal(re.split(r"[<>=!~ \[]", line)[0])
+        for line in requirements.splitlines()
         if line and not line.startswith("#")
     }
-    distributions = importlib.metadata.packages_distributions()
-    imported = {module: {normal(name) for name in distributions[module]} for module in _imported()}
+
+
+def _distributions(modules: set[str]) -> dict[str, set[str]]:
+    found = importlib.metadata.packages_distributions()
+    return {module: {_normal(name) for name in found[module]} for module in modules}
+
+
+def test_the_commands_of_the_openstack_client_need_the_extra_only() -> None:
+    parser = configparser.RawConfigParser()
+    parser.read(project.ROOT / "setup.cfg")
+    extra = _names(parser["extras"]["osc"])
+    imported = _distributions(_imported(osc=True))
+    assert [module for module, names in imported.items() if not names & extra] == []
+
+
+def test_requirements_are_what_the_package_imports() -> None:
+    required = _names((project.ROOT / "requirements.txt").read_text())
+    imported = _distributions(_imported())
     assert [module for module, names in imported.items() if not names & required] == []
     # imported by name only when the strategy is chosen, since it costs every other process memory
     by_name = {"keystonemiddleware"}
