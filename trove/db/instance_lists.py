@@ -157,16 +157,21 @@ def list_page(
     limit: int,
     after: Position | None = None,
     offset: int = 0,
-) -> tuple[Sequence[_View], bool]:
-    """Return up to ``limit`` instances behind a position, and whether there are more."""
-    page = sa.select(_table.c.id).where(*_conditions(filters))
+) -> tuple[Sequence[_View], Position | None]:
+    """Return up to ``limit`` instances behind a position, and where they end if there are more."""
+    page = sa.select(_table.c.id, _table.c[order.key].label("place")).where(*_conditions(filters))
     if after is not None:
         page = page.where(_behind(order, after))
     page = page.order_by(*order.columns(_table)).limit(limit + 1)
     if offset:
         page = page.offset(offset)
-    views = instance_views.list_views_of(session, kind, page, order=order.columns)
-    return views[:limit], len(views) > limit
+    found = instance_views.list_placed_views(session, kind, page, order=order.columns)
+    shown = found[:limit]
+    views = [view for view, _ in shown]
+    if not shown or len(found) <= limit:
+        return views, None
+    view, place = shown[-1]
+    return views, Position(value=place, id=view.id)
 
 
 def find_position(

@@ -233,24 +233,33 @@ def list_views(
     return _with_replicas(session, views), len(rows) > limit
 
 
+_Order = Callable[[sa.FromClause], Sequence[sa.ColumnElement[Any]]]
+
+
 def list_views_of(
-    session: orm.Session,
-    kind: type[_View],
-    page: sa.Select[tuple[str]],
-    *,
-    order: Callable[[sa.FromClause], Sequence[sa.ColumnElement[Any]]],
+    session: orm.Session, kind: type[_View], page: sa.Select[Any], *, order: _Order
 ) -> Sequence[_View]:
     """Return the views of the instances whose ids ``page`` selects, in an order of their columns.
 
-    With any other list than that of :func:`list_views`: its statement is compiled each time anew.
+    For other lists than that of :func:`list_views`: the statement is compiled each time anew.
     """
+    page = page.add_columns(sa.null().label("place"))
+    return [view for view, _ in list_placed_views(session, kind, page, order=order)]
+
+
+def list_placed_views(
+    session: orm.Session, kind: type[_View], page: sa.Select[Any], *, order: _Order
+) -> Sequence[tuple[_View, Any]]:
+    """Return views as :func:`list_views_of` does, each with the column ``place`` of ``page``."""
     ids = page.subquery("p")
-    query = _select(kind).join(ids, ids.c.id == _instances.c.id).order_by(*order(_instances))
-    views: list[_View] = list(map(kind._make, _complete(session.execute(query).all())))
-    return _with_replicas(session, views)
+    query = _select(kind).add_columns(ids.c.place)
+    query = query.join(ids, ids.c.id == _instances.c.id).order_by(*order(_instances))
+    rows = session.execute(query).all()
+    views: list[_View] = list(map(kind._make, _complete([row[:-1] for row in rows])))
+    return list(zip(_with_replicas(session, views), [row[-1] for row in rows], strict=True))
 
 
-def _complete(rows: Sequence[sa.Row[Any]]) -> Iterator[tuple[Any, ...]]:
+def _complete(rows: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
     """Add the field that no column fills."""
     return ((*row, ()) for row in rows)
 

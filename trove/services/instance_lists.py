@@ -42,19 +42,16 @@ def read_page(
             offset = int(marker[:_LONGEST_OFFSET])
         else:
             after = _parse(session, filters, order, marker)
-    views, more = instance_lists.list_page(
+    views, end = instance_lists.list_page(
         session, kind, filters, order=order, limit=limit, after=after, offset=offset
     )
-    return views, _marker(views[-1], order) if more and views else None
+    return views, None if end is None else _marker(end, order)
 
 
-def _marker(
-    view: instance_views.InstanceSummary | instance_views.InstanceView, order: instance_lists.Order
-) -> str:
+def _marker(end: instance_lists.Position, order: instance_lists.Order) -> str:
     if order.key == "id":
-        return view.id
-    value = getattr(view, order.key)
-    return json.dumps([value.isoformat() if order.key in _TIMES else value, view.id])
+        return end.id
+    return json.dumps([end.value.isoformat() if order.key in _TIMES else end.value, end.id])
 
 
 def _parse(
