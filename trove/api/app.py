@@ -17,7 +17,7 @@ from trove import policies
 from trove.api import auth, edge, embedded, method, notices, ratelimit, routing, urls
 from trove.api.controllers import root
 from trove.api.controllers.services import Services
-from trove.api.embedded import identity, object_store
+from trove.api.embedded import identity, key_manager, object_store
 from trove.common import concurrency, crypto
 from trove.db import base
 from trove.drivers.compute.base import ComputeDriver
@@ -171,6 +171,8 @@ def _embed(
         mounts.append(mount)
     if given.objects is not None:
         mounts.append(object_store.make(given.objects))
+    if given.secrets is not None and given.secrets.store is not None:
+        mounts.append(key_manager.make(given.secrets.store))
     return strategy
 
 

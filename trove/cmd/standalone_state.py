@@ -179,6 +179,10 @@ class StandaloneState:
                 f"{kind}_driver": "local"
                 for kind in ("compute", "volume", "network", "image", "secrets")
             },
+            "storage": {
+                "driver": "filesystem",
+                "filesystem_directory": self.root / "objects",
+            },
             "local": {"state_dir": self.root, "address_pool": self._address_pool()},
             "tls": {
                 "ca_certificate_file": self.ca_file,

@@ -18,6 +18,7 @@ from trove.policies import (
     datastores,
     flavors,
     instances,
+    key_manager,
     logs,
     modules,
     operations,
@@ -36,6 +37,7 @@ _MODULES = (
     configurations,
     logs,
     modules,
+    key_manager,
 )
 
 

@@ -1,0 +1,189 @@
+"""The logs of an instance: asked of its agent, published to an object store by it.
+
+The contents never come through here: an agent is granted the account of one project and stores them
+there, and clients read them from the object store with their own credentials. A log of the project
+(and a system log that the operator exposes) goes to the account of the instance's project; other
+system logs are for administrators and go to the account of the administrator who publishes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import TypeVar
+
+from oslo_config import cfg
+from oslo_log import log
+
+from trove import states
+from trove.common import concurrency, context, exception
+from trove.datastores import spec
+from trove.db import base
+from trove.db.instance_views import InstanceView
+from trove.rpc import guest, payloads
+from trove.services import names
+from trove.services.changes import find_in_reach
+from trove.storage import base as storage
+
+LOG = log.getLogger(__name__)
+
+_Answer = TypeVar("_Answer", bound=payloads.Payload)
+#: Part of a request's time that an agent may publish for; the rest is for the way and the answer.
+_PUBLISHING_SHARE = 0.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LogChange:
+    """What to do with a log; nothing: show it."""
+
+    enable: bool = False
+    disable: bool = False
+    publish: bool = False
+    discard: bool = False
+
+    @property
+    def is_show(self) -> bool:
+        """Tell whether nothing changes."""
+        return self == LogChange()
+
+    @property
+    def needs_store(self) -> bool:
+        """Tell whether the object store is asked for."""
+        return self.publish or self.discard
+
+
+class Logs:
+    """Use cases of logs."""
+
+    def __init__(
+        self,
+        *,
+        conf: cfg.ConfigOpts,
+        database: base.Database,
+        guest_api: guest.GuestApi,
+        store: storage.Store | None,
+        clock: concurrency.Clock,
+    ) -> None:
+        """Take the collaborators; without a store nothing can be published."""
+        self._conf = conf
+        self._database = database
+        self._guest = guest_api
+        self._store = store
+        self._clock = clock
+
+    def list_logs(self, caller: context.RequestContext, instance_id: str) -> list[payloads.Log]:
+        """Return the logs that the caller may see.
+
+        Raises InstanceNotFound, InstanceNotReady, NotImplementedByEngine, GuestError.
+        """
+        view, facts = self._find(caller, instance_id)
+        self._require_agent(view)
+        visible = {each.name: each for each in facts.logs if self._is_visible(caller, each)}
+        answer = self._call(instance_id, "list_logs", payloads.Empty(), payloads.Logs)
+        found = {each.name: each for each in answer.logs if each.name in visible}
+        return [found[name] for name in visible if name in found]
+
+    def change(
+        self, caller: context.RequestContext, instance_id: str, name: str, change: LogChange
+    ) -> payloads.Log:
+        """Do what is asked for with a log and return it.
+
+        Raises InstanceNotFound, InstanceNotReady, NotImplementedByEngine, BadRequest for a log that
+        is not defined, Forbidden for one that the caller may not see, NotAvailable without a store,
+        GuestError.
+        """
+        view, facts = self._find(caller, instance_id)
+        asked = self._find_log(caller, facts, name)
+        if change.enable and change.disable:
+            raise exception.BadRequest(reason="a log is enabled or disabled, not both")
+        is_switched = (change.enable or change.disable) and not change.publish
+        if is_switched and asked.type is spec.LogType.SYS:
+            raise exception.BadRequest(
+                reason=f"the log {name} is always written: it can be published and discarded"
+            )
+        if change.needs_store and self._store is None:
+            raise exception.NotAvailable(feature="publishing logs: there is no object store")
+        self._require_agent(view)
+        timeout_s = float(self._conf.api.guest_call_timeout_s)
+        request = payloads.LogRequest(
+            name=name,
+            enable=change.enable,
+            disable=change.disable,
+            publish=change.publish,
+            discard=change.discard,
+            storage=self._grant(caller, view, asked),
+            budget_s=timeout_s * _PUBLISHING_SHARE,
+        )
+        method = "show_log" if change.is_show else "change_log"
+        answer = self._call(instance_id, method, request, payloads.Log)
+        if not change.is_show:
+            LOG.info("instance %s: log %s is %s", instance_id, name, answer.status)
+        return answer
+
+    # -- who sees what -----
+
+    def _find(
+        self, caller: context.RequestContext, instance_id: str
+    ) -> tuple[InstanceView, spec.DatastoreSpec]:
+        with self._database.reader() as session:
+            view = find_in_reach(session, caller, instance_id)
+        facts = names.get_spec(view.manager)
+        names.require_engine(facts, spec.Capability.LOGS, datastore=view.datastore_name)
+        return view, facts
+
+    def _find_log(
+        self, caller: context.RequestContext, facts: spec.DatastoreSpec, name: str
+    ) -> spec.LogSpec:
+        for each in facts.logs:
+            if each.name == name:
+                if self._is_visible(caller, each):
+                    return each
+                raise exception.Forbidden(reason=f"the log {name} is for administrators")
+        known = ", ".join(each.name for each in facts.logs if self._is_visible(caller, each))
+        raise exception.BadRequest(reason=f"the log is not defined; there are {known}")
+
+    def _is_exposed(self, asked: spec.LogSpec) -> bool:
+        return asked.type is spec.LogType.USER or asked.name in self._conf.logs.exposed
+
+    def _is_visible(self, caller: context.RequestContext, asked: spec.LogSpec) -> bool:
+        return bool(caller.is_admin) or self._is_exposed(asked)
+
+    # -- the agent -----
+
+    def _grant(
+        self, caller: context.RequestContext, view: InstanceView, asked: spec.LogSpec
+    ) -> payloads.LogStorage | None:
+        if self._store is None:
+            return None
+        project_id = view.project_id if self._is_exposed(asked) else str(caller.project_id)
+        return payloads.LogStorage(
+            kind=self._store.kind,
+            account=project_id,
+            container=self._conf.logs.container,
+            prefix=f"{view.id}/{view.manager}-{asked.name}/",
+            grant=dict(self._store.grant(project_id)),
+        )
+
+    def _require_agent(self, view: InstanceView) -> None:
+        """Raise InstanceNotReady unless the agent is there; the database need not be."""
+        expiry = datetime.timedelta(seconds=self._conf.api.agent_heartbeat_expiry_s)
+        is_silent = self._clock.now() - view.heartbeat_received > expiry
+        is_leaving = view.task is states.TaskStatus.DELETING
+        if view.server_id is None or is_leaving or is_silent:
+            status = states.api_status(view.task, view.server_status)
+            if is_silent and not is_leaving and view.server_id is not None:
+                status = f"{status}, and its agent has been silent since {view.heartbeat_received}"
+            raise exception.InstanceNotReady(instance_id=view.id, status=status)
+
+    def _call(
+        self,
+        instance_id: str,
+        method: str,
+        request: payloads.Payload,
+        answer: type[_Answer],
+    ) -> _Answer:
+        timeout_s = float(self._conf.api.guest_call_timeout_s)
+        result = self._guest.call(instance_id, method, request, timeout_s=timeout_s)
+        if not isinstance(result, answer):
+            raise exception.GuestError(reason=f"{method} was answered with something else")
+        return result
