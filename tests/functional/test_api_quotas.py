@@ -34,7 +34,7 @@ def test_a_project_sees_its_own_quotas_and_nobody_elses(api: api_fixture.Api) ->
         "backups": {"in_use": 0, "reserved": 0, "limit": 50},
     }
     answer = api.request("GET", PATH, project="project-b", status=403)
-    assert "quota:show" in answer.json["forbidden"]["message"]
+    assert "mgmt:quota:show" in answer.json["forbidden"]["message"]
     assert shown(api, project="project-b", roles="admin")["instances"]["in_use"] == 1
     # nobody checks whether there is such a project
     unknown = shown(api, "/mgmt/quotas/nobody", roles="admin")

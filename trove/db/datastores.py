@@ -241,6 +241,18 @@ def get_version(session: orm.Session, version_id: str) -> Version:
     return found
 
 
+def require_live(session: orm.Session, version_id: str) -> None:
+    """Raise DatastoreVersionUnknown for a version that was removed.
+
+    Whoever writes a row that refers to a version asks this afterwards, in the same transaction:
+    the reference holds the version until then.
+    """
+    if session.scalar(
+        sa.select(models.DatastoreVersion.tombstone).where(models.DatastoreVersion.id == version_id)
+    ):
+        raise exception.DatastoreVersionUnknown(version=version_id, reason="it was removed")
+
+
 def _get_row(session: orm.Session, version_id: str) -> models.DatastoreVersion:
     row = session.get(models.DatastoreVersion, version_id)
     if row is None or row.tombstone:
@@ -293,8 +305,7 @@ def list_uses(session: orm.Session, version_id: str) -> Sequence[str]:
 def remove_version(session: orm.Session, version_id: str, *, now: datetime.datetime) -> None:
     """Remove a version and its associations; raises DatastoreVersionUnknown.
 
-    Its row stays for the instances that were deleted. An instance that is made at the same moment
-    keeps working.
+    Its row stays for the instances that were deleted.
     """
     row = _get_row(session, version_id)
     row.tombstone, row.active, row.updated = row.id, False, now

@@ -67,28 +67,6 @@ MATRIX: dict[str, str] = {
     "PUT /mgmt/datastores/versions/{version}/parameters/{name}": ADMIN,
     "DELETE /mgmt/datastores/versions/{version}/parameters/{name}": ADMIN,
     "GET /instances/{instance_id}/ssl": READ,
-    "POST /clusters": {
-        "cluster": {
-            "name": "c",
-            "datastore": {"type": "mariadb", "version": "10.11"},
-            "instances": [{"flavorRef": "1", "volume": {"size": 1}}] * 3,
-        }
-    },
-    "POST /clusters/{cluster_id}": {"restart": {}},
-    "POST /mgmt/clusters/{cluster_id}/action": {"reset-task": {}},
-    "POST /backups": {"backup": {"name": "b", "instance": "{instance_id}"}},
-    "POST /backup_strategies": {"backup_strategy": {"swift_container": "c"}},
-    "PUT /mgmt/quotas/{quota_project_id}": {"quotas": {"instances": 5}},
-    "POST /mgmt/datastore-versions": {
-        "version": {
-            "name": "{unique}",
-            "datastore_name": "mariadb",
-            "datastore_manager": "mariadb",
-            "image": "5f2f7b0e-8a63-5d3b-9d0a-3f4f0d3c6f11",
-            "active": True,
-        }
-    },
-    "PATCH /mgmt/datastore-versions/{version_id}": {"active": True},
     "POST /instances/{instance_id}/ssl": WRITE,
     "GET /instances/{instance_id}/modules": READ,
     "POST /instances/{instance_id}/modules": WRITE,
@@ -177,6 +155,28 @@ BODIES: dict[str, object] = {
             "max_size": 100,
         }
     },
+    "POST /clusters": {
+        "cluster": {
+            "name": "c",
+            "datastore": {"type": "mariadb", "version": "10.11"},
+            "instances": [{"flavorRef": "1", "volume": {"size": 1}}] * 3,
+        }
+    },
+    "POST /clusters/{cluster_id}": {"restart": {}},
+    "POST /mgmt/clusters/{cluster_id}/action": {"reset-task": {}},
+    "POST /backups": {"backup": {"name": "b", "instance": "{instance_id}"}},
+    "POST /backup_strategies": {"backup_strategy": {"swift_container": "c"}},
+    "PUT /mgmt/quotas/{quota_project_id}": {"quotas": {"instances": 5}},
+    "POST /mgmt/datastore-versions": {
+        "version": {
+            "name": "{unique}",
+            "datastore_name": "mariadb",
+            "datastore_manager": "mariadb",
+            "image": "5f2f7b0e-8a63-5d3b-9d0a-3f4f0d3c6f11",
+            "active": True,
+        }
+    },
+    "PATCH /mgmt/datastore-versions/{version_id}": {"active": True},
     "POST /instances/{instance_id}/ssl": {"ssl": {"disable": True}},
     "POST /instances/{instance_id}/modules": {"modules": [{"id": "{module_id}"}]},
     "POST /modules": {

@@ -110,9 +110,14 @@ class LocalImage(base.ImageDriver):
         record = local_state.read_json(self._state.image(image_id) / "image.json")
         if record is None:
             return None
-        names = ("id", "name", "manager", "version")
-        image = base.Image(**{name: str(record[name]) for name in names})
-        return dataclasses.replace(image, tags=(image.manager, image.version))
+        manager, version = str(record["manager"]), str(record["version"])
+        return base.Image(
+            id=str(record["id"]),
+            name=str(record["name"]),
+            manager=manager,
+            version=version,
+            tags=(manager, version),
+        )
 
     def _make_template(self, manager: str, program: str, directory: pathlib.Path) -> None:
         self._state.directory("images")
