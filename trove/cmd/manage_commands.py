@@ -8,7 +8,7 @@ from typing import Any
 
 import trove.datastores.all  # noqa: F401 registers the managers
 from trove import states
-from trove.cmd import manage_datastores, manage_quotas
+from trove.cmd import manage_datastores, manage_quotas, manage_secrets
 from trove.cmd import manage_output as output
 from trove.common import concurrency, crypto, exception
 from trove.db import instance_views, migrations, operations
@@ -35,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     manage_quotas.add_quota(groups.add_parser("quota", help="what projects may use and use"))
     _add_operation(groups.add_parser("operation", help="long-running work"))
     _add_instance(groups.add_parser("instance", help="instances of all projects"))
+    manage_secrets.add_secret(groups.add_parser("secret", help="secrets of projects"))
     _add_key(groups.add_parser("key", help="keys for the configuration"))
     return parser
 

@@ -154,7 +154,7 @@ class AlreadyExists(BadRequest):
 class SecretInUse(BadRequest):
     """A secret with consumers is not removed unless forced."""
 
-    msg_fmt = "Secret {ref} has one or more consumers. Use force to delete anyway."
+    msg_fmt = "Secret cannot be deleted as it has consumers."
     code = "trove.secret_in_use"
 
 
