@@ -112,7 +112,10 @@ class Notifier(NotifierApi):
     """The real thing."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        """Take the options; make it after a fork, never before."""
+        """Take the options; make it after a fork, never before.
+
+        Raises ConfigurationError for a driver that does not exist.
+        """
         names = _drivers(conf)
         own = _as_operators_set(conf)
         self._publisher_id = f"trove.{socket.gethostname()}"
@@ -125,8 +128,12 @@ class Notifier(NotifierApi):
             invoke_on_load=True,
             invoke_args=[own],
             invoke_kwds={"topics": self._topics, "transport": self._transport},
-            warn_on_missing_entrypoint=True,
         )
+        missing = {*names} - {*_OVER_TRANSPORT} - {*self._others.names()}
+        if missing:
+            raise exception.ConfigurationError(
+                reason=f"[{_GROUP}] driver: there is no {', '.join(sorted(missing))}"
+            )
 
     def send(self, message: Message) -> None:
         """Send one by every driver; raises MessagingUnavailable when one could not."""

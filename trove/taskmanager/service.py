@@ -25,6 +25,9 @@ def check(conf: cfg.ConfigOpts) -> None:
     base.Database.from_config(conf)
     transport.control_transport(conf)
     transport.guest_transport(conf)
+    made = notifier.make(conf)
+    if made is not None:
+        made.close()
     factory.load(conf)
 
 
