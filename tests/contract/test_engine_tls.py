@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 import ssl
 import stat
 import uuid
@@ -209,6 +210,24 @@ def test_a_lost_state_directory_is_made_good_from_the_volume(instance: Instance)
     _, pem = instance.enable("basic")
     (instance.guest.layout.tls_dir / "current").unlink()
     assert instance.guest.run(payloads.RestartJob()).succeeded
+    assert instance.shown() == pem
+
+
+def test_what_is_in_force_survives_a_new_server_on_the_same_volume(instance: Instance) -> None:
+    set_id, pem = instance.enable("mtls")
+    guest = instance.guest
+    assert guest.agent is not None
+    guest.agent.supervisor.power_off(30)
+    guest.stop_agent()
+    shutil.rmtree(guest.layout.state_dir)
+    guest.start_agent()
+    assert guest.datastore is not None
+    csr = guest.datastore.service.certificate_request()
+    instance.builtin = instance.authority.sign(str(csr), address=guest.address)
+    guest.prepare(certificate_pem=instance.builtin, ca_pem=instance.authority.pem)
+    assert instance.number(ca=instance.tenant.pem) == DENIED
+    instance.connect(ca=instance.tenant.pem, client=instance.tenant).close()
+    instance.apply(payloads.SslJob(mode="basic", set_id=set_id))
     assert instance.shown() == pem
 
 
