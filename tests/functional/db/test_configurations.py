@@ -8,12 +8,12 @@ import datetime
 import pytest
 import sqlalchemy as sa
 
+from tests.fixtures.configurations import make_configurations
 from tests.fixtures.control_plane import PROJECT, ControlPlane
 from tests.fixtures.database import NOW, add_instance, add_version
 from trove import states
 from trove.common import context, exception
 from trove.db import base, configurations, models
-from trove.services.changes import Changes
 from trove.services.configurations import Configurations, NewGroup
 from trove.services.datastores import VersionChoice
 
@@ -131,19 +131,6 @@ def test_what_an_operator_writes_of_a_parameter_is_written_over(
 # -- races -----
 
 
-def make_service(plane: ControlPlane) -> Configurations:
-    changes = Changes(
-        conf=plane.conf,
-        database=plane.database,
-        run_operation=lambda operation_id: None,
-        key_ring=plane.key_ring,
-        clock=plane.clock,
-    )
-    return Configurations(
-        conf=plane.conf, database=plane.database, changes=changes, clock=plane.clock
-    )
-
-
 def new_group(plane: ControlPlane, service: Configurations) -> str:
     version = VersionChoice(version=plane.version_id)
     return service.create(CALLER, NewGroup(name="g", version=version, values={})).group.id
@@ -151,7 +138,7 @@ def new_group(plane: ControlPlane, service: Configurations) -> str:
 
 def test_no_instance_is_left_with_a_deleted_group(database: base.Database) -> None:
     plane = ControlPlane(database)
-    service = make_service(plane)
+    service = make_configurations(plane)
     for _ in range(8):
         group_id = new_group(plane, service)
         instance_id = add_instance(database, plane.version_id, now=plane.clock.now())
@@ -181,7 +168,7 @@ def test_no_instance_is_left_with_a_deleted_group(database: base.Database) -> No
 
 def test_merges_at_once_forget_nobodys_values(database: base.Database) -> None:
     plane = ControlPlane(database)
-    service = make_service(plane)
+    service = make_configurations(plane)
     group_id = new_group(plane, service)
     names = ["wait_timeout", "max_connections", "interactive_timeout", "net_read_timeout"]
     with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tests.fixtures.configurations import make_configurations
 from tests.fixtures.control_plane import PROJECT, ControlPlane
 from tests.fixtures.crashes import Crash, crashing
 from trove import states
@@ -14,8 +15,7 @@ from trove.common import context, exception
 from trove.datastores import parameters
 from trove.db import models, operations
 from trove.rpc import payloads
-from trove.services.changes import Changes
-from trove.services.configurations import Configurations, GroupChange, NewGroup
+from trove.services.configurations import GroupChange, NewGroup
 from trove.services.datastores import VersionChoice
 from trove.taskmanager.convergence import Convergence
 from trove.taskmanager.operations import configure
@@ -38,16 +38,7 @@ class Groups:
     def __init__(self, plane: ControlPlane) -> None:
         plane.conf.set_override("configure_timeout_s", 40, group="taskmanager")
         self.plane = plane
-        changes = Changes(
-            conf=plane.conf,
-            database=plane.database,
-            run_operation=lambda operation_id: None,
-            key_ring=plane.key_ring,
-            clock=plane.clock,
-        )
-        self.service = Configurations(
-            conf=plane.conf, database=plane.database, changes=changes, clock=plane.clock
-        )
+        self.service = make_configurations(plane)
 
     def make(self, values: dict[str, Any]) -> str:
         version = VersionChoice(version=self.plane.version_id)
