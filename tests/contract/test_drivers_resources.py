@@ -185,3 +185,12 @@ def test_a_request_that_is_none_is_refused(cloud: Cloud, request_pem: str) -> No
         cloud.secrets.sign_server_certificate(
             request_pem, instance_id="i", addresses=[], hostnames=["i"]
         )
+
+
+def test_volume_types_have_ids_and_names_of_their_own(cloud: Cloud) -> None:
+    types = cloud.volume.list_volume_types()
+    assert len({each.id for each in types}) == len({each.name for each in types}) == len(types)
+
+
+def test_no_image_has_tags_that_nobody_gave(cloud: Cloud) -> None:
+    assert cloud.image.find_tagged(["mariadb", str(uuid.uuid4())]) is None

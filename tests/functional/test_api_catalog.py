@@ -167,12 +167,6 @@ def test_a_project_that_asks_too_often_is_told_when_to_come_back(
     api.request("GET", "/flavors", status=200, project="project-b")
 
 
-def test_there_are_no_clusters(api: api_fixture.Api) -> None:
-    assert api.get("/clusters?limit=5") == {"clusters": []}
-    api.request("GET", "/clusters/anything", status=404)
-    api.request("POST", "/clusters", {"cluster": {}}, status=501)
-
-
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [

@@ -140,13 +140,15 @@ class Versions:
             raise exception.BadRequest(reason="neither image nor image_tags is given")
         if self._images is None:
             return
-        if image_id is None:
-            if self._images.find_tagged(tags) is None:
+        try:
+            if image_id is not None:
+                self._images.get_image(image_id)
+            elif self._images.find_tagged(tags) is None:
                 raise exception.BadRequest(
                     reason=f"there is no image with the tags {', '.join(sorted(tags))}"
                 )
-            return
-        try:
-            self._images.get_image(image_id)
         except exception.ImageNotFound as e:
             raise exception.BadRequest(reason=e.message) from None
+        except exception.DriverError as e:
+            LOG.error("images cannot be looked up: %s", e)
+            raise exception.ServiceUnavailable(reason="images cannot be looked up") from None

@@ -5,8 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from trove.common import concurrency
+from oslo_log import log
+
+from trove.common import concurrency, exception
 from trove.drivers.volume.base import VolumeDriver, VolumeType
+
+LOG = log.getLogger(__name__)
 
 _REMEMBERED_S = 5.0
 
@@ -23,12 +27,19 @@ class VolumeTypes:
         self._expires: float | None = None
 
     def list_volume_types(self) -> Sequence[VolumeType]:
-        """Return all volume types in order of name; raises DriverError."""
-        if self._volumes is None:
-            return ()
+        """Return all volume types in order of name; raises ServiceUnavailable."""
         with self._lock:
             now = self._clock.monotonic()
             if self._expires is None or now >= self._expires:
-                self._types = sorted(self._volumes.list_volume_types(), key=lambda each: each.name)
+                self._types = sorted(self._read(), key=lambda each: each.name)
                 self._expires = now + _REMEMBERED_S
             return self._types
+
+    def _read(self) -> Sequence[VolumeType]:
+        if self._volumes is None:
+            return ()
+        try:
+            return self._volumes.list_volume_types()
+        except exception.DriverError as e:
+            LOG.error("volume types cannot be listed: %s", e)
+            raise exception.ServiceUnavailable(reason="volume types cannot be listed") from None

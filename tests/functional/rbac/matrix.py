@@ -166,13 +166,13 @@ BODIES: dict[str, object] = {
     "POST /mgmt/clusters/{cluster_id}/action": {"reset-task": {}},
     "POST /backups": {"backup": {"name": "b", "instance": "{instance_id}"}},
     "POST /backup_strategies": {"backup_strategy": {"swift_container": "c"}},
-    "PUT /mgmt/quotas/{quota_project_id}": {"quotas": {"instances": 5}},
+    "PUT /mgmt/quotas/{quota_project_id}": {"quotas": {"instances": 10}},
     "POST /mgmt/datastore-versions": {
         "version": {
             "name": "{unique}",
             "datastore_name": "mariadb",
             "datastore_manager": "mariadb",
-            "image": "5f2f7b0e-8a63-5d3b-9d0a-3f4f0d3c6f11",
+            "image": "{image_id}",
             "active": True,
         }
     },

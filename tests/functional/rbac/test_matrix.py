@@ -61,6 +61,9 @@ def _prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
         "version_id": version,
         "quota_project_id": "project-a",
         "unique": models.new_id(),
+        "image_id": api.images.import_image(
+            manager="mariadb", name="m", file=None, image_id=None
+        ).id,
     }
 
 

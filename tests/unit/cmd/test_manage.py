@@ -232,3 +232,55 @@ def test_the_upgrade_check_fails_without_schema_and_keys(config: pathlib.Path, r
     conf.set_override("key_encryption_keys", [key], group="guest")
     assert checks.check_schema().details is None
     assert checks.check_keys().details is None
+
+
+@pytest.mark.usefixtures("database", "images")
+def test_a_datastore_cannot_have_the_name_of_a_path(run: Run) -> None:
+    code, _, err = run("image", "import", "--datastore", "versions", "--manager", "mariadb")
+    assert code == 1
+    assert "'versions'" in err
+
+
+@pytest.mark.usefixtures("database")
+def test_the_default_is_the_version_that_is_named(run: Run, images: OneImage) -> None:
+    run("image", "import", "--datastore", "mariadb", "--datastore-version", "old")
+    images.version = "11.4.1"
+    run("image", "import", "--datastore", "mariadb", "--datastore-version", "new")
+    code, out, _ = run("datastore", "default", "mariadb", "new")
+    assert (code, "new" in out) == (0, True)
+    rows = json.loads(run("datastore", "list", "--json")[1])
+    assert {row["version"]: row["default"] for row in rows} == {"old": False, "new": True}
+    for unknown in (("mariadb", "x"), ("x", "new")):
+        assert run("datastore", "default", *unknown)[0] == 1
+
+
+@pytest.mark.usefixtures("database", "images")
+@pytest.mark.parametrize("kind", ["version-flavor", "version-volume-type"])
+def test_versions_are_associated_and_no_longer(run: Run, kind: str) -> None:
+    run("image", "import", "--datastore", "mariadb")
+    version = ("mariadb", "10.11.19")
+    command = ("datastore", kind)
+    for _ in range(2):
+        code, out, _ = run(*command, "add", *version, "2", "1")
+        assert (code, "1, 2" in out) == (0, True)
+    assert json.loads(run(*command, "list", *version, "--json")[1]) == [{"id": "1"}, {"id": "2"}]
+    assert "2" in run(*command, "list", *version)[1]
+    code, out, _ = run(*command, "delete", *version, "1", "2")
+    assert (code, "all" in out) == (0, True)
+    code, _, err = run(*command, "delete", *version, "1")
+    assert (code, "not associated" in err) == (1, True)
+
+
+def test_quotas_are_shown_set_and_counted_anew(run: Run, database: base.Database) -> None:
+    _operation(database)
+    code, out, _ = run("quota", "update", "p1", "instances=3", "ram=-1")
+    assert (code, "3 of instances" in out) == (0, True)
+    for wrong in ("hats=1", "ram=x", "ram", "ram=-2"):
+        assert run("quota", "update", "p1", wrong)[0] == 1
+    (drift, *_) = json.loads(run("quota", "resync", "--dry-run", "--json")[1])
+    assert drift == {"project_id": "p1", "resource": "instances", "recorded": 0, "counted": 1}
+    assert "256" in run("quota", "resync", "p1")[1]
+    assert "right" in run("quota", "resync")[1]
+    shown = json.loads(run("quota", "show", "p1", "--json")[1])
+    assert shown[0] == {"resource": "instances", "in_use": 1, "reserved": 0, "limit": 3}
+    assert "IN USE" in run("quota", "show", "p1")[1]

@@ -71,3 +71,11 @@ def test_a_state_directory_that_cannot_be_made_is_named(
     conf.set_override("state_dir", str(tmp_path / "file" / "s"), group="local")
     with pytest.raises(exception.DriverError, match=str(tmp_path / "file")):
         _create(conf, "i1")
+
+
+def test_the_types_are_those_of_the_configuration(conf: cfg.ConfigOpts) -> None:
+    assert LocalVolume(conf).list_volume_types() == []
+    conf.set_override("volume_types", ["slow", "fast:solid state: quick"], group="local")
+    slow, fast = LocalVolume(conf).list_volume_types()
+    assert (slow.id, slow.name, slow.description) == ("slow", "slow", None)
+    assert (fast.name, fast.description) == ("fast", "solid state: quick")
