@@ -107,6 +107,8 @@ def test_only_allowed_networks_reach_the_engine(
             can_connect(source, target)
             for source in ("127.54.1.1", "127.54.9.9", "127.54.9.8", "127.0.0.1")
         ] == [True, True, False, False]
+        # its agent comes from the address itself
+        assert can_connect(port.address, target)
         # neither other ports of the address nor the port of other addresses are meant
         with socket.create_server((port.address, 0)) as other:
             assert can_connect("127.0.0.1", other.getsockname())

@@ -9,7 +9,7 @@ from tests.fixtures.control_plane import NOTHING, ONE_OF_EACH, ControlPlane
 from tests.fixtures.crashes import Crash, crashing
 from trove import states
 from trove.common import exception
-from trove.db import instances, operations, quotas
+from trove.db import instances, modules, operations, quotas
 from trove.taskmanager.operations import access, engine, reboot, rebuild, resize
 
 Task = states.TaskStatus
@@ -617,6 +617,32 @@ def test_a_missing_image_stops_nothing(actions: Actions) -> None:
     assert idle(actions, instance_id)
     assert ran(actions) == []
     assert "cannot be found" in fault(actions, instance_id)
+
+
+def test_a_rebuilt_instance_gets_its_modules_again(actions: Actions) -> None:
+    plane = actions.plane
+    instance_id = actions.make_active()
+    module_id = "5d3b3c60-0000-4000-8000-000000000001"
+    contents = plane.key_ring.wrap(b"echo hello", purpose=f"module:{module_id}")
+    now = plane.clock.now()
+    with plane.database.writer() as session:
+        modules.add(
+            session,
+            module_id=module_id,
+            project_id=None,
+            name="greeter",
+            datastore_id=None,
+            datastore_version_id=None,
+            type="ping",
+            contents_wrapped=contents,
+            md5="0" * 32,
+            now=now,
+        )
+        modules.record_applied(session, instance_id, {module_id: "0" * 32}, now=now)
+    begin_rebuild(actions, instance_id)
+    settle(actions)
+    (sent,) = plane.guests.payloads["prepare"].payload["modules"]
+    assert sent["id"] == module_id
 
 
 def test_an_agent_in_a_new_server_counts_on_from_the_old_ones_starts(actions: Actions) -> None:

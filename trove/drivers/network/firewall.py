@@ -1,8 +1,9 @@
 """Who may connect to an instance of this machine: one nftables table an instance.
 
 A table is replaced as a whole, so that there is no moment without rules. It refuses connections to
-the engine's port of the instance's address from everywhere but the allowed networks, those that
-are open already included; everything else passes. What everybody may reach needs no table.
+the engine's port of the instance's address from everywhere but the allowed networks and the address
+itself, where its agent comes from; those that are open already included. Everything else passes.
+What everybody may reach needs no table.
 
 Where nftables cannot be used, one log line says why, and nobody is kept out.
 """
@@ -37,13 +38,13 @@ def _render(instance_id: str, address: str, port: int, networks: Sequence[str]) 
     """Return what replaces the table of an instance."""
     table = _table(instance_id)
     family = "ip" if ipaddress.ip_address(address).version == 4 else "ip6"
-    elements = f"elements = {{ {', '.join(networks)} }};" if networks else ""
+    elements = ", ".join([address, *networks])
     kind = "ipv4_addr" if family == "ip" else "ipv6_addr"
     return f"""
 table {table} {{ }}
 delete table {table}
 table {table} {{
-    set allowed {{ type {kind}; flags interval; auto-merge; {elements} }}
+    set allowed {{ type {kind}; flags interval; auto-merge; elements = {{ {elements} }}; }}
     chain input {{
         type filter hook input priority filter; policy accept;
         {family} daddr {address} tcp dport {port} {family} saddr != @allowed reject with tcp reset

@@ -13,7 +13,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import exception
-from trove.db import instances, operations
+from trove.db import instances, modules, operations
 from trove.rpc import payloads
 from trove.taskmanager.operations import create, delete, engine, steps
 
@@ -42,13 +42,18 @@ class CheckImage(engine.Step):
     name = "check_image"
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
-        """Look for the image; raises StepFailed for one of another datastore."""
+        """Look for the image, and for what the new agent is to get besides the engine.
+
+        Raises StepFailed for an image of another datastore.
+        """
         image = ctx.tools.drivers.image.get_image(ctx.data["image_id"])
         manager = steps.get_instance(ctx).version.manager
         if image.manager != manager:
             raise engine.StepFailed(
                 f"Image {image.id} is made for {image.manager}, the instance runs {manager}."
             )
+        with ctx.tools.database.reader() as session:
+            ctx.data["modules"] = sorted(modules.list_applied(session, ctx.instance_id))
         return None
 
 

@@ -33,6 +33,12 @@ LOG = log.getLogger(__name__)
 _HEADROOM_BYTES = 64 * 1024 * 1024
 #: Longest the server program may take to read its options.
 _TRIAL_TIMEOUT_S = 30.0
+_LACK_OF_MEMORY = (
+    "cannot allocate memory",
+    "out of memory",
+    # MariaDB 10.11.12 and later
+    "cannot map innodb_buffer_pool",
+)
 _ERROR_LINE = re.compile(r"\[ERROR\] (.+)$", re.MULTILINE)
 
 
@@ -288,6 +294,7 @@ class MysqlService(base.Service):
         else:
             statements = [f"CREATE USER IF NOT EXISTS {created}", f"ALTER USER {created}"]
         statements = [
+            connection.UNLOGGED,
             "SET SESSION sql_log_bin = 0",
             *statements,
             f"GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION",
@@ -345,9 +352,10 @@ class MysqlService(base.Service):
                 f"Port {self._environment.port} is taken by another program: stop it, the"
                 " database starts by itself then."
             )
-        if "cannot allocate memory" in lowered or "out of memory" in lowered:
+        if any(words in lowered for words in _LACK_OF_MEMORY):
             return "The server has too little memory: resize the instance to a larger flavor."
-        errors = _ERROR_LINE.findall(log)
+        # the last line of a failed start says only that it failed
+        errors = [error for error in _ERROR_LINE.findall(log) if error.strip() != "Aborting"]
         how = "The database ended unexpectedly"
         if return_code is not None and return_code < 0:
             how += f", killed by signal {-return_code}"

@@ -151,8 +151,12 @@ class MysqlTls(base.Tls):
         # not a question of trust: the certificate itself is compared
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        address = (_reachable(self._environment.bind_address), self._environment.port)
-        with socket.create_connection(address, timeout=_HANDSHAKE_TIMEOUT_S) as plain:
+        host = _reachable(self._environment.bind_address)
+        address = (host, self._environment.port)
+        # from the same address, which is let in whoever else is kept out
+        with socket.create_connection(
+            address, timeout=_HANDSHAKE_TIMEOUT_S, source_address=(host, 0)
+        ) as plain:
             greeting = _read_packet(plain)
             if not greeting or greeting[0] == _ERROR_PACKET:
                 raise exception.GuestError(reason="the database takes no connections now")
