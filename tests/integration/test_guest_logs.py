@@ -79,13 +79,12 @@ class Instance:
         return text
 
     def say(self, *words: str) -> None:
-        """Have lines in the general log, and the slow one when it is on."""
-        assert self.guest.datastore is not None
-        service: Any = self.guest.datastore.service
-        with service.connector.session() as session:
-            session.execute("SET SESSION long_query_time = 0")
+        """Have lines in the general log, and the slow one when it is on, as a tenant does."""
+        connection = self.guest.connect("tenant", "secret")
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SET SESSION long_query_time = 0")
             for word in words:
-                session.execute(f"SELECT '{word}'")
+                cursor.execute(f"SELECT '{word}'")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +98,7 @@ def running(
         guest = Guest(directory=directory, template=mariadb_template)
         try:
             guest.start_agent()
-            guest.prepare()
+            guest.prepare(users=(payloads.User(name="tenant", password="secret"),))
             yield Instance(guest, FilesystemStore(tmp_path_factory.mktemp("objects") / "o"))
         finally:
             guest.destroy()
@@ -317,3 +316,28 @@ def test_nobody_but_the_agent_enters_its_pieces(instance: Instance) -> None:
     assert not active.is_symlink()
     instance.change("general", publish=True, disable=True)
     assert "s3cret" not in instance.published("general")
+
+
+def test_published_logs_hold_no_password_that_the_agent_set(instance: Instance) -> None:
+    instance.change("general", enable=True)
+    instance.change("slow_query", enable=True)
+    user = payloads.User(name="logged", password="s3cret-Word-of-a-user")
+    instance.guest.call("create_users", payloads.Users(users=(user,)))
+    instance.guest.call(
+        "update_user",
+        payloads.UpdateUser(
+            user=payloads.UserRef(name="logged"),
+            change=payloads.UserChange(new_password="s3cret-Word-that-is-new"),
+        ),
+    )
+    instance.guest.call("enable_root", payloads.EnableRoot(password="s3cret-Word-of-root"))
+    # the agent's own account is asserted at every start of the engine
+    assert instance.guest.run(payloads.RestartJob()).succeeded
+    instance.say("still-written")
+    own = instance.guest.environment().store.password("os_admin")
+    for name in ("general", "slow_query", "error", "guest"):
+        instance.change(name, publish=True)
+        text = instance.published(name)
+        assert "s3cret-Word" not in text
+        assert own not in text
+    assert "still-written" in instance.published("general")

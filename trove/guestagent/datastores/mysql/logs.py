@@ -99,8 +99,11 @@ def _bounds(environment: base.Environment) -> stream.Bounds:
 
 
 def _is_nearly_full(environment: base.Environment) -> bool:
-    disk = filesystem.disk_use(environment.layout.mount_point)
-    return disk.is_nearly_full
+    try:
+        return filesystem.disk_use(environment.layout.mount_point).is_nearly_full
+    except FileNotFoundError:
+        # nothing is installed yet
+        return False
 
 
 def make(files: MysqlLogFiles, environment: base.Environment) -> part.StreamLogs:
