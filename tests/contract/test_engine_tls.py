@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import ssl
@@ -239,7 +240,8 @@ def test_the_former_set_is_kept_as_long_as_asked_and_nobody_else_can_read_it(
     assert {path.parent.name for path in files_of(instance)} == {first, second}
     for path in files_of(instance):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o711
+        assert path.parent.stat().st_uid == os.geteuid()
     instance.apply(payloads.SslJob(mode="basic", set_id=first, keep=(second,)))
     assert instance.shown() == pem
     instance.connect().close()

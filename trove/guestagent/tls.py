@@ -98,8 +98,9 @@ class TlsStore:
     def write_set(self, set_id: str, *, key_pem: str, certificate_pem: str, ca_pem: str) -> None:
         """Put the files of a set in their place; complete after a crash in between."""
         owner = self._layout.engine_user
-        filesystem.ensure_directory(self._sets, mode=0o700, owner=owner)
-        directory = filesystem.ensure_directory(self._directory_of(set_id), mode=0o700, owner=owner)
+        # the engine may pass and read its files, and replace none of them
+        filesystem.ensure_directory(self._sets, mode=0o711)
+        directory = filesystem.ensure_directory(self._directory_of(set_id), mode=0o711)
         # the certificate last: with it the set is there
         for name, pem in ((KEY, key_pem), (CA, ca_pem), (CERTIFICATE, certificate_pem)):
             filesystem.write_file(directory / name, pem, mode=0o600, owner=owner)

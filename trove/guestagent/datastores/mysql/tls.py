@@ -73,7 +73,9 @@ class MysqlTls(base.Tls):
                 LOG.warning("the certificate was not taken, the former one comes back")
                 self._enforce(session, old)
                 raise _explained(e) from None
-        self._store.save(new)
+            self._store.save(new)
+            # of accounts that were made meanwhile what is saved is demanded too
+            self._demand(session, new)
         self._rewrite_configuration()
         self._store.prune({new.set_id, *job.keep})
         LOG.info("TLS is %s now", new.mode)
@@ -87,6 +89,10 @@ class MysqlTls(base.Tls):
                 key_pem=job.key_pem,
                 certificate_pem=job.certificate_pem,
                 ca_pem=job.ca_pem or job.certificate_pem,
+            )
+        if not self._store.has_set(None):
+            raise exception.GuestError(
+                reason="the engine does no TLS: the instance was made without a certificate"
             )
         if not self._store.has_set(job.set_id):
             raise exception.GuestError(
