@@ -40,9 +40,7 @@ def _prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
         session.execute(sa.delete(models.ConfigurationParameter))
     body = {"configuration": {"name": "c", "values": {}}}
     group = api.request("POST", "/configurations", body, status=200).json["configuration"]
-    body = {
-        "module": {"name": models.new_id(), "module_type": "ping", "contents": "bWVzc2FnZT1h"}
-    }
+    body = {"module": {"name": models.new_id(), "module_type": "ping", "contents": "bWVzc2FnZT1h"}}
     module = api.request("POST", "/modules", body, status=200).json["module"]
     return {
         "instance_id": instance_id,
