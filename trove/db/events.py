@@ -9,11 +9,11 @@ nobody who holds one waits for anything else.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime
 import itertools
-import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -116,21 +116,15 @@ def write_pending(session: orm.Session) -> None:
     if not pending:
         return
     session.flush()
-    by_project = operator.attrgetter("project_id")
-    for project_id, group in itertools.groupby(sorted(pending, key=by_project), by_project):
-        _store(session, project_id, list(group))
-
-
-def _store(session: orm.Session, project_id: str, events: Sequence[NewEvent]) -> None:
-    first = _take_numbers(session, project_id, len(events))
+    numbers = _take_numbers(session, collections.Counter(event.project_id for event in pending))
     session.execute(
         sa.insert(_events),
         [
             {
-                "sequence": sequence,
+                "sequence": next(numbers[event.project_id]),
                 **{field.name: getattr(event, field.name) for field in _NEW_FIELDS},
             }
-            for sequence, event in enumerate(events, start=first)
+            for event in pending
         ],
     )
 
@@ -139,20 +133,27 @@ _NEW_FIELDS = dataclasses.fields(NewEvent)
 _READ_COLUMNS = tuple(_events.c[field.name] for field in dataclasses.fields(Event))
 
 
-def _take_numbers(session: orm.Session, project_id: str, count: int) -> int:
-    """Take the next numbers of a project, whose row is locked from now on; return the first."""
-    new = {"project_id": project_id, "last": count}
-    bigger = _sequences.c.last + count
+def _take_numbers(session: orm.Session, counts: Mapping[str, int]) -> dict[str, Iterator[int]]:
+    """Take numbers for each project, whose row is locked from now on; return the numbers."""
+    # in order of project, so that two transactions never wait for each other
+    new = [{"project_id": project_id, "last": counts[project_id]} for project_id in sorted(counts)]
     if session.get_bind().dialect.name == "sqlite":
+        upsert = sqlite.insert(_sequences)
+        bigger = {"last": _sequences.c.last + upsert.excluded.last}
         session.execute(
-            sqlite.insert(_sequences)
-            .values(new)
-            .on_conflict_do_update(index_elements=["project_id"], set_={"last": bigger})
+            upsert.on_conflict_do_update(index_elements=["project_id"], set_=bigger), new
         )
     else:
-        session.execute(mysql.insert(_sequences).values(new).on_duplicate_key_update(last=bigger))
-    last = session.scalar(sa.select(_sequences.c.last).where(_sequences.c.project_id == project_id))
-    return int(last or 0) - count + 1
+        insert = mysql.insert(_sequences)
+        session.execute(
+            insert.on_duplicate_key_update(last=_sequences.c.last + insert.inserted.last), new
+        )
+    rows = session.execute(
+        sa.select(_sequences.c.project_id, _sequences.c.last).where(
+            _sequences.c.project_id.in_(list(counts))
+        )
+    )
+    return {row.project_id: itertools.count(row.last - counts[row.project_id] + 1) for row in rows}
 
 
 # -- reading -----
