@@ -121,11 +121,17 @@ class RateLimiter:
                 method=method,
                 value=limit,
                 remaining=max(0, limit - taken.get(method, 0))
-                + self._bucket(project_id, method, window).tokens,
+                + self._held(project_id, method, window),
                 next_available=_end_of(window),
             )
             for method, limit in self._limits.items()
         ]
+
+    def _held(self, project_id: str, method: str, window: int) -> int:
+        """Return what this worker has taken of a window, or of a later one, and not used yet."""
+        bucket = self._bucket(project_id, method, window)
+        with bucket.lock:
+            return bucket.tokens if bucket.window >= window else 0
 
     def prune(self) -> None:
         """Remove what the backend remembers of projects that have been silent for an hour."""
