@@ -296,7 +296,7 @@ CONFIGURATION_DELETE = Notice(
 
 def _of_new_module(body: Any) -> Traits:
     new = body["module"]
-    return {"name": new.get("name"), "type": new.get("module_type")}
+    return {"name": new.get("name"), "type": new.get("module_type") or new.get("type")}
 
 
 def _of_module(body: Any, module_id: str) -> Traits:
@@ -307,6 +307,16 @@ def _made_module(answer: Any) -> Traits:
     return {"module_id": answer["module"]["id"]}
 
 
+def _of_applied(body: Any, instance_id: str) -> Traits:
+    return {"instance_id": instance_id, "modules": [item["id"] for item in body["modules"]]}
+
+
+def _of_removed(body: Any, instance_id: str, module_id: str) -> Traits:
+    return {"instance_id": instance_id, "modules": [module_id]}
+
+
+MODULE_APPLY = Notice(feed="instance.modules.applied", traits=_of_applied)
+MODULE_REMOVE = Notice(feed="instance.modules.removed", traits=_of_removed)
 MODULE_CREATE = Notice(
     feed="module.created", traits=_of_new_module, answer=_made_module, resource="module"
 )
