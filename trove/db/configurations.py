@@ -53,12 +53,12 @@ class Overlay(NamedTuple):
     is_deleted: bool
 
 
-class Stale(NamedTuple):
-    """An instance whose agent wrote other values than those that are wanted."""
+class Due(NamedTuple):
+    """An instance, the digest of the values it should run on, and of those it does."""
 
     instance_id: str
-    project_id: str
     wanted: str | None
+    confirmed: str | None
 
 
 _groups = models.Configuration.__table__.alias("c")
@@ -151,9 +151,20 @@ def add_group(
     return group.id
 
 
-def hold(session: orm.Session, configuration_id: str, *, now: datetime.datetime) -> bool:
-    """Keep a live group from being changed until the transaction ends; False when there is none."""
-    return _update(session, configuration_id, updated=now)
+def hold(session: orm.Session, configuration_id: str) -> bool:
+    """Keep a live group from being changed until the transaction ends; False when there is none.
+
+    SQLite knows no such locks and needs none: its writers come one after the other.
+    """
+    query = (
+        sa.select(models.Configuration.id)
+        .where(
+            models.Configuration.id == configuration_id,
+            models.Configuration.is_deleted.is_(False),
+        )
+        .with_for_update()
+    )
+    return session.scalar(query) is not None
 
 
 def update_group(
@@ -161,6 +172,27 @@ def update_group(
 ) -> bool:
     """Change columns of a live group; False when there is none."""
     return _update(session, configuration_id, updated=now, **values)
+
+
+def replace_values(
+    session: orm.Session,
+    configuration_id: str,
+    values: Mapping[str, Any],
+    *,
+    digest: str | None,
+    now: datetime.datetime,
+) -> None:
+    """Change the values of a live group; its instances are due to get them."""
+    _update(session, configuration_id, updated=now, values=dict(values), digest=digest)
+    session.execute(
+        sa.update(models.Instance)
+        .where(
+            models.Instance.configuration_id == configuration_id,
+            models.Instance.is_deleted.is_(False),
+        )
+        .values(is_configuration_due=True)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def mark_deleted(session: orm.Session, configuration_id: str, *, now: datetime.datetime) -> bool:
@@ -211,43 +243,63 @@ def list_attached(
     return [Attached._make(row) for row in rows[:limit]], len(rows) > limit
 
 
-def list_stale(
+def list_due(
     session: orm.Session,
     *,
     heard_since: datetime.datetime,
     limit: int,
     after: str = "",
     configuration_id: str | None = None,
-) -> Sequence[Stale]:
-    """Return idle instances that run on other values than they should, in order of id.
+) -> Sequence[Due]:
+    """Return idle instances that may run on other values than they should, in order of id.
 
     Only those whose agent was heard since a moment: others could not be told anyway.
     """
-    wanted = sa.func.coalesce(_groups.c.digest, "")
     query = (
-        sa.select(_instances.c.id, _instances.c.project_id, _groups.c.digest)
+        sa.select(_instances.c.id, _groups.c.digest, _instances.c.configuration_digest)
         .select_from(_instances)
         .join(_heartbeats, _heartbeats.c.instance_id == _instances.c.id)
         .join(_groups, _groups.c.id == _instances.c.configuration_id, isouter=True)
         .where(
+            _instances.c.is_configuration_due.is_(True),
             _instances.c.id > after,
             _instances.c.is_deleted.is_(False),
-            # most instances have no group and never had one
-            sa.or_(
-                _instances.c.configuration_id.is_not(None),
-                _instances.c.configuration_digest.is_not(None),
-            ),
             _instances.c.task.in_([states.TaskStatus.NONE, states.TaskStatus.RESTART_REQUIRED]),
             _instances.c.server_status == states.ServerStatus.ACTIVE,
             _heartbeats.c.received >= heard_since,
-            sa.func.coalesce(_instances.c.configuration_digest, "") != wanted,
         )
         .order_by(_instances.c.id)
         .limit(limit)
     )
     if configuration_id is not None:
         query = query.where(_instances.c.configuration_id == configuration_id)
-    return [Stale._make(row) for row in session.execute(query)]
+    return [Due._make(row) for row in session.execute(query)]
+
+
+def settle(session: orm.Session, instance_id: str) -> bool:
+    """Note that nothing is due for an instance; False when something is, after all."""
+    instance = session.execute(
+        sa.select(_instances.c.configuration_id).where(_instances.c.id == instance_id)
+    ).one_or_none()
+    if instance is None:
+        return False
+    wanted = None
+    if instance.configuration_id is not None and hold(session, instance.configuration_id):
+        # read behind the lock: whoever changes the group now comes afterwards and says so
+        wanted = session.scalar(
+            sa.select(_groups.c.digest).where(_groups.c.id == instance.configuration_id)
+        )
+    result = session.execute(
+        sa.update(models.Instance)
+        .where(
+            models.Instance.id == instance_id,
+            models.Instance.configuration_id == instance.configuration_id,
+            models.Instance.configuration_digest == wanted,
+        )
+        .values(is_configuration_due=False)
+        .execution_options(synchronize_session=False)
+    )
+    return bool(result.rowcount)  # type: ignore[attr-defined]
 
 
 # -- parameters -----

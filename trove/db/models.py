@@ -157,6 +157,7 @@ class Instance(Base):
         # the page of one project's live instances, in the order of the list
         sa.Index("ix_instances_project_live_id", "project_id", "is_deleted", "id"),
         sa.Index("ix_instances_live_task", "is_deleted", "task"),
+        sa.Index("ix_instances_configuration_due", "is_deleted", "is_configuration_due", "id"),
         # the operators' page of all projects' instances
         sa.Index("ix_instances_live_id", "is_deleted", "id"),
         # sorted pages, of one project and of all
@@ -204,6 +205,8 @@ class Instance(Base):
     )
     #: Digest of the values that the agent wrote last; whatever differs from the group's is due.
     configuration_digest: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    #: Whether the two may differ: set with every change, so that those few are found.
+    is_configuration_due: orm.Mapped[bool] = orm.mapped_column(default=False)
     #: Server group policy: "affinity" and its like.
     locality: orm.Mapped[str | None] = orm.mapped_column(sa.String(32))
     #: Certificates, as :mod:`trove.db.tls` reads and writes them; NULL: none yet.

@@ -223,12 +223,14 @@ class Configurations:
         }
         with self._database.writer() as session:
             # before it is read: two who merge at once must not forget each other's values
-            configurations.hold(session, configuration_id, now=now)
+            configurations.hold(session, configuration_id)
             group = find_in_reach(session, caller, configuration_id)
+            configurations.update_group(session, configuration_id, now=now, **new)
             if change.values is not None:
                 values = _merged(group.values, change.values) if is_merge else dict(change.values)
-                new |= {"values": values, "digest": rules.digest(values)}
-            configurations.update_group(session, configuration_id, now=now, **new)
+                configurations.replace_values(
+                    session, configuration_id, values, digest=rules.digest(values), now=now
+                )
 
     def delete(self, caller: context.RequestContext, configuration_id: str) -> None:
         """Delete a group; raises ConfigurationNotFound, and BadRequest while it is attached."""
@@ -239,7 +241,7 @@ class Configurations:
     def _mark_deleted(self, caller: context.RequestContext, configuration_id: str) -> None:
         now = self._clock.now()
         with self._database.writer() as session:
-            configurations.hold(session, configuration_id, now=now)
+            configurations.hold(session, configuration_id)
             group = find_in_reach(session, caller, configuration_id)
             if configurations.count_attached(session, group.id):
                 raise exception.BadRequest(
@@ -295,9 +297,9 @@ class Configurations:
                 )
             return Plan(
                 data={"task": view.task.value, "previous": None},
-                values={"configuration_id": group.id},
+                values={"configuration_id": group.id, "is_configuration_due": True},
                 given={"configuration_id": None},
-                within=lambda session: hold(session, group.id, now=self._clock.now()),
+                within=lambda session: hold(session, group.id),
             )
 
         self._begin(caller, instance_id, plan)
@@ -318,7 +320,7 @@ class Configurations:
             _require_attachable(view)
             return Plan(
                 data={"task": view.task.value, "previous": view.configuration_id},
-                values={"configuration_id": None},
+                values={"configuration_id": None, "is_configuration_due": True},
                 given={"configuration_id": view.configuration_id},
             )
 
@@ -337,13 +339,15 @@ class Configurations:
         """Begin to apply a group's values to its instances that are ready."""
         expiry = datetime.timedelta(seconds=self._conf.api.agent_heartbeat_expiry_s)
         with self._database.reader() as session:
-            stale = configurations.list_stale(
+            due = configurations.list_due(
                 session,
                 heard_since=self._clock.now() - expiry,
                 limit=_BEGUN_AT_ONCE,
                 configuration_id=configuration_id,
             )
-        for each in stale:
+        for each in due:
+            if each.confirmed == each.wanted:
+                continue
             try:
                 self._changes.begin(
                     caller,
@@ -368,9 +372,9 @@ def check_fit(group: configurations.Group, *, version_id: str, project_id: str) 
     names.require(names.get_spec(group.manager), Capability.CONFIGURATION)
 
 
-def hold(session: Any, configuration_id: str, *, now: datetime.datetime) -> None:
+def hold(session: Any, configuration_id: str) -> None:
     """Keep a group from being deleted by others; raises ConfigurationNotFound."""
-    if not configurations.hold(session, configuration_id, now=now):
+    if not configurations.hold(session, configuration_id):
         raise exception.ConfigurationNotFound(configuration_id=configuration_id)
 
 

@@ -371,7 +371,7 @@ class Instances:
                 session, str(caller.project_id), charge, defaults=default_limits(self._conf)
             )
             if new.configuration_id is not None:
-                configurations.hold(session, new.configuration_id, now=now)
+                configurations.hold(session, new.configuration_id)
             instances.create_instance(session, row, now=now)
             datastores.require_live(session, version.id)
             return operations.create(

@@ -15,7 +15,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import context, exception
-from trove.db import configurations, operations
+from trove.db import base, configurations, operations
 from trove.services.changes import IDLE, Changes
 from trove.services.configurations import configure_change, remember_task
 from trove.taskmanager.operations import configure, engine, steps
@@ -53,36 +53,43 @@ class Convergence:
         now = self._tools.clock.now()
         silence = steps.SILENT_AFTER * self._tools.conf.guest.heartbeat_interval_s
         with self._tools.database.reader() as session:
-            stale = configurations.list_stale(
+            due = configurations.list_due(
                 session,
                 heard_since=now - datetime.timedelta(seconds=silence),
                 limit=self._per_run,
                 after=self._after,
             )
-        for each in stale:
-            if not self._is_pointless(each, now):
-                self._begin(each)
-        self._after = stale[-1].instance_id if len(stale) == self._per_run else ""
+        for each in due:
+            if each.confirmed == each.wanted:
+                self._settle(each.instance_id)
+            elif not self._is_pointless(each, now):
+                self._begin(each.instance_id)
+        self._after = due[-1].instance_id if len(due) == self._per_run else ""
 
-    def _is_pointless(self, stale: configurations.Stale, now: datetime.datetime) -> bool:
+    @base.retry_on_conflict
+    def _settle(self, instance_id: str) -> None:
+        with self._tools.database.writer() as session:
+            configurations.settle(session, instance_id)
+
+    def _is_pointless(self, due: configurations.Due, now: datetime.datetime) -> bool:
         with self._tools.database.reader() as session:
             found = operations.list_operations(
                 session,
-                resource_id=stale.instance_id,
+                resource_id=due.instance_id,
                 kind=operations.CONFIGURE_INSTANCE,
                 limit=1,
             )
         if not found or found[0].state is not states.OperationState.FAILED:
             return False
         last = found[0]
-        if configure.REFUSED in last.data and last.data[configure.REFUSED] == stale.wanted:
+        if configure.REFUSED in last.data and last.data[configure.REFUSED] == due.wanted:
             return True
         return last.updated > now - self._pause
 
-    def _begin(self, stale: configurations.Stale) -> None:
+    def _begin(self, instance_id: str) -> None:
         caller = context.RequestContext(is_admin=True, overwrite=False)
         change = configure_change(self._tools.conf, plan=remember_task, expect=IDLE)
         try:
-            self._changes.begin(caller, stale.instance_id, change)
+            self._changes.begin(caller, instance_id, change)
         except (exception.InstanceNotReady, exception.InstanceNotFound) as e:
-            LOG.debug("instance %s: configured later: %s", stale.instance_id, e)
+            LOG.debug("instance %s: configured later: %s", instance_id, e)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import datetime
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -72,42 +73,74 @@ def test_a_deleted_group_is_gone_for_everybody(database: base.Database, version_
         assert configurations.mark_deleted(session, group_id, now=NOW)
     with database.writer() as session:
         assert not configurations.mark_deleted(session, group_id, now=NOW)
-        assert not configurations.hold(session, group_id, now=NOW)
+        assert not configurations.hold(session, group_id)
         assert not configurations.update_group(session, group_id, now=NOW, name="x")
         assert configurations.find_group(session, group_id, project_id=None) is None
 
 
-def test_stale_are_idle_instances_that_run_on_other_values_and_were_heard(
+def test_due_are_idle_instances_whose_values_may_differ_and_who_were_heard(
     database: base.Database, version_id: str
 ) -> None:
     group_id = add_group(database, version_id)
-    idle = {"task": states.TaskStatus.NONE, "server_status": states.ServerStatus.ACTIVE}
+    due = {
+        "task": states.TaskStatus.NONE,
+        "server_status": states.ServerStatus.ACTIVE,
+        "configuration_id": group_id,
+        "is_configuration_due": True,
+    }
     rows: dict[str, dict[str, object]] = {
-        "stale": {"configuration_id": group_id},
-        "waits": {"configuration_id": group_id, "task": states.TaskStatus.RESTART_REQUIRED},
-        "detached": {"configuration_digest": "d"},
-        "right": {"configuration_id": group_id, "configuration_digest": "d"},
-        "without": {},
-        "busy": {"configuration_id": group_id, "task": states.TaskStatus.RESIZING},
-        "off": {"configuration_id": group_id, "server_status": states.ServerStatus.SHUTOFF},
-        "gone": {"configuration_id": group_id, "is_deleted": True},
+        "changed": {},
+        "waits": {"task": states.TaskStatus.RESTART_REQUIRED},
+        "detached": {"configuration_id": None, "configuration_digest": "d"},
+        "right": {"configuration_digest": "d"},
+        "done": {"is_configuration_due": False},
+        "busy": {"task": states.TaskStatus.RESIZING},
+        "off": {"server_status": states.ServerStatus.SHUTOFF},
+        "gone": {"is_deleted": True},
     }
     ids = {}
     for name, values in rows.items():
         ids[add_instance(database, version_id)] = name
-        change(database, list(ids)[-1], **{**idle, **values})
+        change(database, list(ids)[-1], **{**due, **values})
 
-    def stale(since: datetime.datetime, **options: object) -> list[str]:
+    def look(since: datetime.datetime, **options: Any) -> dict[str, tuple[str | None, str | None]]:
         with database.reader() as session:
-            found = configurations.list_stale(session, heard_since=since, limit=10, **options)  # type: ignore[arg-type]
-        return [ids[each.instance_id] for each in found]
+            found = configurations.list_due(session, heard_since=since, limit=10, **options)
+        return {ids[each.instance_id]: (each.wanted, each.confirmed) for each in found}
 
-    assert set(stale(NOW)) == {"stale", "waits", "detached"}
-    assert stale(NOW + datetime.timedelta(seconds=1)) == []
-    assert set(stale(NOW, configuration_id=group_id)) == {"stale", "waits"}
-    (first, *others) = stale(NOW)
+    of_group = {"changed": ("d", None), "waits": ("d", None), "right": ("d", "d")}
+    assert look(NOW) == {**of_group, "detached": (None, "d")}
+    assert look(NOW + datetime.timedelta(seconds=1)) == {}
+    assert look(NOW, configuration_id=group_id) == of_group
+    (first, *others) = look(NOW)
     after = next(instance_id for instance_id, name in ids.items() if name == first)
-    assert stale(NOW, after=after) == others
+    assert list(look(NOW, after=after)) == others
+
+    def settle(name: str) -> bool:
+        instance_id = next(each for each, known in ids.items() if known == name)
+        with database.writer() as session:
+            return configurations.settle(session, instance_id)
+
+    assert settle("right")
+    assert not settle("changed")
+    assert not settle("detached")
+    assert set(look(NOW)) == {"changed", "waits", "detached"}
+
+
+def test_new_values_make_the_instances_of_their_group_due(
+    database: base.Database, version_id: str
+) -> None:
+    group_id = add_group(database, version_id)
+    attached, other = (add_instance(database, version_id) for _ in range(2))
+    change(database, attached, configuration_id=group_id)
+    with database.writer() as session:
+        configurations.replace_values(session, group_id, {"a": 1}, digest="e", now=NOW)
+    with database.reader() as session:
+        group = configurations.find_group(session, group_id, project_id=None)
+        assert group is not None
+        assert (group.values, group.digest) == ({"a": 1}, "e")
+        assert session.get(models.Instance, attached).is_configuration_due  # type: ignore[union-attr]
+        assert not session.get(models.Instance, other).is_configuration_due  # type: ignore[union-attr]
 
 
 def test_what_an_operator_writes_of_a_parameter_is_written_over(

@@ -181,6 +181,25 @@ def test_an_instance_that_is_made_with_a_group_runs_on_it(groups: Groups) -> Non
     assert groups.begun() == []
 
 
+def test_what_is_done_is_not_looked_at_again(groups: Groups) -> None:
+    plane = groups.plane
+    instance_id, group_id = groups.attached(OLD)
+    assert plane.instance(instance_id).is_configuration_due
+    groups.converge(instance_id)
+    assert not plane.instance(instance_id).is_configuration_due
+    groups.replace(group_id, NEW)
+    assert plane.instance(instance_id).is_configuration_due
+    groups.settle()
+    groups.converge(instance_id)
+    assert not plane.instance(instance_id).is_configuration_due
+    groups.service.detach(CALLER, instance_id)
+    assert plane.instance(instance_id).is_configuration_due
+    groups.settle()
+    groups.converge(instance_id)
+    assert not plane.instance(instance_id).is_configuration_due
+    assert len(groups.begun()) == 3
+
+
 def test_everything_on_every_backend(plane_on_both: ControlPlane) -> None:
     groups = Groups(plane_on_both)
     instance_id, group_id = groups.attached(OLD)
@@ -388,7 +407,8 @@ def test_those_who_cannot_be_helped_hold_up_nobody(groups: Groups) -> None:
     ids = sorted(groups.active() for _ in range(4))
     group_id = groups.make(OLD)
     with plane.database.writer() as session:
-        session.execute(sa.update(models.Instance).values(configuration_id=group_id))
+        due = {"configuration_id": group_id, "is_configuration_due": True}
+        session.execute(sa.update(models.Instance).values(due))
     # the first two are refused, and fill the page of every pass
     refuse(groups)
     convergence = Convergence(plane.tools, hint=lambda ids: None, per_run=2)

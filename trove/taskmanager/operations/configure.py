@@ -131,7 +131,7 @@ def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> Non
         expect=states.TaskStatus.UPDATING,
         to=states.TaskStatus(ctx.data.get("task", states.TaskStatus.NONE)),
         now=now,
-        **_former(ctx.data, session, now),
+        **_former(ctx.data, session),
     ):
         return
     instances.set_fault(
@@ -143,14 +143,14 @@ def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> Non
     )
 
 
-def _former(data: Mapping[str, Any], session: Any, now: Any) -> dict[str, Any]:
+def _former(data: Mapping[str, Any], session: Any) -> dict[str, Any]:
     """Return the columns that go back; a group that was deleted meanwhile stays detached."""
     columns: dict[str, Any] = {}
     if not data.get("has_outcome"):
-        columns["configuration_digest"] = UNKNOWN
+        columns |= {"configuration_digest": UNKNOWN, "is_configuration_due": True}
     if PREVIOUS in data:
         previous = data[PREVIOUS]
-        if previous is None or configurations.hold(session, previous, now=now):
+        if previous is None or configurations.hold(session, previous):
             columns["configuration_id"] = previous
     return columns
 

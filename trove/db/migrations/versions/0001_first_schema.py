@@ -394,6 +394,7 @@ def _instances() -> None:
         sa.Column("root_enabled", sa.Boolean(), nullable=False),
         sa.Column("configuration_id", sa.String(length=36), nullable=True),
         sa.Column("configuration_digest", sa.String(length=64), nullable=True),
+        sa.Column("is_configuration_due", sa.Boolean(), nullable=False),
         sa.Column("locality", sa.String(length=32), nullable=True),
         sa.Column("ssl", _JSON, nullable=True),
         sa.Column("is_protected", sa.Boolean(), nullable=False),
@@ -406,6 +407,12 @@ def _instances() -> None:
         sa.ForeignKeyConstraint(["datastore_version_id"], ["datastore_versions.id"]),
         sa.PrimaryKeyConstraint("id"),
         **_TABLE,
+    )
+    op.create_index(
+        "ix_instances_configuration_due",
+        "instances",
+        ["is_deleted", "is_configuration_due", "id"],
+        unique=False,
     )
     op.create_index(
         op.f("ix_instances_configuration_id"), "instances", ["configuration_id"], unique=False
