@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trove.api import method, pagination, query
+from trove.api import method, notices, pagination, query
 from trove.api.controllers.services import Services
 from trove.api.controllers.v1.instances import make_viewer
 from trove.api.method import Call, Json
@@ -46,7 +46,12 @@ class Modules(_Base):
         )
         return {"modules": [views.item(row) for row in rows]}
 
-    @method.expose("module:create", body=schemas.CREATE, response=schemas.DETAIL)
+    @method.expose(
+        "module:create",
+        body=schemas.CREATE,
+        response=schemas.DETAIL,
+        notice=notices.MODULE_CREATE,
+    )
     def post(self, call: Call) -> Json:
         """Make a module."""
         return {"module": views.detail(self._modules.create(call.caller, call.body["module"]))}
@@ -64,13 +69,18 @@ class Module(_Base):
         count = self._modules.count_instances(module_id)
         return {"module": views.detail(row, instance_count=count)}
 
-    @method.expose("module:update", body=schemas.UPDATE, response=schemas.DETAIL)
+    @method.expose(
+        "module:update",
+        body=schemas.UPDATE,
+        response=schemas.DETAIL,
+        notice=notices.MODULE_UPDATE,
+    )
     def put(self, call: Call, module_id: str) -> Json:
         """Change a module."""
         row = self._modules.update(call.caller, module_id, call.body["module"])
         return {"module": views.detail(row)}
 
-    @method.expose("module:delete")
+    @method.expose("module:delete", notice=notices.MODULE_DELETE)
     def delete(self, call: Call, module_id: str) -> Json:
         """Delete a module."""
         self._modules.delete(call.caller, module_id)
@@ -133,7 +143,12 @@ class InstanceModules(_Base):
         )
         return {"modules": [views.result(each) for each in applied]}
 
-    @method.expose("instance:module_apply", body=schemas.APPLY, response=schemas.RESULTS)
+    @method.expose(
+        "instance:module_apply",
+        body=schemas.APPLY,
+        response=schemas.RESULTS,
+        notice=notices.MODULE_APPLY,
+    )
     def post(self, call: Call, instance_id: str) -> Json:
         """Apply more of them."""
         ids = list(dict.fromkeys(item["id"].lower() for item in call.body["modules"]))
@@ -146,7 +161,7 @@ class InstanceModule(_Base):
 
     parameter = "module_id"
 
-    @method.expose("instance:module_remove")
+    @method.expose("instance:module_remove", notice=notices.MODULE_REMOVE)
     def delete(self, call: Call, instance_id: str, module_id: str) -> Json:
         """Remove it from the instance."""
         self._applied.remove(call.caller, instance_id, module_id)
