@@ -562,7 +562,7 @@ def test_an_image_that_does_not_come_up_is_left_for_the_old_one(
     assert idle(actions, instance_id)
     assert instance.datastore_version_id == plane.version_id
     assert plane.compute.spec_of(instance_id).image_id == old_image
-    assert "back on its old image" in fault(actions, instance_id)
+    assert "runs on its old image" in fault(actions, instance_id)
     assert plane.leftovers() == ONE_OF_EACH
     assert (plane.volume.find_volume(instance_id), plane.network.find_port(instance_id)) == (
         volume,

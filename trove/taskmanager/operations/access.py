@@ -9,7 +9,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from trove import states
-from trove.db import instances, operations
+from trove.db import operations
 from trove.services import names
 from trove.taskmanager.operations import engine, steps
 
@@ -67,7 +67,6 @@ class Finish(engine.Step):
                 access=ctx.data["access"],
                 addresses=ctx.data["addresses"],
             ):
-                instances.clear_fault(session, ctx.instance_id, now=now)
                 LOG.info("instance %s: access changed", ctx.instance_id)
 
         steps.record(ctx, finish)
@@ -76,22 +75,14 @@ class Finish(engine.Step):
 
 def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
     """Tell that it is not sure who may connect."""
-    now = ctx.tools.clock.now()
-    if instances.change_task(
+    steps.fail_task(
+        ctx,
         session,
-        ctx.instance_id,
+        failure,
         expect=states.TaskStatus.UPDATING,
         to=states.TaskStatus.UPDATING_ERROR_ACCESS,
-        now=now,
-    ):
-        instances.set_fault(
-            session,
-            ctx.instance_id,
-            message=f"{failure.message} The old access or the new one may be in force: change the"
-            " access again.",
-            details=f"step {failure.step}: {failure.details or failure.message}",
-            now=now,
-        )
+        outcome="The old access or the new one may be in force: change the access again.",
+    )
 
 
 FLOW = engine.Flow(

@@ -7,7 +7,7 @@ from typing import Any
 from oslo_log import log
 
 from trove import states
-from trove.db import instances, operations
+from trove.db import operations
 from trove.rpc import payloads
 from trove.taskmanager.operations import engine, steps
 
@@ -67,12 +67,9 @@ class StartEngine(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Send the job until its outcome is known."""
-        outcome = steps.run_job(ctx, payloads.StartJob.KIND, payloads.StartJob)
-        if isinstance(outcome, engine.Wait):
-            steps.keep_server_running(ctx)
-            return outcome
-        steps.expect_success(outcome, what="Starting the database")
-        return None
+        return steps.do_job(
+            ctx, payloads.StartJob.KIND, payloads.StartJob, what="Starting the database"
+        )
 
 
 class StopEngine(engine.Step):
@@ -82,12 +79,9 @@ class StopEngine(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Send the job until its outcome is known."""
-        outcome = steps.run_job(ctx, payloads.StopJob.KIND, payloads.StopJob)
-        if isinstance(outcome, engine.Wait):
-            steps.keep_server_running(ctx)
-            return outcome
-        steps.expect_success(outcome, what="Stopping the database")
-        return None
+        return steps.do_job(
+            ctx, payloads.StopJob.KIND, payloads.StopJob, what="Stopping the database"
+        )
 
 
 class MigrateServer(engine.Step):
@@ -137,7 +131,6 @@ class Finish(engine.Step):
             if steps.end_task(
                 ctx, session, now, _TASKS[kind], server_status=states.ServerStatus.ACTIVE
             ):
-                instances.clear_fault(session, ctx.instance_id, now=now)
                 LOG.info("instance %s: %s done", ctx.instance_id, kind)
 
         steps.record(ctx, finish)
@@ -146,15 +139,15 @@ class Finish(engine.Step):
 
 def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
     """Set the task back and tell what happened."""
-    now, kind = ctx.tools.clock.now(), ctx.operation.kind
-    if steps.end_task(ctx, session, now, _TASKS[kind]):
-        instances.set_fault(
-            session,
-            ctx.instance_id,
-            message=f"{failure.message} {_FAULTS[kind]}",
-            details=f"step {failure.step}: {failure.details or failure.message}",
-            now=now,
-        )
+    kind = ctx.operation.kind
+    steps.fail_task(
+        ctx,
+        session,
+        failure,
+        expect=_TASKS[kind],
+        to=steps.task_before(ctx),
+        outcome=_FAULTS[kind],
+    )
 
 
 REBOOT_FLOW = engine.Flow(

@@ -13,7 +13,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import exception
-from trove.db import instances, modules, operations
+from trove.db import modules, operations
 from trove.rpc import payloads
 from trove.taskmanager.operations import create, delete, engine, steps
 
@@ -153,15 +153,7 @@ class Prepare(create.Prepare):
 
     def undo(self, ctx: engine.Context) -> engine.Wait | None:
         """Stop the engine cleanly before its server goes, if it answers."""
-        if _is_over(ctx):
-            return None
-        return steps.try_job(
-            ctx,
-            payloads.StopJob.KIND,
-            payloads.StopJob,
-            name="stop-again",
-            within_s=ctx.tools.conf.taskmanager.guest_stop_timeout_s,
-        )
+        return None if _is_over(ctx) else steps.stop_engine(ctx)
 
 
 class Finish(engine.Step):
@@ -176,15 +168,7 @@ class Finish(engine.Step):
             values["datastore_version_id"] = ctx.data["version_id"]
 
         def finish(session: Any, now: Any) -> None:
-            if instances.change_task(
-                session,
-                ctx.instance_id,
-                expect=_TASKS[ctx.operation.kind],
-                to=states.TaskStatus.NONE,
-                now=now,
-                **values,
-            ):
-                instances.clear_fault(session, ctx.instance_id, now=now)
+            if steps.end_task(ctx, session, now, _TASKS[ctx.operation.kind], **values):
                 LOG.info(
                     "instance %s: rebuilt from image %s", ctx.instance_id, ctx.data["image_id"]
                 )
@@ -195,29 +179,19 @@ class Finish(engine.Step):
 
 def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
     """Tell what happened, and whether the instance is back on its old image."""
-    now = ctx.tools.clock.now()
     task, is_down = _TASKS[ctx.operation.kind], ctx.data.get("is_down", False)
     is_error = is_down and task is states.TaskStatus.UPGRADING
-    if instances.change_task(
+    steps.fail_task(
+        ctx,
         session,
-        ctx.instance_id,
+        failure,
         expect=task,
         to=states.TaskStatus.UPGRADING_ERROR if is_error else states.TaskStatus.NONE,
-        now=now,
-    ):
-        outcome = (
-            "It could not be brought back on its old image either; its data is on its volume: have"
-            " the operator rebuild it."
-            if is_down
-            else "The instance is back on its old image."
-        )
-        instances.set_fault(
-            session,
-            ctx.instance_id,
-            message=f"{failure.message} {outcome}",
-            details=f"step {failure.step}: {failure.details or failure.message}",
-            now=now,
-        )
+        outcome="It could not be brought back on its old image either; its data is on its volume:"
+        " have the operator rebuild it."
+        if is_down
+        else "The instance runs on its old image.",
+    )
 
 
 def _flow(kind: str) -> engine.Flow:

@@ -61,12 +61,9 @@ class StopEngine(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Send the job until its outcome is known."""
-        outcome = steps.run_job(ctx, payloads.StopJob.KIND, payloads.StopJob)
-        if isinstance(outcome, engine.Wait):
-            steps.keep_server_running(ctx)
-            return outcome
-        steps.expect_success(outcome, what="Stopping the database")
-        return None
+        return steps.do_job(
+            ctx, payloads.StopJob.KIND, payloads.StopJob, what="Stopping the database"
+        )
 
     def undo(self, ctx: engine.Context) -> engine.Wait | None:
         """Have the engine running as it was before, if it can."""
@@ -156,24 +153,16 @@ class StartEngine(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Send the job until its outcome is known."""
-        outcome = steps.run_job(ctx, payloads.ResizeJob.KIND, lambda: _new_sizes(ctx))
-        if isinstance(outcome, engine.Wait):
-            steps.keep_server_running(ctx)
-            return outcome
-        steps.expect_success(outcome, what="Starting the database with the new flavor")
-        return None
+        return steps.do_job(
+            ctx,
+            payloads.ResizeJob.KIND,
+            lambda: _new_sizes(ctx),
+            what="Starting the database with the new flavor",
+        )
 
     def undo(self, ctx: engine.Context) -> engine.Wait | None:
         """Stop the engine before its server changes, if it answers."""
-        if _is_written(ctx):
-            return None
-        return steps.try_job(
-            ctx,
-            payloads.StopJob.KIND,
-            payloads.StopJob,
-            name="stop-again",
-            within_s=ctx.tools.conf.taskmanager.guest_stop_timeout_s,
-        )
+        return None if _is_written(ctx) else steps.stop_engine(ctx)
 
 
 class ConfirmResize(engine.Step):
@@ -204,12 +193,11 @@ class FinishFlavor(engine.Step):
         def finish(session: Any, now: Any) -> None:
             instance = instances.get_instance(session, ctx.instance_id)
             new_mib, old_mib = ctx.data["ram_mib"], ctx.data["old_ram_mib"]
-            if instances.change_task(
+            if steps.end_task(
+                ctx,
                 session,
-                ctx.instance_id,
-                expect=states.TaskStatus.RESIZING,
-                to=states.TaskStatus.NONE,
-                now=now,
+                now,
+                states.TaskStatus.RESIZING,
                 flavor_id=ctx.data["flavor_id"],
                 flavor_ram_mib=new_mib,
                 server_status=_Server.ACTIVE,
@@ -217,7 +205,6 @@ class FinishFlavor(engine.Step):
                 quotas.settle(session, ctx.operation.id)
                 if new_mib < old_mib:
                     quotas.release(session, instance.project_id, {quotas.RAM: old_mib - new_mib})
-                instances.clear_fault(session, ctx.instance_id, now=now)
                 LOG.info("instance %s: has flavor %s", ctx.instance_id, ctx.data["flavor_id"])
 
         steps.record(ctx, finish)
@@ -226,26 +213,16 @@ class FinishFlavor(engine.Step):
 
 def on_flavor_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
     """Set the task back and tell what happened."""
-    now = ctx.tools.clock.now()
-    if instances.change_task(
+    steps.fail_task(
+        ctx,
         session,
-        ctx.instance_id,
+        failure,
         expect=states.TaskStatus.RESIZING,
         to=states.TaskStatus.NONE,
-        now=now,
-    ):
-        outcome = (
-            "Its server could not be given the old flavor again: ask the operator."
-            if ctx.data.get("is_stuck")
-            else "The instance has its old flavor."
-        )
-        instances.set_fault(
-            session,
-            ctx.instance_id,
-            message=f"{failure.message} {outcome}",
-            details=f"step {failure.step}: {failure.details or failure.message}",
-            now=now,
-        )
+        outcome="Its server could not be given the old flavor again: ask the operator."
+        if ctx.data.get("is_stuck")
+        else "The instance has its old flavor.",
+    )
 
 
 # -- volume -----
@@ -320,16 +297,12 @@ class TellGuest(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Send the job until its outcome is known."""
-        outcome = steps.run_job(
+        return steps.do_job(
             ctx,
             payloads.GrowJob.KIND,
             lambda: payloads.GrowJob(volume_size_gib=ctx.data["size_gib"]),
+            what="Using the larger volume",
         )
-        if isinstance(outcome, engine.Wait):
-            steps.keep_server_running(ctx)
-            return outcome
-        steps.expect_success(outcome, what="Using the larger volume")
-        return None
 
 
 class FinishVolume(engine.Step):
@@ -342,7 +315,6 @@ class FinishVolume(engine.Step):
 
         def finish(session: Any, now: Any) -> None:
             if steps.end_task(ctx, session, now, states.TaskStatus.RESIZING):
-                instances.clear_fault(session, ctx.instance_id, now=now)
                 LOG.info("instance %s: volume resized", ctx.instance_id)
 
         steps.record(ctx, finish)
@@ -351,16 +323,15 @@ class FinishVolume(engine.Step):
 
 def on_volume_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
     """Set the task back and tell what happened."""
-    now = ctx.tools.clock.now()
-    if steps.end_task(ctx, session, now, states.TaskStatus.RESIZING):
-        size_gib = instances.get_instance(session, ctx.instance_id).volume_size_gib
-        instances.set_fault(
-            session,
-            ctx.instance_id,
-            message=f"{failure.message} The volume has {size_gib} GiB.",
-            details=f"step {failure.step}: {failure.details or failure.message}",
-            now=now,
-        )
+    size_gib = instances.get_instance(session, ctx.instance_id).volume_size_gib
+    steps.fail_task(
+        ctx,
+        session,
+        failure,
+        expect=states.TaskStatus.RESIZING,
+        to=steps.task_before(ctx),
+        outcome=f"The volume has {size_gib} GiB.",
+    )
 
 
 FLAVOR_FLOW = engine.Flow(

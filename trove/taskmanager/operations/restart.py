@@ -7,7 +7,7 @@ from typing import Any
 from oslo_log import log
 
 from trove import states
-from trove.db import instances, operations
+from trove.db import operations
 from trove.rpc import payloads
 from trove.taskmanager.operations import engine, steps
 
@@ -21,12 +21,9 @@ class RestartEngine(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Send the job until its outcome is known."""
-        outcome = steps.run_job(ctx, payloads.RestartJob.KIND, payloads.RestartJob)
-        if isinstance(outcome, engine.Wait):
-            steps.keep_server_running(ctx)
-            return outcome
-        steps.expect_success(outcome, what="Restarting the database")
-        return None
+        return steps.do_job(
+            ctx, payloads.RestartJob.KIND, payloads.RestartJob, what="Restarting the database"
+        )
 
 
 class Finish(engine.Step):
@@ -38,15 +35,13 @@ class Finish(engine.Step):
         """Set the task back, unless somebody else has (a deletion)."""
 
         def finish(session: Any, now: Any) -> None:
-            if instances.change_task(
+            if steps.end_task(
+                ctx,
                 session,
-                ctx.instance_id,
-                expect=states.TaskStatus.REBOOTING,
-                to=states.TaskStatus.NONE,
-                now=now,
+                now,
+                states.TaskStatus.REBOOTING,
                 server_status=states.ServerStatus.ACTIVE,
             ):
-                instances.clear_fault(session, ctx.instance_id, now=now)
                 LOG.info("instance %s: restarted", ctx.instance_id)
 
         steps.record(ctx, finish)
@@ -55,22 +50,15 @@ class Finish(engine.Step):
 
 def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
     """Set the task back and tell what happened."""
-    now = ctx.tools.clock.now()
-    if instances.change_task(
+    steps.fail_task(
+        ctx,
         session,
-        ctx.instance_id,
+        failure,
         expect=states.TaskStatus.REBOOTING,
         to=states.TaskStatus.NONE,
-        now=now,
-    ):
-        instances.set_fault(
-            session,
-            ctx.instance_id,
-            message=f"{failure.message} The database was not restarted, or its restart was not"
-            " confirmed: look at its operating status and restart it again.",
-            details=f"step {failure.step}: {failure.details or failure.message}",
-            now=now,
-        )
+        outcome="The database was not restarted, or its restart was not confirmed: look at its"
+        " operating status and restart it again.",
+    )
 
 
 FLOW = engine.Flow(

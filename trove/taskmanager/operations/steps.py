@@ -181,6 +181,33 @@ def _ensure_job(ctx: engine.Context, job_id: str, kind: str) -> guest_jobs.Guest
         )
 
 
+def do_job(
+    ctx: engine.Context,
+    kind: str,
+    make_payload: Callable[[], payloads.Payload],
+    *,
+    what: str,
+) -> engine.Wait | None:
+    """Send a job until it succeeded, its server kept running; raises StepFailed when it failed."""
+    outcome = run_job(ctx, kind, make_payload)
+    if isinstance(outcome, engine.Wait):
+        keep_server_running(ctx)
+        return outcome
+    expect_success(outcome, what=what)
+    return None
+
+
+def stop_engine(ctx: engine.Context) -> engine.Wait | None:
+    """Have the engine stopped cleanly on the way back, if its agent answers."""
+    return try_job(
+        ctx,
+        payloads.StopJob.KIND,
+        payloads.StopJob,
+        name="stop-again",
+        within_s=ctx.tools.conf.taskmanager.guest_stop_timeout_s,
+    )
+
+
 def try_job(
     ctx: engine.Context,
     kind: str,
@@ -218,12 +245,40 @@ def end_task(
 ) -> bool:
     """End a task, with columns that change with it; False when somebody else has ended it.
 
-    An instance that needed a restart before still does, when the operation kept that.
+    The fault of an earlier failure is forgotten.
     """
-    before = states.TaskStatus(ctx.data.get("task", states.TaskStatus.NONE))
-    return instances.change_task(
-        session, ctx.instance_id, expect=task, to=before, now=now, **values
-    )
+    if not instances.change_task(
+        session, ctx.instance_id, expect=task, to=task_before(ctx), now=now, **values
+    ):
+        return False
+    instances.clear_fault(session, ctx.instance_id, now=now)
+    return True
+
+
+def fail_task(
+    ctx: engine.Context,
+    session: Any,
+    failure: engine.Failure,
+    *,
+    expect: states.TaskStatus,
+    to: states.TaskStatus,
+    outcome: str,
+) -> None:
+    """End a task without its aim, unless somebody else has; tell why, and how things are now."""
+    now = ctx.tools.clock.now()
+    if instances.change_task(session, ctx.instance_id, expect=expect, to=to, now=now):
+        instances.set_fault(
+            session,
+            ctx.instance_id,
+            message=f"{failure.message} {outcome}",
+            details=f"step {failure.step}: {failure.details or failure.message}",
+            now=now,
+        )
+
+
+def task_before(ctx: engine.Context) -> states.TaskStatus:
+    """Return the task that the operation found, if it kept that: a restart may be due still."""
+    return states.TaskStatus(ctx.data.get("task", states.TaskStatus.NONE))
 
 
 def address_of(port: Port) -> dict[str, Any]:
