@@ -8,9 +8,9 @@ import pytest
 
 from tests.fixtures import api as api_fixture
 from trove.api import method, routing
-from trove.db import base
+from trove.db import base, models
 
-_HEADERS = {"X-Project-Id": "project-a", "X-Roles": "member"}
+_HEADERS = {"X-Project-Id": "project-a", "X-Roles": "admin"}
 
 
 @pytest.fixture
@@ -20,15 +20,23 @@ def api(sqlite_database: base.Database) -> api_fixture.Api:
     return made
 
 
+class _Names(dict[str, str]):
+    """What the parameters of a path are; those that no test made are well-formed and unknown."""
+
+    def __missing__(self, name: str) -> str:
+        return models.new_id()
+
+
 def _routes_with_bodies(api: api_fixture.Api) -> list[tuple[str, str, method.RouteInfo]]:
+    """Return every route that takes a body, and those of administrators below the project."""
     instance_id = api.create_instance(active=True)
-    names = {"project_id": "project-a", "instance_id": instance_id, "user": "u", "database": "d"}
+    names = _Names(project_id="project-a", instance_id=instance_id, user="u", database="d")
     found = []
     for route in routing.list_routes(api.tree):
         info: method.RouteInfo = route.handler.route
         if info.body is not None:
-            found.append((route.method, route.path.format(**names), info))
-    assert len(found) >= 9
+            found.append((route.method, route.path.format_map(names), info))
+    assert len(found) >= 30
     return found
 
 
@@ -79,7 +87,8 @@ def test_a_missing_body_is_refused_where_one_is_needed(api: api_fixture.Api) -> 
     for http_method, path, info in _routes_with_bodies(api):
         for headers in (_HEADERS, {**_HEADERS, "Content-Type": "application/json"}):
             status = api.raw(http_method, path, headers=headers).status_int
-            assert status == (400 if info.body_required else 200)
+            # what else is wrong is only seen where no body is needed
+            assert status in ((400,) if info.body_required else (200, 404, 501))
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_filtering_by_status_finds_exactly_what_shows_it(
         ("tags=a%20b", "tags must be 1 to 60"),
         ("tags-any=" + "x" * 61, "tags-any must have at most 60"),
         ("tags=" + ",".join(map(str, range(65))), "more than 64 tags"),
-        ("name=" + "x" * 256, "name is longer"),
+        ("name=" + "x" * 256, "name must have at most"),
         ("limit=-1&name=x", "limit"),
     ],
 )

@@ -14,7 +14,7 @@ from oslo_middleware.healthcheck import opts as healthcheck_opts
 from oslo_policy import policy
 
 from trove import policies
-from trove.api import auth, edge, embedded, method, notices, ratelimit, routing, urls
+from trove.api import auth, edge, embedded, method, notices, openapi, ratelimit, routing, urls
 from trove.api.controllers import root
 from trove.api.controllers.services import Services
 from trove.api.embedded import identity, key_manager, object_store
@@ -101,7 +101,8 @@ class _Front:
         environ[notices.NOTICES] = self._told
         # whatever is asked for, the answer is JSON
         environ.pop("HTTP_ACCEPT", None)
-        app = self._public if len(segments) < 2 else self._protected
+        is_public = len(segments) < 2 or segments == [urls.VERSION, openapi.SEGMENT]
+        app = self._public if is_public else self._protected
         return app(environ, start_response)
 
 

@@ -1,7 +1,9 @@
 """Errors on the wire: one table from exception types to HTTP, and the border that catches all.
 
-Every error body is ``{"<fault name>": {"code": <status>, "message": <text>}}``. An exception that
-is not of this project becomes a 500 that shows nothing but the request id.
+Every error body is ``{"<name>": {"code": <status>, "message": <text>, "error_code": <code>}}``. The
+error code is that of the exception, for programs; a schema that is violated adds the ``path``
+of what violates it. An exception that is not of this project becomes a 500 that shows nothing but
+the request id.
 """
 
 from __future__ import annotations
@@ -83,7 +85,8 @@ _STATUS: Mapping[type[BaseException], int] = {
     db_exception.DBConnectionError: 503,
 }
 
-_FAULT_NAMES: Mapping[int, str] = {
+#: By status.
+FAULT_NAMES: Mapping[int, str] = {
     400: "badRequest",
     401: "unauthorized",
     403: "forbidden",
@@ -99,6 +102,10 @@ _FAULT_NAMES: Mapping[int, str] = {
     503: "serviceUnavailable",
     504: "gatewayTimeout",
 }
+
+#: Codes of what has no exception of this project.
+UNEXPECTED = "trove.unexpected"
+DATABASE_UNAVAILABLE = "trove.database_unavailable"
 
 _LONGEST_MESSAGE = 1000
 
@@ -133,17 +140,23 @@ def translate(error: BaseException, request_id: str) -> Fault:
     status = status_of(error)
     headers: list[tuple[str, str]] = []
     if isinstance(error, exception.TroveError) and status != 500:
-        message = error.message
+        message, code = error.message, error.code
     elif status == 503:
         LOG.error("database unavailable: %s", type(error).__name__)
         message = "Service unavailable: the database cannot be reached."
+        code = DATABASE_UNAVAILABLE
     else:
         LOG.error("unexpected error", exc_info=error)
         message = (
             "The server has encountered an error; please tell the operator the request id"
             f" {request_id}."
         )
-    content: dict[str, Any] = {"code": status, "message": message[:_LONGEST_MESSAGE]}
+        code = UNEXPECTED
+    content: dict[str, Any] = {
+        "code": status,
+        "message": message[:_LONGEST_MESSAGE],
+        "error_code": code,
+    }
     if isinstance(error, MethodNotAllowed):
         headers.append(("Allow", str(error.kwargs["allow"])))
     elif isinstance(error, exception.Unauthorized) and "challenge" in error.kwargs:
@@ -152,7 +165,9 @@ def translate(error: BaseException, request_id: str) -> Fault:
         retry_after = str(error.kwargs["retry_after_s"])
         headers.append(("Retry-After", retry_after))
         content |= {"details": str(error.kwargs.get("details", "")), "retryAfter": retry_after}
+    elif isinstance(error, exception.ValidationFailed) and "path" in error.kwargs:
+        content["path"] = str(error.kwargs["path"])[:_LONGEST_MESSAGE]
     elif isinstance(error, BodyTooLarge):
         headers.append(("Connection", "close"))
-    body = json.dumps({_FAULT_NAMES[status]: content}).encode()
+    body = json.dumps({FAULT_NAMES[status]: content}).encode()
     return Fault(status=status, headers=tuple(headers), body=body)

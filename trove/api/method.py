@@ -5,8 +5,9 @@ A handler is a method of a :class:`trove.api.routing.Resource`::
     @method.expose("instance:create", body=schemas.CREATE, response=schemas.DETAIL)
     def post(self, call: Call) -> Json: ...
 
-The decorator enforces the rule once, parses and validates the body, and writes what the handler
-returns as JSON (None: an empty body). The metadata stays on the handler as ``route``. The document
+The decorator enforces the rule once, validates the query, parses and validates the body, and writes
+what the handler returns as JSON (None: an empty body). The metadata stays on the handler as
+``route``; :mod:`trove.api.openapi` describes the API by it. The document
 of a GET has a weak ETag of its text; who has it already and says so is answered 304.
 """
 
@@ -24,6 +25,7 @@ import pecan
 import webob
 
 from trove.api import edge, notices, validation
+from trove.api.query import Parameters, Reader
 from trove.api.urls import Urls
 from trove.common.context import RequestContext
 
@@ -60,6 +62,15 @@ class RouteInfo:
     response: validation.Schema | None
     body_required: bool
     notice: notices.Choice | None
+    query: Parameters
+    errors: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rendered:
+    """A document that is JSON already."""
+
+    body: bytes
 
 
 def expose(
@@ -70,11 +81,15 @@ def expose(
     response: validation.Schema | None = None,
     body_required: bool = True,
     notice: notices.Choice | None = None,
+    query: Parameters | None = None,
+    errors: tuple[int, ...] = (),
 ) -> Callable[[Callable[..., Json]], Callable[..., webob.Response]]:
     """Make a handler of a method that takes (self, call, *path arguments).
 
     ``rule`` None: public, or the handler authorises by itself. ``response`` is what tests check
-    the answer against. ``notice`` is what others are told of it.
+    the answer against. ``notice`` is what others are told of it. ``query`` has the parameters that
+    the handler reads, ``errors`` the statuses it may answer beside those of its like (see
+    :func:`trove.api.openapi.list_statuses`).
     """
     info = RouteInfo(
         rule=rule,
@@ -83,7 +98,10 @@ def expose(
         response=response,
         body_required=body_required,
         notice=notice,
+        query=query or {},
+        errors=errors,
     )
+    read_query = Reader(info.query)
 
     def decorate(function: Callable[..., Json]) -> Callable[..., webob.Response]:
         @functools.wraps(function)
@@ -94,10 +112,11 @@ def expose(
             call = Call(
                 context=environ.get(CONTEXT),
                 urls=environ[URLS],
-                query=environ[edge.QUERY],
+                query={},
             )
             if rule is not None:
                 call.caller.authorize(rule)
+            call.query = read_query(environ[edge.QUERY])
             if body is not None:
                 call.body = validation.parse_body(
                     environ[edge.BODY],
@@ -122,8 +141,11 @@ def expose(
     return decorate
 
 
-def _write(status: int, content: Json, environ: Mapping[str, Any]) -> webob.Response:
-    body = b"" if content is None else json.dumps(content).encode()
+def _write(status: int, content: Any, environ: Mapping[str, Any]) -> webob.Response:
+    if isinstance(content, Rendered):
+        body = content.body
+    else:
+        body = b"" if content is None else json.dumps(content).encode()
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     if content is not None and environ["REQUEST_METHOD"] == "GET":
         tag = f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'

@@ -56,7 +56,9 @@ class Schema:
         if errors:
             leaves = sorted((_deepest(e) for e in errors), key=lambda e: [str(p) for p in e.path])
             reasons = list(dict.fromkeys(_reason(leaf, root) for leaf in leaves))
-            raise exception.ValidationFailed(reason="; ".join(reasons[:_MOST_REASONS]))
+            raise exception.ValidationFailed(
+                reason="; ".join(reasons[:_MOST_REASONS]), path=_path(leaves[0], root)
+            )
 
 
 def _deepest(error: exceptions.ValidationError) -> exceptions.ValidationError:
@@ -91,8 +93,12 @@ _REASONS: Mapping[str, Callable[[Any], str]] = {
 }
 
 
+def _path(error: exceptions.ValidationError, root: str) -> str:
+    return ".".join(str(part) for part in error.absolute_path) or root
+
+
 def _reason(error: exceptions.ValidationError, root: str) -> str:
-    path = ".".join(str(part) for part in error.absolute_path) or root
+    path = _path(error, root)
     name = str(error.validator)
     schema: Any = error.schema
     instance: Any = error.instance

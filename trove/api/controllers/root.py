@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trove.api import method
+from trove.api import method, openapi
 from trove.api.controllers.mgmt import clusters as mgmt_clusters
 from trove.api.controllers.mgmt import instances as mgmt_instances
 from trove.api.controllers.mgmt import parameters as mgmt_parameters
@@ -94,4 +94,8 @@ def make_tree(services: Services) -> Resource:
             ),
         }
     )
-    return Versions(children={VERSION: Version(item=project)})
+    description = openapi.Description()
+    version = Version(children={openapi.SEGMENT: description}, item=project)
+    tree = Versions(children={VERSION: version})
+    description.attach(tree)
+    return tree

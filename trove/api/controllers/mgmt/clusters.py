@@ -9,6 +9,7 @@ from trove.api.controllers.services import Services
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import clusters as schemas
+from trove.api.schemas import queries
 
 
 def children(services: Services) -> dict[str, Resource]:
@@ -26,7 +27,11 @@ class _Base(Resource):
 class Clusters(_Base):
     """The clusters of all projects."""
 
-    @method.expose("mgmt:cluster:index", response=schemas.LIST)
+    @method.expose(
+        "mgmt:cluster:index",
+        response=schemas.LIST,
+        query={"deleted": queries.flag("Those that were deleted.")},
+    )
     def get(self, call: Call) -> Json:
         """List clusters."""
         query.parse_bool(call.query, "deleted")

@@ -13,6 +13,7 @@ from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import instances as instance_schemas
 from trove.api.schemas import mgmt_instances as schemas
+from trove.api.schemas import queries
 from trove.api.views import mgmt_instances as views
 from trove.common import context, exception
 from trove.db.instance_lists import Filters, Order
@@ -45,6 +46,9 @@ class _Base(Resource):
         self._administration = services.administration
 
 
+_DELETED: queries.Parameters = {"deleted": queries.flag("Those that were deleted.")}
+
+
 def _is_true(query: Mapping[str, str], name: str) -> bool:
     """Return a truth value of the query, False when it is absent; raises BadRequest."""
     text = query.get(name, "").lower()
@@ -56,7 +60,11 @@ def _is_true(query: Mapping[str, str], name: str) -> bool:
 class Instances(_Base):
     """The instances of all projects."""
 
-    @method.expose("mgmt:instance:index", response=schemas.LIST)
+    @method.expose(
+        "mgmt:instance:index",
+        response=schemas.LIST,
+        query={**queries.INSTANCES, **_DELETED, "project_id": queries.PROJECT},
+    )
     def get(self, call: Call) -> Json:
         """List instances, those changed last first; live ones unless the query says."""
         api = self._services.conf.api
@@ -92,7 +100,7 @@ class Instance(_Base):
 
     parameter = "instance_id"
 
-    @method.expose("mgmt:instance:show", response=schemas.SHOW)
+    @method.expose("mgmt:instance:show", response=schemas.SHOW, query=_DELETED)
     def get(self, call: Call, instance_id: str) -> Json:
         """Show an instance; a deleted one when the query asks for it."""
         found = self._administration.get(instance_id, with_deleted=_is_true(call.query, "deleted"))

@@ -10,6 +10,7 @@ from trove.api.controllers.v1 import parsing
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import accounts as schemas
+from trove.api.schemas import queries
 from trove.api.views import accounts as views
 
 _DATABASE = "instance:extension:database:"
@@ -50,7 +51,7 @@ def _wrapped(marker: str | None) -> str | None:
 class Databases(_Base):
     """The databases of an instance."""
 
-    @method.expose(f"{_DATABASE}index", response=schemas.DATABASES)
+    @method.expose(f"{_DATABASE}index", response=schemas.DATABASES, query=queries.PAGE)
     def get(self, call: Call, instance_id: str) -> Json:
         """List databases."""
         page = self._accounts.list_databases(call.caller, instance_id, **self._page_arguments(call))
@@ -97,7 +98,7 @@ class Database(_Base):
 class Users(_Base):
     """The users of an instance."""
 
-    @method.expose(f"{_USER}index", response=schemas.USERS)
+    @method.expose(f"{_USER}index", response=schemas.USERS, query=queries.PAGE)
     def get(self, call: Call, instance_id: str) -> Json:
         """List users."""
         page = self._accounts.list_users(call.caller, instance_id, **self._page_arguments(call))

@@ -11,10 +11,15 @@ from trove.api.controllers.services import Services
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import backups as schemas
+from trove.api.schemas import queries
 from trove.api.views import backups as views
 from trove.common import exception
 from trove.services.backups import NewBackup
 
+_TARGET: queries.Parameters = {
+    "project_id": queries.PROJECT,
+    "instance_id": queries.text("The instance that the strategy is for."),
+}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
@@ -54,7 +59,17 @@ class _Base(Resource):
 class Backups(_Base):
     """The backups of the project."""
 
-    @method.expose("backup:index", response=schemas.LIST)
+    @method.expose(
+        "backup:index",
+        response=schemas.LIST,
+        errors=(404,),
+        query={
+            **queries.PAGE,
+            "datastore": queries.text("Only those of this datastore."),
+            "all_projects": queries.flag("Those of every project, for administrators."),
+            "project_id": queries.PROJECT,
+        },
+    )
     def get(self, call: Call) -> Json:
         """List backups."""
         if query.parse_bool(call.query, "all_projects") or call.query.get("project_id"):
@@ -103,7 +118,7 @@ class Backup(_Base):
 class InstanceBackups(_Base):
     """The backups of an instance."""
 
-    @method.expose("instance:backups", response=schemas.LIST)
+    @method.expose("instance:backups", response=schemas.LIST, query=queries.PAGE)
     def get(self, call: Call, instance_id: str) -> Json:
         """List backups of an instance."""
         self._check_page(call)
@@ -113,7 +128,7 @@ class InstanceBackups(_Base):
 class Strategies(_Base):
     """Where the backups of the project are stored."""
 
-    @method.expose("backup_strategy:index", response=schemas.STRATEGIES)
+    @method.expose("backup_strategy:index", response=schemas.STRATEGIES, query=_TARGET)
     def get(self, call: Call) -> Json:
         """List strategies."""
         project_id, instance_id = self._target(call, "backup_strategy:index")
@@ -137,7 +152,7 @@ class Strategies(_Base):
         )
         return {"backup_strategy": views.strategy(strategy)}
 
-    @method.expose("backup_strategy:delete", status=202)
+    @method.expose("backup_strategy:delete", status=202, query=_TARGET)
     def delete(self, call: Call) -> Json:
         """Remove a strategy."""
         self._backups.remove_strategy(*self._target(call, "backup_strategy:delete"))

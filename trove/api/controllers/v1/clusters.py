@@ -10,6 +10,7 @@ from trove.api.controllers.v1 import parsing
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import clusters as schemas
+from trove.api.schemas import queries
 from trove.services.clusters import NewMember
 
 
@@ -30,7 +31,7 @@ class _Base(Resource):
 class Clusters(_Base):
     """The clusters of the project."""
 
-    @method.expose("cluster:index", response=schemas.LIST)
+    @method.expose("cluster:index", response=schemas.LIST, query=queries.PAGE)
     def get(self, call: Call) -> Json:
         """List clusters."""
         api = self._services.conf.api

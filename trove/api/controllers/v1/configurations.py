@@ -9,6 +9,7 @@ from trove.api.controllers.services import Services
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import configurations as schemas
+from trove.api.schemas import queries
 from trove.api.views import configurations as views
 from trove.services.configurations import GroupChange, NewGroup
 from trove.services.datastores import VersionChoice
@@ -51,7 +52,7 @@ class _Base(Resource):
 class Configurations(_Base):
     """All configuration groups of the project."""
 
-    @method.expose("configuration:index", response=schemas.LIST)
+    @method.expose("configuration:index", response=schemas.LIST, query=queries.PAGE)
     def get(self, call: Call) -> Json:
         """List configuration groups."""
         groups, next_marker = self._configurations.list_page(
@@ -133,7 +134,7 @@ class Configuration(_Base):
 class ConfigurationInstances(_Base):
     """The instances that a configuration group is attached to."""
 
-    @method.expose("configuration:instances", response=schemas.INSTANCES)
+    @method.expose("configuration:instances", response=schemas.INSTANCES, query=queries.PAGE)
     def get(self, call: Call, configuration_id: str) -> Json:
         """List instances."""
         found, next_marker = self._configurations.list_instances(

@@ -12,6 +12,7 @@ from trove.api.controllers.v1 import instance_updates, listing, parsing
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import instances as schemas
+from trove.api.schemas import queries
 from trove.api.views import instances as views
 from trove.api.views import operations as operation_views
 from trove.db.instance_views import InstanceSummary, InstanceView
@@ -70,7 +71,7 @@ class _Base(Resource):
 class Instances(_Base):
     """All instances of the project."""
 
-    @method.expose("instance:index", response=schemas.LIST)
+    @method.expose("instance:index", response=schemas.LIST, query=queries.INSTANCES)
     def get(self, call: Call) -> Json:
         """List instances."""
         return self._page(call, InstanceSummary, views.base)
@@ -96,7 +97,7 @@ class Instances(_Base):
 class InstancesDetail(_Base):
     """All instances of the project, in detail."""
 
-    @method.expose("instance:detail", response=schemas.LIST_DETAIL)
+    @method.expose("instance:detail", response=schemas.LIST_DETAIL, query=queries.INSTANCES)
     def get(self, call: Call) -> Json:
         """List instances in detail."""
         return self._page(call, InstanceView, views.detail)

@@ -10,6 +10,7 @@ from trove.api.controllers.v1.instances import make_viewer
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import modules as schemas
+from trove.api.schemas import queries
 from trove.api.views import instances as instance_views
 from trove.api.views import modules as views
 from trove.services.modules import Reapplication
@@ -38,7 +39,12 @@ class _Base(Resource):
 class Modules(_Base):
     """All modules that the caller may know of."""
 
-    @method.expose("module:index", response=schemas.LIST)
+    @method.expose(
+        "module:index",
+        response=schemas.LIST,
+        errors=(404,),
+        query={"datastore": queries.text("Only those for this datastore, by name or id.")},
+    )
     def get(self, call: Call) -> Json:
         """List modules."""
         rows = self._modules.list_modules(
@@ -90,7 +96,11 @@ class Module(_Base):
 class ModuleInstances(_Base):
     """The instances that a module is applied to."""
 
-    @method.expose("module:instances", response=schemas.INSTANCES)
+    @method.expose(
+        "module:instances",
+        response=schemas.INSTANCES,
+        query={**queries.PAGE, "count_only": queries.flag("Count them by contents.")},
+    )
     def get(self, call: Call, module_id: str) -> Json:
         """List them, or count them by contents."""
         if query.parse_bool(call.query, "count_only"):
@@ -132,7 +142,14 @@ class ModuleInstances(_Base):
 class InstanceModules(_Base):
     """The modules of an instance."""
 
-    @method.expose("instance:module_list", response=schemas.RESULTS)
+    @method.expose(
+        "instance:module_list",
+        response=schemas.RESULTS,
+        query={
+            "from_guest": queries.flag("Ask the agent instead of the service's own records."),
+            "include_contents": queries.flag("Tell what the modules contain."),
+        },
+    )
     def get(self, call: Call, instance_id: str) -> Json:
         """List them, as the agent has them."""
         applied = self._applied.list_applied(

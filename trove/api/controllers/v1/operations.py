@@ -10,10 +10,19 @@ from trove.api.controllers.services import Services
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import operations as schemas
+from trove.api.schemas import queries
 from trove.api.views import operations as views
 from trove.common import exception
 from trove.db.events import Page
 from trove.services.events import Wanted
+
+_WANTED: queries.Parameters = {
+    **queries.PAGE,
+    "type": queries.text("Only those whose type begins with this."),
+    "resource_id": queries.text("Only those of this resource."),
+    "instance_id": queries.text("The same, as clients of instances write it."),
+    "since": queries.text("Only those from this time on."),
+}
 
 
 def children(services: Services) -> dict[str, Resource]:
@@ -44,7 +53,7 @@ class _Base(Resource):
 class Operations(_Base):
     """What was done to an instance."""
 
-    @method.expose("operation:index", response=schemas.LIST)
+    @method.expose("operation:index", response=schemas.LIST, query=queries.PAGE)
     def get(self, call: Call, instance_id: str) -> Json:
         """List operations, newest first."""
         rows, next_marker = self._services.operations.list_page(
@@ -105,7 +114,7 @@ class _Feed(_Base):
 class Events(_Feed):
     """What happened in the project."""
 
-    @method.expose("event:index", response=schemas.EVENTS)
+    @method.expose("event:index", response=schemas.EVENTS, query=_WANTED)
     def get(self, call: Call) -> Json:
         """List events, oldest first."""
         wanted = self._wanted(call)
@@ -117,7 +126,7 @@ class Events(_Feed):
 class InstanceEvents(_Feed):
     """What happened to an instance."""
 
-    @method.expose("event:instance", response=schemas.EVENTS)
+    @method.expose("event:instance", response=schemas.EVENTS, query=_WANTED)
     def get(self, call: Call, instance_id: str) -> Json:
         """List events, oldest first."""
         wanted = self._wanted(call)

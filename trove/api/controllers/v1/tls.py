@@ -9,6 +9,7 @@ from trove.api import method, query
 from trove.api.controllers.services import Services
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
+from trove.api.schemas import queries
 from trove.api.schemas import tls as schemas
 from trove.api.views import tls as views
 from trove.common import exception
@@ -30,7 +31,11 @@ class Tls(Resource):
         super().__init__()
         self._tls = services.tls
 
-    @method.expose("instance:show", response=schemas.SHOW)
+    @method.expose(
+        "instance:show",
+        response=schemas.SHOW,
+        query={"include_certificate": queries.flag("Tell the certificates as well.")},
+    )
     def get(self, call: Call, instance_id: str) -> Json:
         """Show how TLS is."""
         include = query.parse_bool(call.query, "include_certificate")
