@@ -46,7 +46,9 @@ check lint-imports
 # Not exec: an interrupt still has to put apt's policy back. The output ends with pytest's summary.
 cores=$(nproc)
 workers=${TROVE_TEST_WORKERS:-$((cores < 4 ? cores : 4))}
-echo "==> python -m pytest -n $workers $*"
+# one for all workers: they must find the same tests in the same order
+export PYTHONHASHSEED=${PYTHONHASHSEED:-$RANDOM}
+echo "==> PYTHONHASHSEED=$PYTHONHASHSEED python -m pytest -n $workers $*"
 code=0
 python -m pytest -n "$workers" "$@" || code=$?
 rm -f "$LOG"
