@@ -25,6 +25,8 @@ Document = dict[str, Any]
 
 #: Where the description is, below the version.
 SEGMENT = "openapi.json"
+#: Stands for the URL of the service, which depends on how it was reached.
+SERVER = "https://database.example.org"
 #: The first segments of paths that need a caller.
 _PROTECTED = f"/{VERSION}/{{project_id}}"
 _SCHEMA_KEYS = {"type", "anyOf", "oneOf", "allOf", "enum", "const", "not"}
@@ -97,8 +99,7 @@ def describe(tree: routing.Resource) -> Document:
             "description": _DESCRIPTION,
             "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
-        # relative to where this document is
-        "servers": [{"url": ".."}],
+        "servers": [{"url": SERVER}],
         "security": [{"token": []}, {"basic": []}],
         "paths": dict(sorted(paths.items())),
         "components": components.document(),
@@ -114,7 +115,7 @@ class Description(routing.Resource):
         """Begin without the tree, which comes by :meth:`attach`."""
         super().__init__()
         self._tree: routing.Resource | None = None
-        self._rendered: method.Rendered | None = None
+        self._rendered: bytes | None = None
 
     def attach(self, tree: routing.Resource) -> None:
         """Take the tree."""
@@ -124,9 +125,9 @@ class Description(routing.Resource):
     def get(self, call: method.Call) -> Any:
         """Describe the API."""
         if self._rendered is None:
-            document = describe(self._tree or self)
-            self._rendered = method.Rendered(json.dumps(document).encode())
-        return self._rendered
+            self._rendered = json.dumps(describe(self._tree or self)).encode()
+        own = json.dumps(call.urls.base).encode()
+        return method.Rendered(self._rendered.replace(json.dumps(SERVER).encode(), own))
 
 
 def _release() -> str:
