@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from tests.fixtures import api as api_fixture
 from trove import states
-from trove.db import base
+from trove.db import base, instance_lists, instance_views
 
 
 @pytest.fixture
@@ -170,17 +170,43 @@ def test_chosen_lists_cost_as_few_statements_as_others(api: api_fixture.Api) -> 
     with api.database.reader() as session:
         engine = session.get_bind()
     sa.event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-    query = "tags=x&datastore=mariadb&status=BUILD&sort_key=name&limit=1"
+    query = "tags=x&status=BUILD&sort_key=name&limit=1"
     for path, most in (
         ("/instances", 1),
         (f"/instances?{query}", 1),
         (f"/instances/detail?{query}", 1),
+        (f"/instances?{query}&datastore=mariadb", 2),
         (f"/instances?{query}&marker={ids[0]}", 2),
     ):
         statements.clear()
         api.get(path)
         selects = [each for each in statements if each.lstrip().upper().startswith("SELECT")]
         assert len(selects) == most, selects
+
+
+def test_mariadb_reads_chosen_lists_in_the_order_of_an_index(
+    mariadb_database: base.Database,
+) -> None:
+    """Without indexes a page costs as much as all instances there are."""
+    of_project = instance_lists.Filters(project_id=api_fixture.PROJECT)
+    of_all = instance_lists.Filters(project_id=None)
+    orders = [instance_lists.Order(key=key, is_descending=True) for key in ("created", "updated")]
+    cases = [(of_all, order) for order in orders]
+    cases += [(of_project, order) for order in (*orders, instance_lists.Order(key="name"))]
+    statements: list[Any] = []
+    with mariadb_database.reader() as session:
+        engine = session.get_bind()
+    sa.event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2:4]))
+    for filters, order in cases:
+        with mariadb_database.reader() as session:
+            instance_lists.list_page(
+                session, instance_views.InstanceSummary, filters, order=order, limit=5
+            )
+            sql, values = statements[-1]
+            plan = session.connection().exec_driver_sql(f"EXPLAIN {sql}", values).all()
+        (row,) = [each for each in plan if each.table == "instances"]
+        assert order.key in row.key
+        assert "filesort" not in row.Extra
 
 
 # -- conditional reads -----

@@ -21,6 +21,17 @@ import harness
 
 LIST_20 = f"/v1.0/{dataset.PROJECT}/instances?limit=20"
 LIST_100 = f"/v1.0/{dataset.PROJECT}/instances?limit=100"
+#: Lists that are sorted or filtered: name of the figure -> query.
+CHOSEN = {
+    "newest": "sort_key=created",
+    "by name": "sort_key=name",
+    "by update, filtered by datastore": "sort_key=updated&datastore=mariadb",
+    "of a status": "status=ACTIVE",
+    "of a status that none has": "status=RESIZE",
+    "of a tag": f"tags={dataset.TAG}",
+    "of a tag, by name": f"tags={dataset.TAG}&sort_key=name",
+    "of a name": "name=instance-7",
+}
 HEADERS = {
     "X-Project-Id": dataset.PROJECT,
     "X-User-Id": "bench",
@@ -126,6 +137,15 @@ def _measure(figures: harness.Figures, port: int, instance_id: str, seconds: flo
         for rank in (50, 99):
             milliseconds = harness.percentile(latencies, rank) * 1000
             figures.add(f"{name}: latency p{rank}, one client", milliseconds, "ms")
+    for name, query in CHOSEN.items():
+        path = f"{LIST_20}&{query}"
+        figures.add(f"list of 20 {name}: SQL statements", _statements(client, path), "", at_most=4)
+        _, latencies = _closed_loop(client, path, seconds / 5)
+        figures.add(
+            f"list of 20 {name}: latency p50, one client",
+            harness.percentile(latencies, 50) * 1000,
+            "ms",
+        )
     for name, path, goal in (("list of 100", LIST_100, 50), ("show", show, 20)):
         latencies = _open_loop(port, path, rate=100, seconds=seconds)
         milliseconds = harness.percentile(latencies, 99) * 1000

@@ -18,6 +18,9 @@ from trove.db import base, migrations, models
 
 PROJECT = "5f0d2f6e4f5b4c0a9d7f3f6f1c2b3a49"
 _BATCH = 5000
+#: Tag of every so many instances.
+TAG = "canary"
+_TAG_EVERY = 500
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,5 +133,10 @@ def fill(url: str, rows: int, *, ring: crypto.KeyRing | None = None) -> Dataset:
         with database.writer() as session:
             session.execute(sa.insert(models.Instance), instances)
             session.execute(sa.insert(models.InstanceHeartbeat), heartbeats)
+            tagged = [row["id"] for row in instances[::_TAG_EVERY]]
+            session.execute(
+                sa.insert(models.InstanceTag),
+                [{"tag": TAG, "instance_id": each} for each in tagged],
+            )
     database.dispose()
     return Dataset(instance_ids=ids, keys=keys)
