@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -126,10 +126,47 @@ class Fault:
 
 def status_of(error: BaseException) -> int:
     """Return the HTTP status of an exception, by type."""
-    for ancestor in type(error).__mro__:
+    return _status_of_type(type(error))
+
+
+def _status_of_type(error: type[BaseException]) -> int:
+    for ancestor in error.__mro__:
         if ancestor in _STATUS:
             return _STATUS[ancestor]
     return 500
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """A code of an error, for people."""
+
+    status: int
+    name: str
+    code: str
+    meaning: str
+
+
+def list_errors() -> list[Described]:
+    """Return every code that a client may see, by status and code."""
+    found = {
+        (500, UNEXPECTED): "A defect: tell the operator the request id.",
+        (503, DATABASE_UNAVAILABLE): "The SQL backend cannot be reached.",
+    }
+    for error in _subclasses(exception.TroveError):
+        status = _status_of_type(error)
+        if status != 500:
+            # a code belongs to the first class that has it
+            found.setdefault((status, error.code), (error.__doc__ or "").partition("\n")[0])
+    return [
+        Described(status=status, name=FAULT_NAMES[status], code=code, meaning=meaning)
+        for (status, code), meaning in sorted(found.items())
+    ]
+
+
+def _subclasses(error: type[exception.TroveError]) -> Iterator[type[exception.TroveError]]:
+    for each in error.__subclasses__():
+        yield each
+        yield from _subclasses(each)
 
 
 def translate(error: BaseException, request_id: str) -> Fault:
