@@ -163,6 +163,87 @@ def test_a_bad_create_is_refused_with_the_reason_and_leaves_nothing(
     assert api.taskmanager.hints == []
 
 
+def test_what_a_create_says_is_shown_at_once_and_what_it_does_not_is_absent(
+    api: api_fixture.Api,
+) -> None:
+    subnet = str(uuid.uuid4())
+    body = _body(
+        tags=["env=prod", "shop"],
+        deletion_protected=True,
+        locality="soft-anti-affinity",
+        availability_zone="nova",
+        region_name="RegionOne",
+        replica_count=1,
+        replica_of=None,
+        configuration=None,
+        restorePoint=None,
+        modules=[],
+        nics=[{"subnet_id": subnet, "v4-fixed-ip": "10.0.0.7"}],
+    )
+    created = api.request("POST", "/instances", body, status=200).json["instance"]
+    shown = api.get(f"/instances/{created['id']}")["instance"]
+    for view in (created, shown):
+        assert view["tags"] == ["env=prod", "shop"]
+        assert view["deletion_protected"] is True
+        assert view["locality"] == "soft-anti-affinity"
+        assert view["access"] == {}
+        absent = {"configuration", "fault", "replica_of", "replicas", "ip", "addresses"}
+        absent |= {"hostname", "password", "local_storage", "server_id", "tenant_id"}
+        assert not absent & set(view)
+    assert "used" not in shown["volume"]
+    with api.database.reader() as session:
+        (operation,) = operations.list_operations(session, resource_id=created["id"])
+    assert operation.data["nic"] == {"subnet_id": subnet, "ip_address": "10.0.0.7"}
+    plain = api.get(f"/instances/{api.create_instance()}")["instance"]
+    assert (plain["tags"], plain["deletion_protected"]) == ([], False)
+    assert "locality" not in plain
+
+
+def test_what_has_no_volume_shows_what_its_server_uses(api: api_fixture.Api) -> None:
+    instance_id = api.create_instance(active=True)
+    api.set_instance(instance_id, volume_size_gib=None)
+    shown = api.get(f"/instances/{instance_id}")["instance"]
+    assert "volume" not in shown
+    assert shown["local_storage"] == {"used": 0.5}
+
+
+def test_a_create_takes_a_group_of_its_version_and_project(api: api_fixture.Api) -> None:
+    group = {"configuration": {"name": "mine", "values": {"wait_timeout": 60}}}
+    made = api.request("POST", "/configurations", group, status=200).json["configuration"]
+    for reference in (made["id"], f"http://trove/v1.0/p/configurations/{made['id']}"):
+        created = api.create_instance(instance={"configuration": reference})
+        shown = api.get(f"/instances/{created}")["instance"]["configuration"]
+        assert (shown["id"], shown["name"]) == (made["id"], "mine")
+    body = _body(configuration=made["id"])
+    api.request("POST", "/instances", body, status=404, project="project-b")
+    api.request("DELETE", f"/configurations/{made['id']}", status=400)
+    api.add_datastore("other", versions=("1",))
+    body = _body(configuration=made["id"], datastore={"type": "other"})
+    assert "not for that" in api.request("POST", "/instances", body, status=400).text
+
+
+def test_replicas_are_refused_for_the_first_reason_there_is(api: api_fixture.Api) -> None:
+    source, replica = api.create_instance(active=True), api.create_instance(active=True)
+    api.set_instance(replica, replica_of_id=source)
+    foreign = api.create_instance(project="project-b")
+    address = {"subnet_id": str(uuid.uuid4()), "ip_address": "10.0.0.1"}
+    for values, status, said in (
+        ({"replica_of": source}, 400, "replication is not supported for datastore mariadb"),
+        ({"replica_of": source.upper(), "replica_count": 3}, 400, "replication is not supported"),
+        ({"replica_of": source, "replica_count": 4}, 400, "replica_count must be at most 3"),
+        ({"replica_of": replica}, 400, "is a replica"),
+        ({"replica_of": foreign}, 404, "cannot be found"),
+        ({"replica_of": source, "flavorRef": 1}, 400, "Cannot specify flavor when creating"),
+        ({"replica_of": source, "volume": {"size": 1}}, 400, "Cannot specify volume"),
+        ({"replica_of": source, "datastore": {"type": "x"}}, 400, "Cannot specify datastore"),
+        ({"replica_of": source, "locality": "affinity"}, 400, "Cannot specify locality"),
+        ({"replica_of": source, "nics": [address]}, 400, "Cannot specify IP address"),
+        ({"replica_of": source, "databases": [{"name": "a"}]}, 400, "users or databases"),
+    ):
+        body = {"instance": {"name": "r", **values}}
+        assert said in api.request("POST", "/instances", body, status=status).text
+
+
 def test_a_flavor_too_small_for_the_datastore_is_refused(api: api_fixture.Api) -> None:
     api.conf.set_override("flavors", ["1:small:128:1"], "local")
     answer = api.request("POST", "/instances", _body(), status=400)

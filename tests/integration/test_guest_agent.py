@@ -76,6 +76,17 @@ def _engine(guest: Guest) -> process.Identity:
 # -- the good days -----
 
 
+def test_the_agent_tells_what_it_and_its_engine_use(running: Guest) -> None:
+    found = running.call("diagnostics", payloads.Empty())
+    assert found.agent.threads >= 1
+    assert found.engine is not None
+    assert found.engine.version.startswith("10.")
+    assert found.engine.vm_rss_kib > 10_000
+    hardware = running.call("hwinfo", payloads.Empty())
+    assert hardware.memory_mib > 0
+    assert hardware.cpus >= 1
+
+
 def test_prepared_instance_serves_its_user_over_the_network(running: Guest) -> None:
     _write(running, "hello")
     assert _read(running) == ["hello"]
