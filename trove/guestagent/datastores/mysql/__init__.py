@@ -22,7 +22,6 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
         root=accounts.MysqlRoot(dialect, server.connector, demand=server.demand_of_clients),
         tls=tls.MysqlTls(
             dialect,
-            environment,
             server.connector,
             store=server.tls_store,
             rewrite_configuration=server.rewrite_configuration,

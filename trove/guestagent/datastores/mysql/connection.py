@@ -128,15 +128,23 @@ class Connector:
             defer_connect=True,
         )
         # PyMySQL leaks a socket of its own when nobody listens
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        channel.settimeout(_CONNECT_TIMEOUT_S)
         try:
-            channel.connect(str(self._path))
+            channel = self.channel(timeout_s=_CONNECT_TIMEOUT_S)
         except OSError as e:
-            channel.close()
             raise pymysql.err.OperationalError(2002, str(e)) from None
         connection.connect(channel)
         return connection
+
+    def channel(self, *, timeout_s: float) -> socket.socket:
+        """Open a connection on which nothing was said yet; raises OSError."""
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        channel.settimeout(timeout_s)
+        try:
+            channel.connect(str(self._path))
+        except OSError:
+            channel.close()
+            raise
+        return channel
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:

@@ -9,7 +9,6 @@ against the CA whenever the client shows one; that it must show one is a demand 
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 import struct
@@ -46,7 +45,6 @@ class MysqlTls(base.Tls):
     def __init__(
         self,
         dialect: dialects.Dialect,
-        environment: base.Environment,
         connector: connection.Connector,
         *,
         store: tls.TlsStore,
@@ -54,7 +52,6 @@ class MysqlTls(base.Tls):
     ) -> None:
         """Take the collaborators; ``rewrite_configuration`` is called once a setting is saved."""
         self._dialect = dialect
-        self._environment = environment
         self._connector = connector
         self._store = store
         self._rewrite_configuration = rewrite_configuration
@@ -157,12 +154,9 @@ class MysqlTls(base.Tls):
         # not a question of trust: the certificate itself is compared
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        host = _reachable(self._environment.bind_address)
-        address = (host, self._environment.port)
-        # from the same address, which is let in whoever else is kept out
-        with socket.create_connection(
-            address, timeout=_HANDSHAKE_TIMEOUT_S, source_address=(host, 0)
-        ) as plain:
+        # by the local socket, which does TLS as well: to an address without accounts the server
+        # does not even speak
+        with self._connector.channel(timeout_s=_HANDSHAKE_TIMEOUT_S) as plain:
             greeting = _read_packet(plain)
             if not greeting or greeting[0] == _ERROR_PACKET:
                 raise exception.GuestError(reason="the database takes no connections now")
@@ -187,14 +181,6 @@ def _read(channel: socket.socket, size: int) -> bytes:
             raise exception.GuestError(reason="the database ended the connection")
         content += chunk
     return content
-
-
-def _reachable(bind_address: str) -> str:
-    """Return an address on which a server that is bound to ``bind_address`` can be reached."""
-    address = ipaddress.ip_address(bind_address)
-    if not address.is_unspecified:
-        return bind_address
-    return "127.0.0.1" if address.version == 4 else "::1"
 
 
 def _explained(error: Exception) -> exception.GuestError:
