@@ -7,6 +7,8 @@ import urllib.parse
 from collections.abc import Mapping
 from wsgiref.types import WSGIEnvironment
 
+from trove.api import edge
+
 VERSION = "v1.0"
 
 
@@ -15,11 +17,13 @@ class Urls:
     """Where this API is for the caller of a request.
 
     ``base`` has no trailing slash; ``path`` is the path of the request below it, percent-encoded.
+    ``query`` has all of its parameters, those that no handler reads as well.
     """
 
     base: str
     path: str
     project_id: str
+    query: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def links(self, collection: str, resource_id: str) -> list[dict[str, str]]:
         """Return the ``links`` of a resource."""
@@ -31,7 +35,7 @@ class Urls:
 
     def next_page(self, query: Mapping[str, str], marker: str) -> str:
         """Return the URL of the request with another marker."""
-        parameters = {**query, "marker": marker}
+        parameters = {**self.query, **query, "marker": marker}
         return f"{self.base}{self.path}?{urllib.parse.urlencode(parameters)}"
 
 
@@ -44,6 +48,7 @@ def from_environ(
         base=base,
         path="/" + "/".join(urllib.parse.quote(segment, safe="") for segment in segments),
         project_id=segments[1] if len(segments) > 1 else "",
+        query=environ.get(edge.QUERY, {}),
     )
 
 
