@@ -35,6 +35,7 @@ _CHECKS = [
     checks.response_headers_conformance,
     checks.response_schema_conformance,
 ]
+_LONGEST = 2000
 _METHODS = ("get", "post", "put", "patch", "delete")
 #: Collections whose first member stands for the parameter of a path.
 _COLLECTIONS = {
@@ -112,7 +113,8 @@ def run(service: Service, *, most: int, seed: int) -> int:
                     try:
                         case.validate_response(response, checks=_CHECKS)
                     except FailureGroup as e:
-                        wrong[f"{case.method} {case.path} {response.status_code}"] = str(e)
+                        where = f"{case.method} {case.path} {response.status_code}"
+                        wrong[where] = str(e)[:_LONGEST]
 
                 with contextlib.suppress(hypothesis.errors.Unsatisfiable):
                     send()
