@@ -231,6 +231,7 @@ class Instances:
             self._taskmanager.run_operation(operation_id)
             LOG.info("instance %s: delete accepted as operation %s", instance_id, operation_id)
 
+    @base.retry_on_conflict
     def update_details(
         self,
         caller: context.RequestContext,
