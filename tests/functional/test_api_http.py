@@ -135,6 +135,33 @@ def test_chunked_bodies_are_read_and_bounded(server: Server) -> None:
     connection.close()
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\n" + b"X-A: " + b"y" * 70_000 + b"\r\n\r\n", 413),
+        (b"GET / HTTP/9.9\r\n\r\n", 505),
+        (b"GET\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nbroken header\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    ],
+)
+def test_what_is_not_http_is_refused_as_everything_else_is(
+    server: Server, sent: bytes, status: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+        raw.sendall(sent)
+        with raw.makefile("rb") as answer:
+            assert answer.readline().startswith(f"HTTP/1.1 {status} ".encode())
+            headers = http.client.parse_headers(answer)
+            (fault,) = json.loads(answer.read(int(headers["Content-Length"]))).values()
+    assert (fault["code"], fault["error_code"]) == (status, "trove.malformed_request")
+    assert headers["Content-Type"] == "application/json"
+    assert headers["x-openstack-request-id"].startswith("req-")
+
+
 def test_an_answer_is_not_held_back_by_delayed_acknowledgements(server: Server) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     started = time.monotonic()

@@ -103,7 +103,11 @@ FAULT_NAMES: Mapping[int, str] = {
     504: "gatewayTimeout",
 }
 
+#: The fault of what the HTTP server itself refuses, and has no name in the table.
+MALFORMED_FAULT = "badRequest"
+
 #: Codes of what has no exception of this project.
+MALFORMED = "trove.malformed_request"
 UNEXPECTED = "trove.unexpected"
 DATABASE_UNAVAILABLE = "trove.database_unavailable"
 
@@ -149,6 +153,7 @@ class Described:
 def list_errors() -> list[Described]:
     """Return every code that a client may see, by status and code."""
     found = {
+        (400, MALFORMED): "What was sent is not HTTP as this server takes it; may also be a 414.",
         (500, UNEXPECTED): "A defect: tell the operator the request id.",
         (503, DATABASE_UNAVAILABLE): "The SQL backend cannot be reached.",
     }
@@ -167,6 +172,12 @@ def _subclasses(error: type[exception.TroveError]) -> Iterator[type[exception.Tr
     for each in error.__subclasses__():
         yield each
         yield from _subclasses(each)
+
+
+def refuse(status: int, message: str) -> bytes:
+    """Return the body of what the HTTP server refuses before the application sees it."""
+    content = {"code": status, "message": message, "error_code": MALFORMED}
+    return json.dumps({FAULT_NAMES.get(status, MALFORMED_FAULT): content}).encode()
 
 
 def translate(error: BaseException, request_id: str) -> Fault:

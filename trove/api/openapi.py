@@ -47,6 +47,7 @@ _STATUS_TEXTS: Mapping[int, str] = {
     404: "A resource that the request names does not exist for this caller.",
     409: "The request is at odds with the state of a resource.",
     413: "A quota, a rate limit or the largest size of a body or a volume is exceeded.",
+    414: "The URL is longer than this server takes.",
     415: "The body is not sent as JSON in UTF-8.",
     422: "A resource is not in a state that allows the request.",
     501: "The datastore or this deployment does not offer this.",
@@ -63,6 +64,8 @@ def list_statuses(route: routing.Route) -> list[int]:
         errors |= {401, 403, 503}
     if len(_path_parameters(route)) > 1:
         errors.add(404)
+    if info.query:
+        errors.add(414)
     if info.body is not None:
         errors.add(415)
     if "{instance_id}" in route.path:
@@ -364,5 +367,5 @@ def _fault_schema(status: int) -> Document:
             "details": {"type": "string"},
             "retryAfter": {"type": "string", "pattern": "^[0-9]+$"},
         }
-    name = faults.FAULT_NAMES[status]
+    name = faults.FAULT_NAMES.get(status, faults.MALFORMED_FAULT)
     return {"type": "object", "required": [name], "properties": {name: content}}

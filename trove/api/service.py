@@ -6,6 +6,7 @@ process bound, so that a port already taken is told before anything starts.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 import threading
@@ -14,10 +15,11 @@ from wsgiref.types import WSGIApplication
 import cotyledon
 from cheroot import server, wsgi
 from oslo_config import cfg
+from oslo_context import context as oslo_context
 from oslo_log import log
 
 from trove import policies
-from trove.api import app, auth
+from trove.api import app, auth, faults
 from trove.common import concurrency, crypto, exception
 from trove.db import base, guest_keys
 from trove.drivers import factory
@@ -103,10 +105,30 @@ class Api:
         self._database.dispose()
 
 
+class _Request(server.HTTPRequest):
+    """Refuses what is not HTTP in the form of all errors of this API."""
+
+    def simple_response(self, status: object, msg: str = "") -> None:
+        """Answer a request that does not reach the application, and end the connection."""
+        line = str(status)
+        body = faults.refuse(int(line[:3]), msg or line[4:])
+        self.close_connection = True
+        head = (
+            f"{self.server.protocol} {line}\r\n"
+            f"Content-Length: {len(body)}\r\n"
+            "Content-Type: application/json\r\n"
+            f"x-openstack-request-id: {oslo_context.generate_request_id()}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        # who sent that may be gone
+        with contextlib.suppress(OSError):
+            self.conn.wfile.write(head.encode("latin-1") + body)
+
+
 class _Connection(server.HTTPConnection):
     """Takes absolute URLs, and paths with two slashes at the front, which look like half of one."""
 
-    RequestHandlerClass = functools.partial(server.HTTPRequest, strict_mode=False)
+    RequestHandlerClass = functools.partial(_Request, strict_mode=False)
 
 
 class HttpServer(wsgi.Server):

@@ -82,7 +82,7 @@ def test_every_code_is_described_with_its_fault() -> None:
     described = faults.list_errors()
     codes = {each.code for each in described}
     assert codes >= {e.code for e in _all_errors() if faults.status_of(e("told")) != 500}
-    assert {faults.UNEXPECTED, faults.DATABASE_UNAVAILABLE} <= codes
+    assert {faults.MALFORMED, faults.UNEXPECTED, faults.DATABASE_UNAVAILABLE} <= codes
     assert len(codes) == len(described)
     assert all(each.meaning.endswith(".") for each in described)
     # whatever is accepted, the answer is JSON
