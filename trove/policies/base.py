@@ -1,7 +1,8 @@
 """The roles that all rules are made of.
 
 Roles imply each other (admin, manager, member, reader, in this order); a project's roles reach its
-own resources only, ``admin`` reaches those of every project.
+own resources only, ``admin`` reaches those of every project. ``service`` implies none: it reads, in
+every project, what other services of a cloud count and bill.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ ADMIN = "rule:context_is_admin"
 READER = "rule:project_reader"
 MEMBER = "rule:project_member"
 MANAGER = "rule:project_manager"
+#: Who only looks, in every project: other services of the cloud, such as telemetry and billing.
+SERVICE = "rule:admin_or_service"
+#: A project's own readers, and those who look in every project.
+READER_OR_SERVICE = "rule:project_reader or rule:admin_or_service"
 #: Any authenticated caller.
 ANYBODY = "@"
 
@@ -22,6 +27,11 @@ ROLES = [
         "context_is_admin",
         "role:admin",
         description="Who acts on the resources of every project and sees operators' details.",
+    ),
+    policy.RuleDefault(
+        "admin_or_service",
+        "rule:context_is_admin or role:service",
+        description="Who may look at the instances and quotas of every project.",
     ),
     policy.RuleDefault(
         "manager_role", "role:manager or role:admin", description="A project's manager."

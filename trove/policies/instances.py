@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trove.policies.base import ADMIN, MANAGER, MEMBER, READER, rule
+from trove.policies.base import ADMIN, MANAGER, MEMBER, READER, SERVICE, rule
 
 _ONE = "/instances/{instance_id}"
 _ACTION = f"POST {_ONE}/action"
@@ -52,8 +52,10 @@ RULES = [
         "Reset the status of an instance in order to delete it.",
         _ACTION,
     ),
-    rule("mgmt:instance:index", ADMIN, "List the instances of all projects.", f"GET {_MGMT}"),
-    rule("mgmt:instance:show", ADMIN, "Show an instance as operators see it.", f"GET {_MGMT_ONE}"),
+    rule("mgmt:instance:index", SERVICE, "List the instances of all projects.", f"GET {_MGMT}"),
+    rule(
+        "mgmt:instance:show", SERVICE, "Show an instance as operators see it.", f"GET {_MGMT_ONE}"
+    ),
     rule(
         "mgmt:instance:action",
         ADMIN,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from trove.policies.base import ADMIN, READER, rule
+from trove.policies.base import ADMIN, READER_OR_SERVICE, rule
 
 RULES = [
     rule(
         "mgmt:quota:show",
-        READER,
-        "Show the quotas of a project; of the own one, or as an administrator of any.",
+        READER_OR_SERVICE,
+        "Show the quotas of a project; of the own one, or as administrator or service of any.",
         "GET /mgmt/quotas/{quota_project_id}",
     ),
     rule(

@@ -2,20 +2,25 @@
 
 The letters of a row are the personas that are let in, the others are refused: r reader, m member,
 g manager, a admin, f member of another project (who asks for the same things under the own
-project), A admin of another project. Nobody who is not authenticated is let in anywhere here.
+project), A admin of another project, s another service of the cloud. Nobody who is not
+authenticated is let in anywhere here.
 """
 
 from __future__ import annotations
 
 EVERYBODY = "rmgafA"
+#: What is the same for all projects.
+CATALOG = EVERYBODY + "s"
 #: Reads of one instance: the other project's member is told that it does not exist.
 READ = "rmgaA"
 WRITE = "mgaA"
 ADMIN = "aA"
+#: What other services count and bill.
+SERVICE = "aAs"
 
 #: "METHOD path" -> personas that are let in.
 MATRIX: dict[str, str] = {
-    "GET /": EVERYBODY,
+    "GET /": CATALOG,
     "GET /instances": EVERYBODY,
     "POST /instances": "mgafA",
     "GET /instances/detail": EVERYBODY,
@@ -78,18 +83,18 @@ MATRIX: dict[str, str] = {
     "DELETE /modules/{module_id}": WRITE,
     "GET /modules/{module_id}/instances": READ,
     "PUT /modules/{module_id}/instances": WRITE,
-    "GET /datastores": EVERYBODY,
-    "GET /datastores/{datastore}": EVERYBODY,
-    "GET /datastores/{datastore}/versions": EVERYBODY,
-    "GET /datastores/{datastore}/versions/{version}": EVERYBODY,
-    "GET /datastores/versions/{version}": EVERYBODY,
-    "GET /datastores/{datastore}/versions/{version}/flavors": EVERYBODY,
-    "GET /flavors": EVERYBODY,
-    "GET /flavors/{flavor_id}": EVERYBODY,
-    "GET /certificate-authority": EVERYBODY,
+    "GET /datastores": CATALOG,
+    "GET /datastores/{datastore}": CATALOG,
+    "GET /datastores/{datastore}/versions": CATALOG,
+    "GET /datastores/{datastore}/versions/{version}": CATALOG,
+    "GET /datastores/versions/{version}": CATALOG,
+    "GET /datastores/{datastore}/versions/{version}/flavors": CATALOG,
+    "GET /flavors": CATALOG,
+    "GET /flavors/{flavor_id}": CATALOG,
+    "GET /certificate-authority": CATALOG,
     "GET /limits": EVERYBODY,
     "GET /clusters": EVERYBODY,
-    "GET /datastores/{datastore}/versions/{version}/volume-types": EVERYBODY,
+    "GET /datastores/{datastore}/versions/{version}/volume-types": CATALOG,
     "GET /backups": EVERYBODY,
     "GET /instances/{instance_id}/backups": READ,
     "GET /backup_strategies": EVERYBODY,
@@ -101,8 +106,8 @@ MATRIX: dict[str, str] = {
     "GET /mgmt/datastore-versions/{version_id}": ADMIN,
     "PATCH /mgmt/datastore-versions/{version_id}": ADMIN,
     "GET /mgmt/clusters": ADMIN,
-    "GET /mgmt/instances": ADMIN,
-    "GET /mgmt/instances/{instance_id}": ADMIN,
+    "GET /mgmt/instances": SERVICE,
+    "GET /mgmt/instances/{instance_id}": SERVICE,
     "POST /mgmt/instances/{instance_id}/action": ADMIN,
     "GET /mgmt/instances/{instance_id}/root": ADMIN,
     "GET /mgmt/instances/{instance_id}/diagnostics": ADMIN,
@@ -111,24 +116,24 @@ MATRIX: dict[str, str] = {
 }
 #: Routes that answer nothing but a refusal: "METHOD path" -> persona -> status.
 REFUSALS: dict[str, dict[str, int]] = {
-    "POST /clusters": {"r": 403, "m": 501, "g": 501, "a": 501, "f": 501, "A": 501},
-    "GET /clusters/{cluster_id}": dict.fromkeys("rmgafA", 404),
-    "POST /clusters/{cluster_id}": {"r": 403, **dict.fromkeys("mgafA", 404)},
-    "DELETE /clusters/{cluster_id}": {"r": 403, **dict.fromkeys("mgafA", 404)},
-    "GET /clusters/{cluster_id}/instances/{member_id}": dict.fromkeys("rmgafA", 404),
-    "GET /clusters/{cluster_id}/root": dict.fromkeys("rmgafA", 404),
-    "POST /clusters/{cluster_id}/root": {"r": 403, **dict.fromkeys("mgafA", 404)},
-    "GET /mgmt/clusters/{cluster_id}": {**dict.fromkeys("rmgf", 403), "a": 404, "A": 404},
-    "POST /mgmt/clusters/{cluster_id}/action": {**dict.fromkeys("rmgf", 403), "a": 404, "A": 404},
-    "POST /backups": {"r": 403, "m": 501, "g": 501, "a": 501, "f": 404, "A": 501},
-    "GET /backups/{backup_id}": dict.fromkeys("rmgafA", 404),
-    "DELETE /backups/{backup_id}": {"r": 403, **dict.fromkeys("mgafA", 404)},
+    "POST /clusters": {**dict.fromkeys("rs", 403), **dict.fromkeys("mgafA", 501)},
+    "GET /clusters/{cluster_id}": {**dict.fromkeys("rmgafA", 404), "s": 403},
+    "POST /clusters/{cluster_id}": {**dict.fromkeys("rs", 403), **dict.fromkeys("mgafA", 404)},
+    "DELETE /clusters/{cluster_id}": {**dict.fromkeys("rs", 403), **dict.fromkeys("mgafA", 404)},
+    "GET /clusters/{cluster_id}/instances/{member_id}": {**dict.fromkeys("rmgafA", 404), "s": 403},
+    "GET /clusters/{cluster_id}/root": {**dict.fromkeys("rmgafA", 404), "s": 403},
+    "POST /clusters/{cluster_id}/root": {**dict.fromkeys("rs", 403), **dict.fromkeys("mgafA", 404)},
+    "GET /mgmt/clusters/{cluster_id}": {**dict.fromkeys("rmgfs", 403), "a": 404, "A": 404},
+    "POST /mgmt/clusters/{cluster_id}/action": {**dict.fromkeys("rmgfs", 403), "a": 404, "A": 404},
+    "POST /backups": {**dict.fromkeys("rs", 403), **dict.fromkeys("mgaA", 501), "f": 404},
+    "GET /backups/{backup_id}": {**dict.fromkeys("rmgafA", 404), "s": 403},
+    "DELETE /backups/{backup_id}": {**dict.fromkeys("rs", 403), **dict.fromkeys("mgafA", 404)},
     # the own project's are anybody's, another project's are the administrators'
-    "GET /mgmt/quotas/{quota_project_id}": {**dict.fromkeys("rmgaA", 200), "f": 403},
+    "GET /mgmt/quotas/{quota_project_id}": {**dict.fromkeys("rmgaAs", 200), "f": 403},
     # there is one, which instances use and which is of the datastore
-    "DELETE /datastores/{datastore}": {**dict.fromkeys("rmgf", 403), "a": 400, "A": 400},
+    "DELETE /datastores/{datastore}": {**dict.fromkeys("rmgfs", 403), "a": 400, "A": 400},
     "DELETE /mgmt/datastore-versions/{version_id}": {
-        **dict.fromkeys("rmgf", 403),
+        **dict.fromkeys("rmgfs", 403),
         "a": 400,
         "A": 400,
     },

@@ -22,6 +22,7 @@ PERSONAS = {
     "a": ("project-a", "admin"),
     "f": ("project-b", "member"),
     "A": ("project-b", "admin"),
+    "s": ("project-b", "service"),
 }
 
 
@@ -93,7 +94,8 @@ def test_exactly_the_personas_of_the_matrix_get_in(api: api_fixture.Api, route: 
     let_in = {persona for persona, status in answers.items() if status in (200, 202, 204)}
     assert let_in == set(matrix.MATRIX[route])
     # who may not use a route at all is not told what there is behind it
-    foreign = 403 if matrix.MATRIX[route] == matrix.ADMIN else 404
+    is_operators = matrix.MATRIX[route] in (matrix.ADMIN, matrix.SERVICE)
+    foreign = 403 if is_operators else 404
     for persona in set(PERSONAS) - let_in:
         assert answers[persona] == (foreign if persona == "f" else 403)
 
