@@ -160,9 +160,7 @@ def _operations() -> None:
     op.create_index(
         "ix_operations_resource", "operations", ["resource_id", "created"], unique=False
     )
-    op.create_index(
-        "ix_operations_kind", "operations", ["kind", "state", "created"], unique=False
-    )
+    op.create_index("ix_operations_kind", "operations", ["kind", "state", "created"], unique=False)
 
 
 def _quota_reservations() -> None:
