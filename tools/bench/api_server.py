@@ -1,4 +1,4 @@
-"""The server process of ``api.py``: trove-api's application, and questions about this process.
+"""The server process of ``api.py`` and ``create.py``: trove-api, and questions about this process.
 
 ``/_bench/cpu`` tells the CPU time used so far; ``/_bench/count-on`` and ``count-off`` bracket
 a count of SQL statements; nothing is counted outside, so that counting costs nothing while time is
@@ -52,8 +52,9 @@ class DeadTaskManager(taskmanager.TaskManagerApi):
     """Nobody is there: whoever asks has a defect."""
 
     def run_operation(self, operation_id: str) -> None:
-        """Refuse."""
-        raise AssertionError("a read hinted at an operation")
+        """Refuse, unless changes are measured: then hints go nowhere."""
+        if "--changes" not in sys.argv:
+            raise AssertionError("a read hinted at an operation")
 
 
 class Measuring:
