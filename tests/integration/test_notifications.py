@@ -15,13 +15,11 @@ from oslo_config import cfg
 from tests.fixtures import notifications as notified
 from tests.fixtures import project
 from tests.fixtures.control_plane import ControlPlane
-from tests.fixtures.rabbit import RabbitBroker, rabbit
+from tests.fixtures.rabbit import RabbitBroker
 from tests.fixtures.waiting import wait_until
 from trove.common import exception
 from trove.db import base
 from trove.rpc import notifier, transport
-
-__all__ = ["rabbit"]
 
 TOPIC = "meter"
 
