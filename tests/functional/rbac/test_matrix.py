@@ -31,7 +31,8 @@ def api(sqlite_database: base.Database) -> api_fixture.Api:
     return api_fixture.make_api(sqlite_database)
 
 
-def _prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
+def prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
+    """Make one of everything; returns what fills the paths and bodies of the matrix."""
     instance_id = api.create_instance(active=True)
     api.set_instance(instance_id, root_enabled=True)
     engine = api.guest.engine(instance_id)
@@ -74,7 +75,8 @@ def _fill(body: object, names: dict[str, str]) -> object:
     return json.loads(text)
 
 
-def _send(api: api_fixture.Api, route: str, names: dict[str, str], persona: str) -> int:
+def send(api: api_fixture.Api, route: str, names: dict[str, str], persona: str) -> int:
+    """Send a request of the matrix; returns the status."""
     project, roles = PERSONAS[persona]
     method, _, path = route.partition(" ")
     status: int = api.request(
@@ -90,7 +92,7 @@ def _send(api: api_fixture.Api, route: str, names: dict[str, str], persona: str)
 @pytest.mark.parametrize("route", matrix.MATRIX)
 def test_exactly_the_personas_of_the_matrix_get_in(api: api_fixture.Api, route: str) -> None:
     (version,) = api.add_datastore()
-    answers = {persona: _send(api, route, _prepare(api, version), persona) for persona in PERSONAS}
+    answers = {persona: send(api, route, prepare(api, version), persona) for persona in PERSONAS}
     let_in = {persona for persona, status in answers.items() if status in (200, 202, 204)}
     assert let_in == set(matrix.MATRIX[route])
     # who may not use a route at all is not told what there is behind it
@@ -105,8 +107,8 @@ def test_what_is_refused_to_all_is_refused_with_the_right_status(
     api: api_fixture.Api, route: str
 ) -> None:
     (version,) = api.add_datastore()
-    names = _prepare(api, version)
-    answers = {persona: _send(api, route, names, persona) for persona in PERSONAS}
+    names = prepare(api, version)
+    answers = {persona: send(api, route, names, persona) for persona in PERSONAS}
     assert answers == matrix.REFUSALS[route]
 
 
@@ -139,7 +141,7 @@ def test_resetting_the_status_is_for_administrators_and_forcing_for_managers(
     api: api_fixture.Api, arguments: dict[str, int], allowed: dict[str, int]
 ) -> None:
     (version,) = api.add_datastore()
-    names = _prepare(api, version)
+    names = prepare(api, version)
     for persona, (project, roles) in PERSONAS.items():
         path = f"/instances/{names['instance_id']}/action"
         expected = allowed.get(persona, 403)
