@@ -136,7 +136,7 @@ def nothing_made(stack: Stack, rest: Rest, instance_id: str) -> Iterator[None]:
         ({"users": [{"name": "u", "password": "x", "databases": [{"name": "no"}]}]}, 400, "no"),
         ({"region_name": "Atlantis"}, 400, "Atlantis"),
         ({"nics": [{"net-id": "../../x"}]}, 400, "UUID"),
-        ({"replica_of": _UNKNOWN_ID}, 501, "replica"),
+        ({"replica_of": _UNKNOWN_ID}, 404, _UNKNOWN_ID),
         ({"restorePoint": {"backupRef": _UNKNOWN_ID}}, 501, "backup"),
     ],
 )

@@ -85,7 +85,7 @@ def _running_api(config: pathlib.Path, url: str) -> Iterator[None]:
 def _is_up(url: str) -> bool:
     try:
         return requests.get(f"{url}/healthcheck", timeout=5).status_code == 200
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return False
 
 
@@ -108,7 +108,7 @@ def api(keystone: Keystone, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         f"key_encryption_keys = {crypto.encode_key(crypto.generate_key())}\n"
         f"[database]\nconnection = sqlite:///{home}/trove.db\n"
         f"[api]\nauth_strategy = keystone\nbind_port = {port}\n"
-        "[taskmanager]\ncompute_driver = local\n"
+        "[taskmanager]\ncompute_driver = local\nvolume_driver = local\nimage_driver = local\n"
         f"[local]\nstate_dir = {home}\n"
         f"[keystone_authtoken]\nauth_url = {keystone.url}\nauth_type = password\n"
         f"www_authenticate_uri = {keystone.url}\n"
