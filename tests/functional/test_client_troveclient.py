@@ -303,6 +303,38 @@ def test_modules(client: Any, admin: Any, instance: Any) -> None:
         client.modules.get(made.id)
 
 
+def test_modules_of_an_instance(client: Any, instance: Any, tmp_path: pathlib.Path) -> None:
+    made = client.modules.create("greeting", "ping", b"message=hello")
+    (applied,) = client.instances.module_apply(instance.id, [made.id])
+    assert (applied.name, applied.status) == ("greeting", "OK")
+    assert [each.id for each in client.instances.modules(instance.id)] == [made.id]
+    assert [each.md5 for each in client.instances.module_query(instance.id)] == [made.md5]
+    saved = client.instances.module_retrieve(instance.id, directory=str(tmp_path))
+    (file,) = saved.values()
+    assert pathlib.Path(file).read_bytes() == b"message=hello"
+    (count,) = client.modules.instances(made.id, count_only=True)
+    assert count.instance_count == 1
+    with pytest.raises(exceptions.Forbidden):
+        client.modules.delete(made.id)
+    client.instances.module_remove(instance.id, made.id)
+    assert list(client.instances.modules(instance.id)) == []
+
+
+# -- logs and TLS -----
+
+
+def test_logs_and_tls(client: Any, instance: Any) -> None:
+    assert {each.name for each in client.instances.log_list(instance.id)} >= {"general"}
+    shown = client.instances.log_action(instance.id, "general", enable=True)
+    assert shown.status in ("Enabled", "Ready")
+    assert client.instances.log_show(instance.id, "general").name == "general"
+    assert client.instances.ssl_show(instance.id).mode == "builtin"
+    with pytest.raises(exceptions.BadRequest):
+        client.instances.ssl_enable(instance.id, "basic", "http://127.0.0.1/v1/secrets/nope")
+    with pytest.raises(exceptions.BadRequest):
+        client.instances.ssl_rollback(instance.id)
+
+
 # -- administration -----
 
 
