@@ -12,14 +12,14 @@ import kombu
 import pytest
 from oslo_config import cfg
 
+from tests.fixtures import guest_channel, project
 from tests.fixtures import notifications as notified
-from tests.fixtures import project
 from tests.fixtures.control_plane import ControlPlane
 from tests.fixtures.rabbit import RabbitBroker
 from tests.fixtures.waiting import wait_until
 from trove.common import exception
 from trove.db import base
-from trove.rpc import notifier, transport
+from trove.rpc import notifier, taskmanager, transport
 
 TOPIC = "meter"
 
@@ -111,6 +111,27 @@ def test_what_waits_while_the_broker_is_away_arrives_in_order(
     # the first may have come twice: that the broker was gone may be seen only afterwards
     assert list(dict.fromkeys(consumer.numbers)) == list(range(20))
     assert notified.waiting(sqlite_database) == []
+
+
+def test_hints_get_through_beside_notifications_on_one_broker(
+    consumer: Consumer, rabbit: RabbitBroker, sqlite_database: base.Database
+) -> None:
+    outbox = ControlPlane(sqlite_database).outbox(notifier.Notifier(make_conf(rabbit.control_url)))
+    notified.fill(sqlite_database, 1)
+    outbox.run()
+    conf = guest_channel.make_conf(control_url=rabbit.control_url, guest_url=rabbit.guest_url)
+    hints, seen = taskmanager.TaskManagerClient(conf), []
+    server = taskmanager.make_server(conf, seen.append)
+    server.start()
+    try:
+        assert server.wait_serving(20)
+        hints.run_operation("operation-1")
+        wait_until(lambda: seen == ["operation-1"], timeout_s=10, what="the hint")
+    finally:
+        server.stop()
+        hints.close()
+    consumer.drain()
+    assert consumer.numbers == [0]
 
 
 def test_a_killed_sender_loses_none(

@@ -41,7 +41,9 @@ from trove.common import exception
 
 LOG = log.getLogger(__name__)
 
-EXCHANGE = "trove"
+#: Not that of notifications, which other services declare in their own way, on the same broker:
+#: one that vanishes with its last queue cannot be declared as one that stays.
+EXCHANGE = "trove-rpc"
 _ANSWER_PREFIX = "answer."
 #: Where oslo.messaging looks for parts of its own.
 _PLUGINS = ("oslo.messaging.drivers", "oslo.messaging.executors")
