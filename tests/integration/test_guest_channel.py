@@ -235,6 +235,7 @@ def test_an_agent_drops_what_the_control_plane_did_not_send_now(
 def test_other_methods_and_arguments_reach_nothing(
     agent: ServedAgent, sender: transport.Sender, client: guest.GuestClient
 ) -> None:
+    assert sender.open_inbox().wait_open(20)
     for method in ("__init__", "__class__", "counters", "_dispatch", "nothing"):
         with pytest.raises(transport.NoAnswer):
             sender.call(guest.topic(agent.id), method, timeout_s=0.2)
