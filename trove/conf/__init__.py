@@ -25,6 +25,7 @@ ALL = (
     "logs",
     "notifications",
     "quota",
+    "service_credentials",
     "storage",
     "taskmanager",
     "tls",
@@ -81,4 +82,7 @@ def load(
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """List all groups with their options, for oslo-config-generator."""
-    return [(module.GROUP.name, list(module.OPTS)) for module in _modules(ALL)]
+    return [
+        (module.GROUP.name, list(getattr(module, "SAMPLE_OPTS", module.OPTS)))
+        for module in _modules(ALL)
+    ]

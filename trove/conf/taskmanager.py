@@ -48,5 +48,9 @@ OPTS = [
     cfg.StrOpt("volume_driver", default="cinder", help="Entry point in trove.drivers.volume."),
     cfg.StrOpt("network_driver", default="neutron", help="Entry point in trove.drivers.network."),
     cfg.StrOpt("image_driver", default="glance", help="Entry point in trove.drivers.image."),
+    cfg.StrOpt("broker_driver", default="shared", help="Entry point in trove.drivers.broker."),
+    cfg.StrOpt(
+        "dns_driver", help="Entry point in trove.drivers.dns; by default instances have no names."
+    ),
     cfg.StrOpt("secrets_driver", default="local", help="Entry point in trove.drivers.secrets."),
 ]

@@ -10,7 +10,9 @@ from stevedore import driver, extension
 from stevedore import exception as stevedore_exception
 
 from trove.common import exception
+from trove.drivers.broker import base as broker
 from trove.drivers.compute import base as compute
+from trove.drivers.dns import base as dns
 from trove.drivers.image import base as image
 from trove.drivers.network import base as network
 from trove.drivers.secrets import base as secrets
@@ -26,6 +28,8 @@ class Drivers:
     network: network.NetworkDriver
     image: image.ImageDriver
     secrets: secrets.SecretsDriver
+    broker: broker.BrokerDriver
+    dns: dns.DnsDriver = dataclasses.field(default_factory=dns.NoDns)
 
 
 def _load(kind: str, interface: type, conf: cfg.ConfigOpts) -> Any:
@@ -82,4 +86,6 @@ def load(conf: cfg.ConfigOpts) -> Drivers:
         network=_load("network", network.NetworkDriver, conf),
         image=load_image(conf),
         secrets=load_secrets(conf),
+        broker=_load("broker", broker.BrokerDriver, conf),
+        dns=_load("dns", dns.DnsDriver, conf) if conf.taskmanager.dns_driver else dns.NoDns(),
     )

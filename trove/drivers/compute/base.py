@@ -34,7 +34,9 @@ class ServerSpec:
 
     ``files`` are written into the server before its agent starts (path relative to the agent's
     configuration directory -> content); the first is ``guest.conf``. They hold secrets, so they are
-    kept out of repr.
+    kept out of repr. ``management_port_id`` is the port to the guest bus where that has a network
+    of its own. Servers of one ``group_id`` are placed by ``locality``, "affinity" or
+    "anti-affinity".
     """
 
     instance_id: str
@@ -45,8 +47,11 @@ class ServerSpec:
     datastore_manager: str
     port_id: str
     address: str
+    management_port_id: str | None = None
     volume_id: str | None = None
     availability_zone: str | None = None
+    locality: str | None = None
+    group_id: str | None = None
     files: Mapping[str, str] = dataclasses.field(repr=False, default_factory=dict)
 
 
@@ -68,6 +73,9 @@ class Server:
 
 class ComputeDriver(abc.ABC):
     """Servers and flavors."""
+
+    #: Whether a volume is given to a running server and taken from it, see ``attach_volume``.
+    attaches_volumes: ClassVar[bool] = False
 
     #: Whether there are other hosts that a server can be moved to.
     can_migrate: ClassVar[bool] = False
@@ -131,3 +139,13 @@ class ComputeDriver(abc.ABC):
     @abc.abstractmethod
     def delete_server(self, server_id: str) -> None:
         """Begin to remove a server and all its processes; nothing when it is gone."""
+
+    def attach_volume(  # noqa: B027 - see attaches_volumes
+        self, server_id: str, volume_id: str
+    ) -> None:
+        """Begin to give a server its volume; nothing when it has it. Raises DriverError."""
+
+    def detach_volume(  # noqa: B027 - see attaches_volumes
+        self, server_id: str, volume_id: str
+    ) -> None:
+        """Begin to take a volume from a server; nothing when it is gone. Raises DriverError."""

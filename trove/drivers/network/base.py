@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from trove.common import context
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +19,7 @@ class Port:
     address: str
     network_id: str
     is_public: bool = False
+    public_address: str | None = None
 
 
 class NetworkDriver(abc.ABC):
@@ -44,6 +47,36 @@ class NetworkDriver(abc.ABC):
 
         With ``access["is_public"]`` it has a public address. May be repeated. Raises DriverError.
         """
+
+    def create_management_port(self, *, instance_id: str) -> str | None:
+        """Make the port to the guest bus and return its id; not a second one for the same id.
+
+        None where there is no network for the guest bus alone. Raises DriverError.
+        """
+        return None
+
+    def check_nic(  # noqa: B027 - most drivers need no other service for it
+        self, nic: Mapping[str, Any] | None, *, caller: context.RequestContext
+    ) -> None:
+        """See with the caller's own rights that the caller may use what a nic names.
+
+        ``nic`` is as in the API's create body. Called inside the caller's request only; drivers
+        that need no other service for it make no remote call. Raises BadRequest, DriverError.
+        """
+
+    def list_owners(self) -> Collection[str]:
+        """Return the ids of instances for which anything is left; raises DriverError."""
+        return {port.instance_id for port in self.list_ports()}
+
+    def remove_all(self, instance_id: str) -> bool:
+        """Begin to remove all that is left for an instance; tell whether nothing is left.
+
+        Ports, addresses, groups and whatever else the driver made. Raises DriverError.
+        """
+        port = self.find_port(instance_id)
+        if port is not None:
+            self.delete_port(port.id)
+        return self.find_port(instance_id) is None
 
     def refresh(self) -> None:  # noqa: B027 - most drivers need none
         """Put right what got lost of the rules, for the reconciler; raises DriverError."""

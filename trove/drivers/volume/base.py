@@ -30,6 +30,9 @@ class VolumeType:
 class VolumeDriver(abc.ABC):
     """Volumes."""
 
+    #: Whether a volume may grow while a server uses it; else it is taken from the server first.
+    extends_attached: bool = True
+
     @abc.abstractmethod
     def list_volume_types(self) -> Sequence[VolumeType]:
         """Return the types that volumes may have; none when volumes have no types here."""
