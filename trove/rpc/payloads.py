@@ -328,6 +328,32 @@ class GrowJob(Payload):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UnmountJob(Payload):
+    """Let go of the data volume, so that it can be taken from the server; the engine is stopped.
+
+    Nothing when it is not mounted. It stays so until a :class:`MountJob`, unless the server starts
+    anew with its volume.
+    """
+
+    KIND: ClassVar[str] = "unmount"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MountJob(Payload):
+    """Mount the data volume, grow its file system to its device (GiB), have the engine running.
+
+    The volume is found by its id, and waited for while the server learns of it. It holds data: one
+    that has no file system, or another one, is an error and left as it is. What is done already is
+    not done again.
+    """
+
+    KIND: ClassVar[str] = "mount"
+
+    volume_id: str
+    volume_size_gib: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ModulesJob(Payload):
     """Apply modules; the result has the list ``modules`` of id, md5 and status."""
 
@@ -636,6 +662,8 @@ JOBS: Mapping[str, type[Payload]] = {
     StartJob.KIND: StartJob,
     ResizeJob.KIND: ResizeJob,
     GrowJob.KIND: GrowJob,
+    UnmountJob.KIND: UnmountJob,
+    MountJob.KIND: MountJob,
     SslJob.KIND: SslJob,
     ModulesJob.KIND: ModulesJob,
 }

@@ -12,7 +12,7 @@ from trove.rpc import payloads
 
 #: Changes only together with a reason why versions N-1 and N still understand each other: a new
 #: field has a default, no field is renamed, removed or retyped.
-FINGERPRINT = "fd7571f806b61fcec8be118041a5ee28a2e2940c4693cc246df0253f4c02f2bb"
+FINGERPRINT = "8a12016e2d7afff6689a1542eb763b8352a9dea1c4d9c929ce68e50c60909a21"
 
 
 def payload_classes() -> list[type[payloads.Payload]]:
