@@ -14,8 +14,16 @@ from collections.abc import Callable
 import pytest
 from oslo_config import cfg
 
+from tests.fixtures.cloud.fixtures import (
+    cloud_conf,
+    make_real_conf,
+    real_cloud_name,
+    standin_servers,
+    standins,
+)
 from tests.fixtures.local import IMAGE_ID, agent_conf, conf, short_dir
 from trove.common import crypto
+from trove.drivers import factory
 from trove.drivers.compute.base import ComputeDriver, ServerSpec
 from trove.drivers.compute.fake import FakeCompute
 from trove.drivers.compute.local import LocalCompute
@@ -32,7 +40,7 @@ from trove.drivers.volume.base import VolumeDriver
 from trove.drivers.volume.fake import FakeVolume
 from trove.drivers.volume.local import LocalVolume
 
-__all__ = ["agent_conf", "conf", "short_dir"]
+__all__ = ["agent_conf", "cloud_conf", "conf", "short_dir", "standin_servers", "standins"]
 
 ENGINE_PORT = 33060
 
@@ -47,6 +55,7 @@ class Cloud:
     image: ImageDriver
     secrets: SecretsDriver
     again: Callable[[], Cloud]
+    image_id: str = IMAGE_ID
 
     def new_spec(self) -> ServerSpec:
         """Return a server to make, with its port and volume made."""
@@ -66,7 +75,7 @@ class Cloud:
             name="db",
             project_id="p",
             flavor=self.compute.list_flavors()[0],
-            image_id=IMAGE_ID,
+            image_id=self.image_id,
             datastore_manager="mariadb",
             port_id=port.id,
             address=port.address,
@@ -114,7 +123,61 @@ def local_cloud(agent_conf: cfg.ConfigOpts, tmp_path: pathlib.Path) -> Cloud:
     return make()
 
 
-@pytest.fixture(params=["fake_cloud", "local_cloud"])
+@pytest.fixture
+def standin_cloud(cloud_conf: cfg.ConfigOpts) -> Cloud:
+    """Give the drivers of cloud services, on stand-ins of these; fakes of what has none yet."""
+    volume = FakeVolume()
+    network = FakeNetwork()
+    image = FakeImage()
+    secrets = FakeSecrets()
+    compute = FakeCompute()
+
+    def make() -> Cloud:
+        return Cloud(
+            compute=compute,
+            volume=volume,
+            network=network,
+            image=image,
+            secrets=secrets,
+            again=make,
+        )
+
+    return make()
+
+
+@pytest.fixture
+def real_cloud(tmp_path: pathlib.Path) -> Cloud:
+    """Give the drivers of cloud services on the cloud that TROVE_TEST_CLOUD names."""
+    name = real_cloud_name()
+    if name is None:
+        pytest.skip("TROVE_TEST_CLOUD names no cloud of clouds.yaml")
+    conf, image_id = make_real_conf(name, tmp_path)
+
+    def make() -> Cloud:
+        drivers = factory.load(conf)
+        return Cloud(
+            compute=drivers.compute,
+            volume=drivers.volume,
+            network=drivers.network,
+            image=drivers.image,
+            secrets=drivers.secrets,
+            again=make,
+            image_id=image_id,
+        )
+
+    return make()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have every test run on every implementation, on a real cloud where one is named."""
+    if "cloud" in metafunc.fixturenames:
+        names = ["fake_cloud", "local_cloud", "standin_cloud"]
+        metafunc.parametrize(
+            "cloud", [*names, "real_cloud"] if real_cloud_name() else names, indirect=True
+        )
+
+
+@pytest.fixture
 def cloud(request: pytest.FixtureRequest) -> Cloud:
     """Give every implementation in turn."""
     return request.getfixturevalue(request.param)
