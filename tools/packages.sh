@@ -35,7 +35,8 @@ forbid_starts() {
         >'$POLICY_RC_D' && chmod 755 '$POLICY_RC_D'"
 }
 
-# install_packages LOG PACKAGE...: install with apt, output to the file LOG.
+# install_packages LOG PACKAGE...: install with apt, output to the file LOG. APT_OPTIONS (an array) are
+# added to its own.
 # Returns 1 with an explanation on stderr when that is not possible.
 install_packages() {
     local log=$1 package
@@ -57,7 +58,10 @@ install_packages() {
             return 1
         }
     fi
-    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600)
+    local apt=(
+        env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600
+        ${APT_OPTIONS[@]+"${APT_OPTIONS[@]}"}
+    )
     local result=0
     forbid_starts
     {
@@ -102,6 +106,16 @@ check_python() {
     fi
 }
 
+# compile_modules DIRECTORY: bytecode of what is used, also where Python is told to write none.
+# Without, every process of the service and every agent compiles it again.
+compile_modules() {
+    env -u PYTHONDONTWRITEBYTECODE "$1/bin/python" -c '
+import trove.cmd.guestagent
+import trove.cmd.manage
+import trove.cmd.standalone_supervisor
+import openstackclient.shell'
+}
+
 # make_venv DIRECTORY LOG FILE... -- PIP-ARGUMENT...: a virtual environment with these packages.
 # Does nothing when it was made from the same FILEs before.
 make_venv() {
@@ -135,5 +149,6 @@ make_venv() {
             "then try again. All output: $log" >&2
         return 1
     }
+    compile_modules "$directory" >>"$log" 2>&1
     printf '%s\n' "$stamp" >"$directory/.stamp"
 }

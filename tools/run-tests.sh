@@ -32,6 +32,9 @@ make_venv "$VENV" "$LOG" requirements.txt test-requirements.txt setup.cfg -- \
 PATH=$VENV/bin:$PATH
 export PATH
 
+# the processes that tests start would compile everything, each of them
+unset PYTHONDONTWRITEBYTECODE
+
 result=0
 check() {
     echo "==> $*"

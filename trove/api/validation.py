@@ -45,10 +45,13 @@ class Schema:
     """A JSON Schema, compiled once; ``document`` is the data it was made from."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        """Check and compile; raises jsonschema.SchemaError for a broken schema."""
+        """Compile; that the schema itself is right is for tests to check, see ``check_itself``."""
         self.document = document
-        jsonschema.Draft202012Validator.check_schema(document)
         self._validator = _Validator(document, format_checker=_FORMATS)
+
+    def check_itself(self) -> None:
+        """Raise jsonschema.SchemaError for a broken schema; costs more than all other imports."""
+        jsonschema.Draft202012Validator.check_schema(self.document)
 
     def check(self, value: Any, *, root: str = "body") -> None:
         """Raise ValidationFailed with the reasons, in the order of their paths."""
