@@ -27,6 +27,7 @@ from trove.drivers import factory
 from trove.drivers.compute.base import ComputeDriver, ServerSpec
 from trove.drivers.compute.fake import FakeCompute
 from trove.drivers.compute.local import LocalCompute
+from trove.drivers.compute.nova import NovaCompute
 from trove.drivers.image.base import ImageDriver
 from trove.drivers.image.fake import FakeImage
 from trove.drivers.image.local import LocalImage
@@ -130,11 +131,10 @@ def standin_cloud(cloud_conf: cfg.ConfigOpts) -> Cloud:
     network = FakeNetwork()
     image = FakeImage()
     secrets = FakeSecrets()
-    compute = FakeCompute()
 
     def make() -> Cloud:
         return Cloud(
-            compute=compute,
+            compute=NovaCompute(cloud_conf),
             volume=volume,
             network=network,
             image=image,
