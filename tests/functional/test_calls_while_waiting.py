@@ -1,14 +1,15 @@
 """No route asks another service while a client waits, but for those that are named here.
 
 Every route of the API is asked once, as an administrator; every call of a guest agent, an image, a
-volume, a secrets driver or a task manager's answer is counted. What a route may ask is data: the
-short reads and changes inside a guest, and the exceptions that say why. (Enabling TLS with a bundle
-reads it from the key manager, with the caller's rights, which end with the request.)
+compute, a volume, a secrets driver or a task manager's answer is counted. What a route may ask is
+data: the short reads and changes inside a guest, and the exceptions that say why. (Enabling TLS
+with a bundle reads it from the key manager, with the caller's rights, which end with the request.)
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ import sqlalchemy as sa
 from tests.fixtures import api as api_fixture
 from tests.functional.rbac import matrix, test_matrix
 from trove.db import base, models
+from trove.drivers.compute.fake import FakeCompute
+from trove.drivers.volume.fake import FakeVolume
 
 _ONE = "/instances/{instance_id}"
 _MGMT = "/mgmt/instances/{instance_id}"
@@ -47,7 +50,7 @@ class _Counter:
 
     def __init__(self, api: api_fixture.Api) -> None:
         self.asked: set[str] = set()
-        for name in ("guest", "images", "volumes", "secrets"):
+        for name in ("guest", "images", "compute", "volumes", "secrets"):
             service = getattr(api, name)
             for method in dir(type(service)):
                 if not method.startswith("_") and callable(getattr(type(service), method)):
@@ -65,13 +68,21 @@ class _Counter:
 
 
 @pytest.fixture
-def api(sqlite_database: base.Database) -> api_fixture.Api:
-    return api_fixture.make_api(sqlite_database)
+def api(sqlite_database: base.Database) -> Iterator[api_fixture.Api]:
+    compute, volumes = FakeCompute(), FakeVolume()
+    # as where looking costs a service something: what is listed comes from memory
+    compute.look_interval_s = volumes.look_interval_s = 5.0
+    made = api_fixture.make_api(sqlite_database, compute=compute, volumes=volumes)
+    yield made
+    for each in made.remembered:
+        each.stop()
 
 
 def test_every_route_asks_whom_it_may_and_nobody_else(api: api_fixture.Api) -> None:
     api.conf.set_override("max_instances_per_tenant", -1, group="quota")
     api.conf.set_override("max_volumes_per_tenant", -1, group="quota")
+    for each in api.remembered:
+        each.refresh()
     (version,) = api.add_datastore()
     asked = {}
     watched = None

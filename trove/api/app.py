@@ -46,6 +46,7 @@ from trove.services.notices import Notices
 from trove.services.operations import Operations
 from trove.services.parameters import Parameters
 from trove.services.quotas import Quotas
+from trove.services.remembered import Remembered
 from trove.services.tls import Tls
 from trove.services.versions import Versions
 from trove.services.volume_types import VolumeTypes
@@ -113,6 +114,8 @@ class Built:
     wsgi: WSGIApplication
     tree: routing.Resource
     limiter: ratelimit.RateLimiter
+    #: Lists of other services that a process has refreshed in the background.
+    remembered: tuple[Remembered[Any], ...]
 
 
 def make_app(conf: cfg.ConfigOpts, collaborators: Collaborators) -> WSGIApplication:
@@ -129,7 +132,8 @@ def build(conf: cfg.ConfigOpts, collaborators: Collaborators) -> Built:
     limiter = ratelimit.RateLimiter(
         conf, database=collaborators.database, clock=collaborators.clock
     )
-    tree = root.make_tree(_make_services(conf, collaborators, limiter))
+    services = _make_services(conf, collaborators, limiter)
+    tree = root.make_tree(services)
     served = routing.Application(tree)
     authorizer = policies.Authorizer(collaborators.enforcer, clock=collaborators.clock)
 
@@ -153,7 +157,12 @@ def build(conf: cfg.ConfigOpts, collaborators: Collaborators) -> Built:
     app = edge.Edge(app, max_body_bytes=conf.api.max_request_body_bytes)
     if conf.api.enable_proxy_headers_parsing:
         app = http_proxy_to_wsgi.HTTPProxyToWSGI(app, {"enable_proxy_headers_parsing": True})
-    return Built(wsgi=app, tree=tree, limiter=limiter)
+    return Built(
+        wsgi=app,
+        tree=tree,
+        limiter=limiter,
+        remembered=(services.flavors.remembered, services.volume_types.remembered),
+    )
 
 
 def _any_path(segments: list[str], identity: auth.Identity) -> None:

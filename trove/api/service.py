@@ -30,8 +30,8 @@ LOG = log.getLogger(__name__)
 
 _BACKLOG = 128
 _MOST_HEADER_BYTES = 64 * 1024
-#: A key that was dropped works for at most this long.
-_KEY_MAX_AGE_S = 5.0
+#: A key that was dropped works for at most this long, and one that was replaced fails calls.
+_KEY_MAX_AGE_S = 1.0
 _PRUNE_INTERVAL_S = 3600.0
 
 
@@ -96,10 +96,15 @@ class Api:
             "prune", built.limiter.prune, interval_s=_PRUNE_INTERVAL_S
         )
         self._pruning.start()
+        self._remembered = built.remembered
+        for each in self._remembered:
+            each.start()
 
     def close(self) -> None:
         """Close all connections."""
         self._pruning.stop()
+        for each in self._remembered:
+            each.stop()
         self._guest.close()
         self._taskmanager.close()
         self._database.dispose()

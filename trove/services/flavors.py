@@ -1,20 +1,18 @@
-"""Flavors, as the compute driver knows them, remembered for a few seconds."""
+"""Flavors, as the compute driver knows them."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from oslo_config import cfg
 
 from trove.common import concurrency, exception
 from trove.drivers.compute import base
-
-_REMEMBERED_S = 5.0
+from trove.services.remembered import Remembered
 
 
 class Flavors:
-    """Use cases of flavors."""
+    """Use cases of flavors. No request waits for the compute service."""
 
     def __init__(
         self,
@@ -26,30 +24,23 @@ class Flavors:
         """Take the compute driver; without one the flavors are those of ``[local] flavors``."""
         self._conf = conf
         self._compute = compute
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._flavors: Mapping[str, base.Flavor] = {}
-        self._expires: float | None = None
+        self.remembered: Remembered[base.Flavor] = Remembered(
+            "flavors",
+            self._read,
+            is_remote=compute is not None and compute.look_interval_s > 0,
+            clock=clock,
+        )
 
     def list_flavors(self) -> Sequence[base.Flavor]:
-        """Return all flavors in order of memory; raises DriverError."""
-        return list(self._known().values())
+        """Return all flavors in order of memory; raises ServiceUnavailable."""
+        return self.remembered.get()
 
     def get_flavor(self, flavor_id: str) -> base.Flavor:
-        """Return a flavor by id, not by name; raises FlavorNotFound or DriverError."""
-        flavor = self._known().get(flavor_id)
-        if flavor is None:
-            raise exception.FlavorNotFound(flavor_id=flavor_id)
-        return flavor
-
-    def _known(self) -> Mapping[str, base.Flavor]:
-        with self._lock:
-            now = self._clock.monotonic()
-            if self._expires is None or now >= self._expires:
-                flavors = self._read()
-                self._flavors = {flavor.id: flavor for flavor in flavors}
-                self._expires = now + _REMEMBERED_S
-            return self._flavors
+        """Return a flavor by id, not by name; raises FlavorNotFound or ServiceUnavailable."""
+        for flavor in self.remembered.get():
+            if flavor.id == flavor_id:
+                return flavor
+        raise exception.FlavorNotFound(flavor_id=flavor_id)
 
     def _read(self) -> Sequence[base.Flavor]:
         if self._compute is not None:
