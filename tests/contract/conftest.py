@@ -22,6 +22,7 @@ from tests.fixtures.cloud.fixtures import (
     standins,
 )
 from tests.fixtures.local import IMAGE_ID, agent_conf, conf, short_dir
+from tests.fixtures.waiting import wait_until
 from trove.common import crypto
 from trove.drivers import factory
 from trove.drivers.compute.base import ComputeDriver, ServerSpec
@@ -30,6 +31,7 @@ from trove.drivers.compute.local import LocalCompute
 from trove.drivers.compute.nova import NovaCompute
 from trove.drivers.image.base import ImageDriver
 from trove.drivers.image.fake import FakeImage
+from trove.drivers.image.glance import GlanceImage
 from trove.drivers.image.local import LocalImage
 from trove.drivers.network.base import NetworkDriver
 from trove.drivers.network.fake import FakeNetwork
@@ -37,7 +39,8 @@ from trove.drivers.network.local import LocalNetwork
 from trove.drivers.secrets.base import SecretsDriver
 from trove.drivers.secrets.fake import FakeSecrets
 from trove.drivers.secrets.local import LocalSecrets, generate_ca
-from trove.drivers.volume.base import VolumeDriver
+from trove.drivers.volume.base import Volume, VolumeDriver
+from trove.drivers.volume.cinder import CinderVolume
 from trove.drivers.volume.fake import FakeVolume
 from trove.drivers.volume.local import LocalVolume
 
@@ -58,6 +61,17 @@ class Cloud:
     again: Callable[[], Cloud]
     image_id: str = IMAGE_ID
 
+    def settled(self, instance_id: str) -> Volume | None:
+        """Return the volume of an instance when nothing is being done to it any more."""
+        found: list[Volume | None] = []
+
+        def is_settled() -> bool:
+            found.append(self.volume.find_volume(instance_id))
+            return found[-1] is None or found[-1].status in ("available", "in-use", "error")
+
+        wait_until(is_settled, timeout_s=60)
+        return found[-1]
+
     def new_spec(self) -> ServerSpec:
         """Return a server to make, with its port and volume made."""
         instance_id = str(uuid.uuid4())
@@ -71,6 +85,7 @@ class Cloud:
         volume = self.volume.create_volume(
             instance_id=instance_id, size_gib=1, volume_type=None, project_id="p"
         )
+        self.settled(instance_id)
         return ServerSpec(
             instance_id=instance_id,
             name="db",
@@ -127,17 +142,15 @@ def local_cloud(agent_conf: cfg.ConfigOpts, tmp_path: pathlib.Path) -> Cloud:
 @pytest.fixture
 def standin_cloud(cloud_conf: cfg.ConfigOpts) -> Cloud:
     """Give the drivers of cloud services, on stand-ins of these; fakes of what has none yet."""
-    volume = FakeVolume()
     network = FakeNetwork()
-    image = FakeImage()
     secrets = FakeSecrets()
 
     def make() -> Cloud:
         return Cloud(
             compute=NovaCompute(cloud_conf),
-            volume=volume,
+            volume=CinderVolume(cloud_conf),
             network=network,
-            image=image,
+            image=GlanceImage(cloud_conf),
             secrets=secrets,
             again=make,
         )

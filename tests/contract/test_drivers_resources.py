@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.contract.conftest import ENGINE_PORT, Cloud
+from tests.fixtures.waiting import wait_until
 from trove.common import exception
 from trove.drivers.network.base import Port
 from trove.drivers.volume.base import Volume
@@ -20,9 +21,11 @@ def instance_id() -> str:
 
 
 def make_volume(cloud: Cloud, instance_id: str) -> Volume:
-    return cloud.volume.create_volume(
+    made = cloud.volume.create_volume(
         instance_id=instance_id, size_gib=1, volume_type=None, project_id="p"
     )
+    cloud.settled(instance_id)
+    return made
 
 
 def make_port(cloud: Cloud, instance_id: str) -> Port:
@@ -53,7 +56,7 @@ def test_a_deleted_volume_is_gone_and_may_be_deleted_again(cloud: Cloud, instanc
     other = make_volume(cloud, str(uuid.uuid4()))
     for _ in range(2):
         cloud.volume.delete_volume(volume.id)
-        assert cloud.volume.find_volume(instance_id) is None
+        assert cloud.settled(instance_id) is None
     assert [each.id for each in cloud.volume.list_volumes()] == [other.id]
 
 
@@ -61,7 +64,7 @@ def test_a_volume_grows_and_never_shrinks(cloud: Cloud, instance_id: str) -> Non
     volume = make_volume(cloud, instance_id)
     for wanted, size in ((2, 2), (2, 2), (1, 2)):
         cloud.volume.extend_volume(volume.id, wanted)
-        found = cloud.again().volume.find_volume(instance_id)
+        found = cloud.again().settled(instance_id)
         assert found is not None
         assert (found.id, found.size_gib) == (volume.id, size)
 
@@ -69,6 +72,34 @@ def test_a_volume_grows_and_never_shrinks(cloud: Cloud, instance_id: str) -> Non
 def test_a_volume_that_is_gone_cannot_grow(cloud: Cloud, instance_id: str) -> None:
     with pytest.raises(exception.DriverError):
         cloud.volume.extend_volume(instance_id, 2)
+
+
+def test_a_snapshot_is_made_once_and_holds_its_volume(cloud: Cloud, instance_id: str) -> None:
+    owner_id = str(uuid.uuid4())
+    volume = make_volume(cloud, instance_id)
+    assert cloud.volume.find_snapshot(owner_id) is None
+    if not cloud.volume.has_snapshots:
+        with pytest.raises(exception.DriverError):
+            cloud.volume.create_snapshot(volume_id=volume.id, owner_id=owner_id)
+        cloud.volume.delete_snapshot(owner_id)
+        return
+    made = cloud.volume.create_snapshot(volume_id=volume.id, owner_id=owner_id)
+    assert (made.owner_id, made.volume_id, made.size_gib) == (owner_id, volume.id, 1)
+    again = cloud.again().volume.create_snapshot(volume_id=volume.id, owner_id=owner_id)
+    assert again.id == made.id
+    wait_until(lambda: has_snapshot(cloud, owner_id, "available"), timeout_s=60)
+    with pytest.raises(exception.DriverError):
+        cloud.volume.delete_volume(volume.id)
+    for _ in range(2):
+        cloud.volume.delete_snapshot(made.id)
+        wait_until(lambda: cloud.volume.find_snapshot(owner_id) is None, timeout_s=60)
+    cloud.volume.delete_volume(volume.id)
+    assert cloud.settled(instance_id) is None
+
+
+def has_snapshot(cloud: Cloud, owner_id: str, status: str) -> bool:
+    found = cloud.volume.find_snapshot(owner_id)
+    return found is not None and found.status == status
 
 
 def test_access_makes_a_port_public_and_private(cloud: Cloud, instance_id: str) -> None:
@@ -150,6 +181,13 @@ def test_an_unknown_image_is_not_found(cloud: Cloud) -> None:
     assert unknown not in {image.id for image in cloud.image.list_images()}
     with pytest.raises(exception.ImageNotFound):
         cloud.image.get_image(unknown)
+
+
+def test_a_deleted_image_is_gone_and_may_be_deleted_again(cloud: Cloud) -> None:
+    unknown = str(uuid.uuid4())
+    for _ in range(2):
+        cloud.image.delete_image(unknown)
+    assert unknown not in {image.id for image in cloud.image.list_images()}
 
 
 def make_request(key: ec.EllipticCurvePrivateKey) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from trove import conf as trove_conf
 from trove.cmd import manage, status_checks
-from trove.common import crypto
+from trove.common import crypto, exception
 from trove.db import base, datastores, instances, operations
 from trove.drivers import factory
 from trove.drivers.image import base as image_base
@@ -25,20 +25,44 @@ class OneImage(image_base.ImageDriver):
 
     version = "10.11.19"
 
+    def __init__(self) -> None:
+        self.images: dict[str, image_base.Image] = {}
+
     def import_image(
-        self, *, manager: str, name: str, file: str | None, image_id: str | None
+        self,
+        *,
+        manager: str,
+        name: str,
+        file: str | None,
+        image_id: str | None,
+        version: str | None = None,
     ) -> image_base.Image:
         """Return the image of the version."""
         image_id = image_id or f"image-{self.version}"
-        return image_base.Image(id=image_id, name=name, manager=manager, version=self.version)
+        image = image_base.Image(
+            id=image_id,
+            name=name,
+            manager=manager,
+            version=self.version,
+            tags=(manager,),
+            agent_version="1.2",
+        )
+        self.images[image_id] = image
+        return image
 
     def get_image(self, image_id: str) -> image_base.Image:
-        """Not used here."""
-        raise AssertionError
+        """Return an image."""
+        if image_id not in self.images:
+            raise exception.ImageNotFound(image_id=image_id)
+        return self.images[image_id]
 
     def list_images(self) -> list[image_base.Image]:
-        """Not used here."""
-        return []
+        """Return all images."""
+        return list(self.images.values())
+
+    def delete_image(self, image_id: str) -> None:
+        """Remove an image."""
+        self.images.pop(image_id, None)
 
 
 @pytest.fixture

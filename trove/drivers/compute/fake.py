@@ -47,6 +47,8 @@ class FakeCompute(base.ComputeDriver):
         self.injector = injection.Injector()
         self.on_start: Callable[[str], None] | None = None
         self.on_stop: Callable[[str], None] | None = None
+        #: Told of each volume that a server takes (True) or lets go of (False).
+        self.on_volume: Callable[[str, bool], None] | None = None
         self.looks_to_build = 0
         self.looks_to_delete = 0
         self.looks_to_resize = 0
@@ -88,6 +90,8 @@ class FakeCompute(base.ComputeDriver):
             )
             self._entries[entry.server.id] = entry
             self.created[spec.instance_id] = self.created.get(spec.instance_id, 0) + 1
+            if self.attaches_volumes and spec.volume_id is not None:
+                self._volume_moved(spec.volume_id, True)
             if not is_slow:
                 self._started(spec.instance_id)
             return entry.server
@@ -180,10 +184,24 @@ class FakeCompute(base.ComputeDriver):
             if entry is None:
                 return
             self._stopped(entry.server.instance_id)
+            if self.attaches_volumes and entry.spec.volume_id is not None:
+                self._volume_moved(entry.spec.volume_id, False)
             if self.looks_to_delete == 0:
                 del self._entries[server_id]
             elif entry.looks_until_gone is None:
                 entry.looks_until_gone = self.looks_to_delete
+
+    def attach_volume(self, server_id: str, volume_id: str) -> None:
+        """Give a server its volume."""
+        with self.injector.around("attach_volume"), self._lock:
+            self._get(server_id)
+            self._volume_moved(volume_id, True)
+
+    def detach_volume(self, server_id: str, volume_id: str) -> None:
+        """Take a volume from a server."""
+        with self.injector.around("detach_volume"), self._lock:
+            self._get(server_id)
+            self._volume_moved(volume_id, False)
 
     # -- for tests -----
 
@@ -197,6 +215,14 @@ class FakeCompute(base.ComputeDriver):
                 raise KeyError(instance_id)
             entry.looks_until_active = 0
             entry.server = dataclasses.replace(entry.server, status=status, fault=fault)
+
+    def touch(self, instance_id: str) -> None:
+        """Have the server of an instance look as if it changed and changed back."""
+        with self._lock:
+            entry = self._find(instance_id)
+            if entry is None:
+                raise KeyError(instance_id)
+            entry.server = dataclasses.replace(entry.server, changed=str(uuid.uuid4()))
 
     def spec_of(self, instance_id: str) -> base.ServerSpec:
         """Return what the server of an instance was made from."""
@@ -242,6 +268,10 @@ class FakeCompute(base.ComputeDriver):
     def _started(self, instance_id: str) -> None:
         if self.on_start is not None:
             self.on_start(instance_id)
+
+    def _volume_moved(self, volume_id: str, is_attached: bool) -> None:
+        if self.on_volume is not None:
+            self.on_volume(volume_id, is_attached)
 
     def _stopped(self, instance_id: str) -> None:
         if self.on_stop is not None:

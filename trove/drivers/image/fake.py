@@ -23,7 +23,13 @@ class FakeImage(base.ImageDriver):
         self._lock = threading.Lock()
 
     def import_image(
-        self, *, manager: str, name: str, file: str | None, image_id: str | None
+        self,
+        *,
+        manager: str,
+        name: str,
+        file: str | None,
+        image_id: str | None,
+        version: str | None = None,
     ) -> base.Image:
         """Register an image; the same name and manager give the same image."""
         with self.injector.around("import_image"), self._lock:
@@ -52,3 +58,8 @@ class FakeImage(base.ImageDriver):
         """Return all images."""
         with self.injector.around("list_images"), self._lock:
             return list(self._images.values())
+
+    def delete_image(self, image_id: str) -> None:
+        """Remove an image; nothing when it is gone."""
+        with self.injector.around("delete_image"), self._lock:
+            self._images.pop(image_id, None)

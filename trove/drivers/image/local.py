@@ -62,12 +62,18 @@ class LocalImage(base.ImageDriver):
         self._state = local_state.LocalState(conf.local.state_dir)
 
     def import_image(
-        self, *, manager: str, name: str, file: str | None, image_id: str | None
+        self,
+        *,
+        manager: str,
+        name: str,
+        file: str | None,
+        image_id: str | None,
+        version: str | None = None,
     ) -> base.Image:
         """Find the engine of a manager and make its template; raises DriverError.
 
         ``file`` may name the engine's program where it is not on the PATH; ``image_id`` replaces
-        the id that follows from what was found.
+        the id that follows from what was found. The engine says its ``version`` itself.
         """
         program, version = _find_engine(manager, file)
         if image_id is None:
@@ -105,6 +111,27 @@ class LocalImage(base.ImageDriver):
         """Return all images."""
         found = map(self._find, local_state.names(self._state.root / "images"))
         return [image for image in found if image is not None]
+
+    def delete_image(self, image_id: str) -> None:
+        """Remove the template of an engine; raises DriverError while a server runs from it."""
+        directory = self._state.image(image_id)
+        with self._state.lock(f"image:{image_id}"), local_state.told(directory):
+            servers = self._state.root / "servers"
+            users = [
+                name
+                for name in local_state.names(servers)
+                if (local_state.read_json(servers / name / "server.json") or {}).get("image_id")
+                == image_id
+            ]
+            if users:
+                raise local_state.LocalDriverError(
+                    f"image {image_id} is used by the servers of: {', '.join(users)}"
+                )
+            if directory.exists():
+                # first the record: without it, the rest is nobody's
+                (directory / "image.json").unlink(missing_ok=True)
+                shutil.rmtree(directory)
+                LOG.info("image %s removed", image_id)
 
     def _find(self, image_id: str) -> base.Image | None:
         record = local_state.read_json(self._state.image(image_id) / "image.json")

@@ -6,15 +6,22 @@ import abc
 import dataclasses
 from collections.abc import Sequence
 
+from trove.common import exception
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """A volume made for an instance. ``status`` is "available", "in-use", "error" or "creating"."""
+    """A volume made for an instance.
+
+    ``status`` is "creating", "available", "in-use" (a server has it), "busy" (something is being
+    done to it), "deleting" or "error"; ``fault`` says why it is in error, and what helps.
+    """
 
     id: str
     instance_id: str
     size_gib: int
     status: str
+    fault: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +34,32 @@ class VolumeType:
     description: str | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a volume held at a moment, made for ``owner_id``.
+
+    ``status`` is "creating", "available", "deleting" or "error".
+    """
+
+    id: str
+    owner_id: str
+    volume_id: str
+    size_gib: int
+    status: str
+
+
 class VolumeDriver(abc.ABC):
     """Volumes."""
 
     #: Whether a volume may grow while a server uses it; else it is taken from the server first.
     extends_attached: bool = True
+
+    #: Whether volumes have snapshots.
+    has_snapshots: bool = False
+
+    #: Seconds between looks at a volume that changes, where looking costs a service something;
+    #: 0 where one may look as often as wanted.
+    look_interval_s: float = 0.0
 
     @abc.abstractmethod
     def list_volume_types(self) -> Sequence[VolumeType]:
@@ -53,8 +81,32 @@ class VolumeDriver(abc.ABC):
 
     @abc.abstractmethod
     def extend_volume(self, volume_id: str, size_gib: int) -> None:
-        """Begin to make a volume larger; nothing when it is that large. Raises DriverError."""
+        """Begin to make a volume larger; nothing when it is that large. Raises DriverError.
+
+        Always for a volume that a server has, unless ``extends_attached``.
+        """
 
     @abc.abstractmethod
     def delete_volume(self, volume_id: str) -> None:
-        """Begin to remove a volume with its data; nothing when it is gone."""
+        """Begin to remove a volume with its data; nothing when it is gone.
+
+        Raises DriverError, as for a volume that a server has, or one with snapshots.
+        """
+
+    def create_snapshot(self, *, volume_id: str, owner_id: str) -> Snapshot:
+        """Begin to keep what a volume holds now, also while a server uses it.
+
+        Not a second one for the same owner. Raises DriverError, always unless ``has_snapshots``.
+        """
+        raise exception.DriverError(
+            service=type(self).__name__, reason="its volumes have no snapshots"
+        )
+
+    def find_snapshot(self, owner_id: str) -> Snapshot | None:
+        """Return the snapshot made for an owner, or None; raises DriverError."""
+        return None
+
+    def delete_snapshot(  # noqa: B027 - without snapshots there is none to remove
+        self, snapshot_id: str
+    ) -> None:
+        """Begin to remove a snapshot; nothing when it is gone. Raises DriverError."""

@@ -17,12 +17,17 @@ from trove.drivers.volume import base
 class FakeVolume(base.VolumeDriver):
     """Volumes that exist only here."""
 
+    has_snapshots = True
+
     def __init__(self, conf: cfg.ConfigOpts | None = None) -> None:
         """Begin without volumes; the configuration is not used."""
         self.injector = injection.Injector()
         #: How often a volume was made for each instance.
         self.created: dict[str, int] = {}
+        #: What new volumes are.
+        self.status = "available"
         self._volumes: dict[str, base.Volume] = {}
+        self._snapshots: dict[str, base.Snapshot] = {}
         self._lock = threading.Lock()
         #: What users may choose.
         self.types: list[base.VolumeType] = []
@@ -43,7 +48,7 @@ class FakeVolume(base.VolumeDriver):
                     id=str(uuid.uuid4()),
                     instance_id=instance_id,
                     size_gib=size_gib,
-                    status="available",
+                    status=self.status,
                 )
                 self._volumes[volume.id] = volume
                 self.created[instance_id] = self.created.get(instance_id, 0) + 1
@@ -65,13 +70,60 @@ class FakeVolume(base.VolumeDriver):
             volume = self._volumes.get(volume_id)
             if volume is None:
                 raise exception.DriverError(service="volume", reason=f"no volume {volume_id}")
+            if volume.status == "in-use" and not self.extends_attached:
+                raise exception.DriverError(service="volume", reason="a server has it")
             size_gib = max(size_gib, volume.size_gib)
             self._volumes[volume_id] = dataclasses.replace(volume, size_gib=size_gib)
 
     def delete_volume(self, volume_id: str) -> None:
         """Remove a volume; nothing when it is gone."""
         with self.injector.around("delete_volume"), self._lock:
+            if any(each.volume_id == volume_id for each in self._snapshots.values()):
+                raise exception.DriverError(service="volume", reason="it has snapshots")
             self._volumes.pop(volume_id, None)
+
+    def create_snapshot(self, *, volume_id: str, owner_id: str) -> base.Snapshot:
+        """Make a snapshot, unless the owner has one."""
+        with self.injector.around("create_snapshot"), self._lock:
+            found = self._find_snapshot(owner_id)
+            if found is None:
+                volume = self._volumes.get(volume_id)
+                if volume is None:
+                    raise exception.DriverError(service="volume", reason=f"no volume {volume_id}")
+                found = base.Snapshot(
+                    id=str(uuid.uuid4()),
+                    owner_id=owner_id,
+                    volume_id=volume_id,
+                    size_gib=volume.size_gib,
+                    status=self.status,
+                )
+                self._snapshots[found.id] = found
+            return found
+
+    def find_snapshot(self, owner_id: str) -> base.Snapshot | None:
+        """Return the snapshot made for an owner, or None."""
+        with self.injector.around("find_snapshot"), self._lock:
+            return self._find_snapshot(owner_id)
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Remove a snapshot; nothing when it is gone."""
+        with self.injector.around("delete_snapshot"), self._lock:
+            self._snapshots.pop(snapshot_id, None)
+
+    # -- for compute drivers and tests -----
+
+    def set_status(self, volume_id: str, status: str) -> None:
+        """Put a volume into a status, as a server that takes it or lets go of it does."""
+        with self._lock:
+            volume = self._volumes.get(volume_id)
+            if volume is not None:
+                self._volumes[volume_id] = dataclasses.replace(volume, status=status)
+
+    def _find_snapshot(self, owner_id: str) -> base.Snapshot | None:
+        for snapshot in self._snapshots.values():
+            if snapshot.owner_id == owner_id:
+                return snapshot
+        return None
 
     def _find(self, instance_id: str) -> base.Volume | None:
         for volume in self._volumes.values():
