@@ -10,6 +10,26 @@ OPTS = [
     cfg.StrOpt("datastore_manager", default="mariadb", help="Datastore family to run."),
     cfg.StrOpt("state_dir", default="/var/lib/trove-guestagent", help="Agent's own state."),
     cfg.StrOpt("mount_point", default="/var/lib/trove-data", help="Where the data volume is."),
+    cfg.StrOpt(
+        "volume_id",
+        help=(
+            "Volume to mount there; its device is known by the beginning of this id. Without one"
+            " the mount point is a mere directory."
+        ),
+    ),
+    cfg.ListOpt(
+        "endpoints",
+        default=[],
+        help=(
+            "Object storage and whatever else the guest may reach on the management network beside"
+            " the broker, as host:port or URL."
+        ),
+    ),
+    cfg.DictOpt(
+        "hosts",
+        default={},
+        help="Addresses of hosts that the broker or endpoints are named by, as name:address.",
+    ),
     cfg.HostAddressOpt("bind_address", default="127.0.0.1", help="Address the engine listens on."),
     cfg.PortOpt("port", help="Port the engine listens on; by default the engine's standard port."),
     cfg.StrOpt("basedir", help="Where the engine is installed; by default the system's."),

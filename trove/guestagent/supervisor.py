@@ -20,7 +20,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import concurrency, exception
-from trove.guestagent import state
+from trove.guestagent import state, volume
 from trove.guestagent.datastores import base
 from trove.guestagent.system import filesystem, process
 
@@ -121,8 +121,10 @@ class Supervisor:
         clock: concurrency.Clock,
         probe_interval_s: float,
         on_change: Callable[[], object] = lambda: None,
+        data_volume: volume.DataVolume | None = None,
     ) -> None:
         """Take the collaborators; ``on_change`` is called after each change of the snapshot."""
+        self._volume = data_volume
         self._service = service
         self.layout = layout
         self._store = store
@@ -307,7 +309,11 @@ class Supervisor:
             else:
                 self._look()
         elif wanted is Wanted.RUNNING:
-            if self._service.is_installed() and self._back_off.remaining_s() == 0:
+            if (
+                self._back_off.remaining_s() == 0
+                and self._has_volume()
+                and self._service.is_installed()
+            ):
                 self._start()
         else:
             self._set(Phase.STOPPED, message=None)
@@ -317,6 +323,23 @@ class Supervisor:
         if after != before:
             LOG.info("the engine is %s%s", after[0], f": {after[2]}" if after[2] else "")
             self._on_change()
+
+    def _has_volume(self) -> bool:
+        """Have the data volume mounted, without waiting for it; without it nothing is started."""
+        if self._volume is None or self._volume.is_ready:
+            return True
+        try:
+            self._volume.ensure(is_patient=False)
+        except exception.GuestError as e:
+            self._failed(str(e.kwargs["reason"]))
+            return False
+        return True
+
+    def _is_installed(self) -> bool:
+        """Tell whether there is a database, of which nothing is seen while its volume is away."""
+        if self._volume is not None and not self._volume.is_ready:
+            return self._store.find("engine") is not None
+        return self._service.is_installed()
 
     def _adopt(self) -> None:
         identity = process.read_pid_file(self.layout.pid_file)
@@ -444,7 +467,7 @@ class Supervisor:
                     return states.ServiceStatus.RESTARTING
                 return states.ServiceStatus.SHUTDOWN
             case Phase.STOPPED:
-                if not self._service.is_installed():
+                if not self._is_installed():
                     return states.ServiceStatus.NEW
                 if self._wanted is Wanted.RUNNING and not self._powering_off:
                     return states.ServiceStatus.RESTARTING

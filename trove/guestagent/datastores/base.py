@@ -32,6 +32,8 @@ class Environment:
     template_dir: pathlib.Path | None = None
     #: Number of the agent's first start on this state directory.
     first_boot: int = 1
+    #: Volume to mount at the layout's mount point; None when it is a mere directory.
+    volume_id: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
