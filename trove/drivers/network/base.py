@@ -12,18 +12,23 @@ from trove.common import context
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """An address of an instance."""
+    """An address of an instance; ``more_addresses`` are further ones of the same network."""
 
     id: str
     instance_id: str
     address: str
     network_id: str
+    more_addresses: tuple[str, ...] = ()
     is_public: bool = False
     public_address: str | None = None
 
 
 class NetworkDriver(abc.ABC):
     """Ports and addresses."""
+
+    #: Seconds between looks at what is being removed, where looking costs a service something;
+    #: 0 where one may look as often as wanted.
+    look_interval_s: float = 0.0
 
     @abc.abstractmethod
     def create_port(
@@ -37,6 +42,7 @@ class NetworkDriver(abc.ABC):
     ) -> Port:
         """Make the port of an instance; not a second one for the same id.
 
+        Asked again it completes what an earlier call left half-made.
         ``nic`` is as in the API's create body, ``access`` as for :meth:`update_access`; None
         admits everybody. Raises AddressPoolExhausted or another DriverError.
         """
@@ -54,6 +60,11 @@ class NetworkDriver(abc.ABC):
         None where there is no network for the guest bus alone. Raises DriverError.
         """
         return None
+
+    @property
+    def requires_nic(self) -> bool:
+        """Tell whether users must name a network in ``nics``."""
+        return False
 
     def check_nic(  # noqa: B027 - most drivers need no other service for it
         self, nic: Mapping[str, Any] | None, *, caller: context.RequestContext
