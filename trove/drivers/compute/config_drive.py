@@ -26,10 +26,10 @@ class TooLarge(ValueError):
     """The files of a server do not fit; the text says how large they are."""
 
 
-def user_data(spec: base.ServerSpec, *, agent: Mapping[str, str]) -> str:
-    """Return the user data of a server; ``agent`` are more of its agent's options.
+def user_data(spec: base.ServerSpec) -> str:
+    """Return the user data of a server, with what its agent must know of it; raises TooLarge.
 
-    Raises TooLarge. The document holds secrets.
+    Where things lie in the server is the image's matter. The document holds secrets.
     """
     files = dict(spec.files)
     files[GUEST_CONF] = _complete(
@@ -37,7 +37,6 @@ def user_data(spec: base.ServerSpec, *, agent: Mapping[str, str]) -> str:
         {
             "bind_address": spec.address,
             **({"volume_id": spec.volume_id} if spec.volume_id else {}),
-            **agent,
         },
     )
     document = json.dumps({"trove": VERSION, "files": files})

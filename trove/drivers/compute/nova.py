@@ -35,7 +35,6 @@ INSTANCE, PROJECT, GROUP = "trove_instance_id", "trove_project_id", "trove_group
 
 _FLAVOR_ID = re.compile(r"[\w. -]{1,255}", re.ASCII)
 _POLICIES = frozenset({"affinity", "anti-affinity"})
-_STARTABLE = frozenset({"SHUTOFF"})
 _MAX_NAME = 255
 
 
@@ -141,10 +140,8 @@ class NovaCompute(base.ComputeDriver):
         return values
 
     def _user_data(self, spec: base.ServerSpec) -> str:
-        agent = self._conf.guestagent
-        options = {"state_dir": agent.state_dir, "mount_point": agent.mount_point}
         try:
-            return config_drive.user_data(spec, agent=options)
+            return config_drive.user_data(spec)
         except config_drive.TooLarge as e:
             raise cloud.CloudError(
                 service=SERVICE, action="create a server", reason=str(e)
