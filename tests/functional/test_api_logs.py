@@ -217,7 +217,7 @@ def test_guest_is_granted_the_one_account_and_half_of_the_time(
     (request,) = _logs(api, path).requests
     assert request.budget_s == 4.0
     assert request.storage is not None
-    assert request.storage.grant == store.grant("project-a")
+    assert request.storage.grant == store.grant("project-a", container="c", prefix="p")
     assert str(request.storage.grant["directory"]) not in repr(request)
 
 

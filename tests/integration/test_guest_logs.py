@@ -39,7 +39,7 @@ class Instance:
             account=project,
             container=_CONTAINER,
             prefix=f"{self.guest.instance_id}/mariadb-{name}/",
-            grant=dict(self.store.grant(project)),
+            grant=dict(self.store.grant(project, container="c", prefix="p")),
         )
 
     def change(self, name: str, project: str = "p", **what: Any) -> payloads.Log:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from typing import final
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from trove.common import exception
 
@@ -96,6 +98,12 @@ class KeyRing:
     def wrap(self, plaintext: bytes, *, purpose: str) -> bytes:
         """Encrypt for ``purpose``, e.g. ``instance-key:<id>``; the same purpose must unwrap it."""
         return encrypt(self._keys[0], plaintext, associated_data=purpose.encode())
+
+    def derive(self, purpose: str) -> bytes:
+        """Return a key for ``purpose``, always the same, that tells nothing of the first key."""
+        return HKDF(
+            algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode()
+        ).derive(self._keys[0])
 
     def unwrap(self, blob: bytes, *, purpose: str) -> bytes:
         """Decrypt what was wrapped for ``purpose``; raises DecryptionFailed."""

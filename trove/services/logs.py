@@ -30,6 +30,7 @@ LOG = log.getLogger(__name__)
 _Answer = TypeVar("_Answer", bound=payloads.Payload)
 #: Part of a request's time that an agent may publish for; the rest is for the way and the answer.
 _PUBLISHING_SHARE = 0.5
+_PAGE = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,13 +106,14 @@ class Logs:
             raise exception.NotAvailable(feature="publishing logs: there is no object store")
         self._require_agent(view)
         timeout_s = float(self._conf.api.guest_call_timeout_s)
+        where = self._prepare(caller, view, asked, change)
         request = payloads.LogRequest(
             name=name,
             enable=change.enable,
             disable=change.disable,
             publish=change.publish,
             discard=change.discard,
-            storage=self._grant(caller, view, asked),
+            storage=where,
             budget_s=timeout_s * _PUBLISHING_SHARE,
         )
         method = "show_log" if change.is_show else "change_log"
@@ -150,19 +152,63 @@ class Logs:
 
     # -- the agent -----
 
+    def _prepare(
+        self,
+        caller: context.RequestContext,
+        view: InstanceView,
+        asked: spec.LogSpec,
+        change: LogChange,
+    ) -> payloads.LogStorage | None:
+        """Do our part in the object store; returns what the agent needs for its own."""
+        if not change.needs_store:
+            return None
+        try:
+            where = self._grant(caller, view, asked)
+            if change.discard and where is not None:
+                self._discard(caller, where)
+        except storage.StorageError as e:
+            LOG.warning("instance %s: %s", view.id, e.message)
+            raise exception.ServiceUnavailable(reason=e.message) from e
+        return where
+
     def _grant(
         self, caller: context.RequestContext, view: InstanceView, asked: spec.LogSpec
     ) -> payloads.LogStorage | None:
         if self._store is None:
             return None
+        prefix = f"{view.id}/{view.manager}-{asked.name}/"
         project_id = view.project_id if self._is_exposed(asked) else str(caller.project_id)
+        grant = self._store.grant(
+            project_id,
+            container=self._conf.logs.container,
+            # the object that describes them lies beside the log's objects
+            prefix=prefix.rstrip("/"),
+            caller=caller,
+        )
         return payloads.LogStorage(
             kind=self._store.kind,
             account=project_id,
             container=self._conf.logs.container,
-            prefix=f"{view.id}/{view.manager}-{asked.name}/",
-            grant=dict(self._store.grant(project_id)),
+            prefix=prefix,
+            grant=dict(grant),
         )
+
+    def _discard(self, caller: context.RequestContext, where: payloads.LogStorage) -> None:
+        """Delete what is published where guests cannot find it themselves."""
+        if self._store is None or self._store.guests_list:
+            return
+        account = self._store.account(where.account, caller=caller)
+        timeout_s = float(self._conf.api.guest_call_timeout_s) * _PUBLISHING_SHARE
+        until_s = self._clock.monotonic() + timeout_s
+        while objects := account.list(where.container, prefix=where.prefix, limit=_PAGE):
+            for each in objects:
+                account.delete(where.container, each.name)
+                if self._clock.monotonic() >= until_s:
+                    raise exception.GuestError(
+                        reason="not everything that was published could be deleted in time: ask"
+                        " again"
+                    )
+        account.delete(where.container, storage.metafile(where.prefix))
 
     def _require_agent(self, view: InstanceView) -> None:
         """Raise InstanceNotReady unless the agent is there; the database need not be."""

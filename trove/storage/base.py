@@ -14,7 +14,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar
 
-from trove.common import exception
+from trove.common import context, exception
 
 #: Longest names, in bytes of UTF-8, as Swift has them.
 MAX_OBJECT_NAME_BYTES = 1024
@@ -45,6 +45,7 @@ class StoredObject:
     """An object without its content. ``etag`` is the MD5 of the content in hex, as Swift's is.
 
     ``modified`` grows with every object that is put into a container, whatever the wall clock does.
+    A listing may leave out the metadata, and may have another ``etag`` for an object in segments.
     """
 
     name: str
@@ -69,6 +70,9 @@ class Account(abc.ABC):
 
     All methods raise StorageError when the store fails.
     """
+
+    #: Whether objects can be listed; those who have signed URLs only cannot.
+    can_list: ClassVar[bool] = True
 
     @abc.abstractmethod
     def put(
@@ -130,19 +134,37 @@ class Store(abc.ABC):
 
     #: By what name the guest opens grants of this kind of store: that of the entry point.
     kind: ClassVar[str]
+    #: Whether a guest can list what it put; where not, the control plane deletes it.
+    guests_list: ClassVar[bool] = True
 
     @abc.abstractmethod
-    def account(self, project_id: str) -> Account:
-        """Return the account of a project."""
+    def account(self, project_id: str, *, caller: context.RequestContext | None = None) -> Account:
+        """Return the account of a project; within a request it is used with the caller's rights."""
 
     @abc.abstractmethod
-    def grant(self, project_id: str) -> Mapping[str, Any]:
-        """Return what a guest opens the account of a project with; JSON types, maybe secret."""
+    def grant(
+        self,
+        project_id: str,
+        *,
+        container: str,
+        prefix: str,
+        caller: context.RequestContext | None = None,
+    ) -> Mapping[str, Any]:
+        """Return what a guest opens the account of a project with; JSON types, maybe secret.
+
+        It needs no more than the objects of a container whose names begin with a prefix. Raises
+        StorageError.
+        """
 
     @staticmethod
     @abc.abstractmethod
     def open_grant(grant: Mapping[str, Any]) -> Account:
         """Return the account that a grant is for; raises StorageError for what is no grant."""
+
+
+def metafile(prefix: str) -> str:
+    """Return the name of the object that describes what is published below a prefix."""
+    return f"{prefix.rstrip('/')}_metafile"
 
 
 def check_names(container: str, name: str | None = None) -> None:

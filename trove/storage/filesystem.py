@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 from oslo_config import cfg
 
-from trove.common import exception
+from trove.common import context, exception
 from trove.storage import base
 
 #: Bytes of a segment in one file name; encoded it is three times as long at most.
@@ -411,11 +411,20 @@ class FilesystemStore(base.Store):
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self._directory / _encode(project_id.encode())
 
-    def account(self, project_id: str) -> base.Account:
+    def account(
+        self, project_id: str, *, caller: context.RequestContext | None = None
+    ) -> base.Account:
         """Return the account of a project."""
         return FilesystemAccount(self._place(project_id))
 
-    def grant(self, project_id: str) -> Mapping[str, Any]:
+    def grant(
+        self,
+        project_id: str,
+        *,
+        container: str,
+        prefix: str,
+        caller: context.RequestContext | None = None,
+    ) -> Mapping[str, Any]:
         """Return the path of the project's directory."""
         return {"directory": str(self._place(project_id))}
 

@@ -24,11 +24,6 @@ OBJECT_BYTES = 4 * 1024 * 1024
 _PAGE = 1000
 
 
-def metafile(prefix: str) -> str:
-    """Return the name of the object that describes what is published below a prefix."""
-    return f"{prefix.rstrip('/')}_metafile"
-
-
 class Publisher:
     """Publishes one stream, and takes back what was published."""
 
@@ -141,7 +136,7 @@ class Publisher:
         }
         account.put(
             record.container,
-            metafile(record.prefix),
+            storage.metafile(record.prefix),
             [json.dumps(description).encode()],
             content_type="application/json",
         )
@@ -163,7 +158,10 @@ class Publisher:
     def _discard(self, account: storage.Account, until_s: float | None = None) -> None:
         record = self._stream.record
         assert record.container is not None and record.prefix is not None  # noqa: S101, PT018
-        while objects := account.list(record.container, prefix=record.prefix, limit=_PAGE):
+        # where it cannot be listed from here, the control plane has deleted it before it asked
+        while account.can_list and (
+            objects := account.list(record.container, prefix=record.prefix, limit=_PAGE)
+        ):
             for each in objects:
                 account.delete(record.container, each.name)
                 if until_s is not None and self._clock.monotonic() >= until_s:
@@ -171,7 +169,7 @@ class Publisher:
                         reason="not everything that was published could be deleted in time: ask"
                         " again"
                     )
-        account.delete(record.container, metafile(record.prefix))
+        account.delete(record.container, storage.metafile(record.prefix))
         self._on_step("deleted")
         record.discarding = False
         record.published_bytes = 0

@@ -62,7 +62,7 @@ class Log:
 
     def where(self, project: str = "p") -> payloads.LogStorage:
         """Return where it is published."""
-        grant = dict(self.store.grant(project))
+        grant = dict(self.store.grant(project, container="c", prefix="p"))
         return payloads.LogStorage(
             kind="filesystem", account=project, container=_BOX, prefix=_PREFIX, grant=grant
         )
@@ -339,4 +339,4 @@ def test_the_name_of_the_metafile_is_not_below_the_prefix(log: Log) -> None:
     log.write(_lines(0, 2))
     log.publish()
     (found,) = [e for e in log.account().list(_BOX) if not e.name.startswith(_PREFIX)]
-    assert found.name == publisher.metafile(_PREFIX) == "i/mariadb-general_metafile"
+    assert found.name == storage.metafile(_PREFIX) == "i/mariadb-general_metafile"
