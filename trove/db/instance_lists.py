@@ -10,15 +10,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from trove import states
 from trove.db import instance_views, models
-
-_View = TypeVar("_View", instance_views.InstanceSummary, instance_views.InstanceView)
 
 #: What a list can be sorted by.
 SORT_KEYS = ("id", "created", "updated", "name")
@@ -160,14 +158,14 @@ def _behind(order: Order, after: Position) -> sa.ColumnElement[bool]:
 
 def list_page(
     session: orm.Session,
-    kind: type[_View],
+    kind: type[instance_views.View],
     filters: Filters,
     *,
     order: Order,
     limit: int,
     after: Position | None = None,
     offset: int = 0,
-) -> tuple[Sequence[_View], Position | None]:
+) -> tuple[Sequence[instance_views.View], Position | None]:
     """Return up to ``limit`` instances behind a position, and where they end if there are more."""
     version_ids = _version_ids(session, filters)
     page = sa.select(_table.c.id, _table.c[order.key].label("place"))

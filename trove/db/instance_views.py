@@ -7,6 +7,7 @@ Columns cost more than anything else in reading many rows: each kind of view nam
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -49,6 +50,55 @@ class InstanceSummary(NamedTuple):
     datastore_name: str
     has_replicas: bool
     replica_ids: tuple[str, ...] = ()
+
+
+class PackedSummary(NamedTuple):
+    """An :class:`InstanceSummary` that need not be looked into to be shown again.
+
+    ``created`` and ``heartbeat_received`` are UTC as the database writes it, which sorts by time
+    (see :func:`written`); ``packed`` is a JSON array of all that rarely changes. A driver written
+    in Python spends most of its time in columns: this has few.
+    """
+
+    id: str
+    created: str
+    heartbeat_received: str
+    has_replicas: int
+    packed: str
+    replica_ids: tuple[str, ...] = ()
+
+    def unpack(self) -> InstanceSummary:
+        """Return the summary."""
+        fields = dict(zip(_PACKED, json.loads(self.packed), strict=True))
+        for name in ("access", "addresses"):
+            # a text within the text, unless the database knows the type
+            if isinstance(fields[name], str):
+                fields[name] = json.loads(fields[name])
+        return InstanceSummary(
+            **fields
+            | {
+                "id": self.id,
+                "created": _read(self.created),
+                "heartbeat_received": _read(self.heartbeat_received),
+                "task": states.TaskStatus(fields["task"]),
+                "server_status": states.ServerStatus(fields["server_status"]),
+                "service_status": states.ServiceStatus(fields["service_status"]),
+                "has_replicas": bool(self.has_replicas),
+                "replica_ids": self.replica_ids,
+            }
+        )
+
+
+_PACKED = tuple(name for name in InstanceSummary._fields if name not in PackedSummary._fields)
+
+
+def written(moment: datetime.datetime) -> str:
+    """Return a moment as the database writes it in a :class:`PackedSummary`."""
+    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def _read(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC)
 
 
 class InstanceView(NamedTuple):
@@ -114,11 +164,12 @@ _datastores = models.Datastore.__table__.alias("d")
 _configurations = models.Configuration.__table__.alias("c")
 _operations = models.Operation.__table__.alias("o")
 
-_View = TypeVar("_View", InstanceSummary, InstanceView)
+View = TypeVar("View", InstanceSummary, PackedSummary, InstanceView)
+_Kind = type[InstanceSummary] | type[PackedSummary] | type[InstanceView]
 
 _HAS_REPLICAS = (
     sa.exists()
-    .where(_replicas.c.replica_of_id == _instances.c.id, _replicas.c.is_deleted.is_(False))
+    .where(_replicas.c.replica_of_id == _instances.c.id, _replicas.c.is_deleted == sa.false())
     .correlate(_instances)
 )
 
@@ -151,15 +202,30 @@ _COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
 }
 
 
-def _select(kind: type[InstanceSummary] | type[InstanceView]) -> sa.Select[Any]:
+def _column(name: str) -> sa.ColumnElement[Any]:
+    column = _COLUMNS.get(name)
+    return _instances.c[name] if column is None else column
+
+
+def _packed_column(name: str) -> sa.ColumnElement[Any]:
+    """Return a column of a :class:`PackedSummary`."""
+    if name == "packed":
+        return sa.func.json_array(
+            *(sa.type_coerce(_column(each), sa.Text()) for each in _PACKED), type_=sa.Text()
+        )
+    column = _column(name)
+    if isinstance(column.type, models.UtcDateTime):
+        return sa.cast(column, sa.String(26))
+    return column
+
+
+def _select(kind: _Kind) -> sa.Select[Any]:
     """Return the SELECT of a kind of view: its fields in order, but for the last.
 
     Deleted instances are in it; whoever uses it says which instances are meant.
     """
-    columns = []
-    for name in kind._fields[:-1]:
-        column = _COLUMNS.get(name)
-        columns.append(_instances.c[name] if column is None else column.label(name))
+    find = _packed_column if kind is PackedSummary else _column
+    columns = [find(name).label(name) for name in kind._fields[:-1]]
     query = (
         sa.select(*columns)
         .select_from(_instances)
@@ -190,22 +256,22 @@ _PAGE = (
 )
 
 
-def _select_page(kind: type[InstanceSummary] | type[InstanceView]) -> sa.Select[Any]:
+def _select_page(kind: _Kind) -> sa.Select[Any]:
     return _select(kind).join(_PAGE, _PAGE.c.id == _instances.c.id).order_by(_instances.c.id)
 
 
-_LIVE = _instances.c.is_deleted.is_(False)
+_LIVE = _instances.c.is_deleted == sa.false()
 _ALL = _select(InstanceView).where(_LIVE).order_by(_instances.c.created, _instances.c.id)
 _BY_ID = _select(InstanceView).where(_instances.c.id == sa.bindparam("instance_id"))
 _LIVE_BY_ID = _BY_ID.where(_LIVE)
 _PAGES: Mapping[type, sa.Select[Any]] = {
-    kind: _select_page(kind) for kind in (InstanceSummary, InstanceView)
+    kind: _select_page(kind) for kind in (PackedSummary, InstanceView)
 }
 _REPLICAS = (
     sa.select(_replicas.c.replica_of_id, _replicas.c.id)
     .where(
         _replicas.c.replica_of_id.in_(sa.bindparam("ids", expanding=True)),
-        _replicas.c.is_deleted.is_(False),
+        _replicas.c.is_deleted == sa.false(),
     )
     .order_by(_replicas.c.id)
 )
@@ -224,13 +290,13 @@ def find_view(
 
 
 def list_views(
-    session: orm.Session, kind: type[_View], *, project_id: str, limit: int, marker: str | None
-) -> tuple[Sequence[_View], bool]:
+    session: orm.Session, kind: type[View], *, project_id: str, limit: int, marker: str | None
+) -> tuple[Sequence[View], bool]:
     """Return up to ``limit`` live instances behind ``marker`` by id, and whether there are more."""
     rows = session.execute(
         _PAGES[kind], {"project_id": project_id, "marker": marker or "", "limit": limit + 1}
     ).all()
-    views: list[_View] = list(map(kind._make, _complete(rows[:limit])))
+    views: list[View] = list(map(kind._make, _complete(rows[:limit])))
     return _with_replicas(session, views), len(rows) > limit
 
 
@@ -238,8 +304,8 @@ _Order = Callable[[sa.FromClause], Sequence[sa.ColumnElement[Any]]]
 
 
 def list_views_of(
-    session: orm.Session, kind: type[_View], page: sa.Select[Any], *, order: _Order
-) -> Sequence[_View]:
+    session: orm.Session, kind: type[View], page: sa.Select[Any], *, order: _Order
+) -> Sequence[View]:
     """Return the views of the instances whose ids ``page`` selects, in an order of their columns.
 
     For other lists than that of :func:`list_views`: the statement is compiled each time anew.
@@ -249,14 +315,14 @@ def list_views_of(
 
 
 def list_placed_views(
-    session: orm.Session, kind: type[_View], page: sa.Select[Any], *, order: _Order
-) -> Sequence[tuple[_View, Any]]:
+    session: orm.Session, kind: type[View], page: sa.Select[Any], *, order: _Order
+) -> Sequence[tuple[View, Any]]:
     """Return views as :func:`list_views_of` does, each with the column ``place`` of ``page``."""
     ids = page.subquery("p")
     query = _select(kind).add_columns(ids.c.place)
     query = query.join(ids, ids.c.id == _instances.c.id).order_by(*order(_instances))
     rows = session.execute(query).all()
-    views: list[_View] = list(map(kind._make, _complete([row[:-1] for row in rows])))
+    views: list[View] = list(map(kind._make, _complete([row[:-1] for row in rows])))
     return list(zip(_with_replicas(session, views), [row[-1] for row in rows], strict=True))
 
 
@@ -270,7 +336,7 @@ def list_all_views(session: orm.Session) -> Sequence[InstanceView]:
     return list(map(InstanceView._make, _complete(session.execute(_ALL).all())))
 
 
-def _with_replicas(session: orm.Session, views: list[_View]) -> list[_View]:
+def _with_replicas(session: orm.Session, views: list[View]) -> list[View]:
     sources = [view.id for view in views if view.has_replicas]
     if not sources:
         return views

@@ -10,12 +10,10 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from trove.common import exception
 from trove.db import instance_lists, instance_views
-
-_View = TypeVar("_View", instance_views.InstanceSummary, instance_views.InstanceView)
 
 _TIMES = frozenset({"created", "updated"})
 _LONGEST_OFFSET = 9
@@ -23,14 +21,14 @@ _LONGEST_OFFSET = 9
 
 def read_page(
     session: Any,
-    kind: type[_View],
+    kind: type[instance_views.View],
     filters: instance_lists.Filters,
     *,
     order: instance_lists.Order,
     limit: int,
     marker: str | None,
     takes_offsets: bool = False,
-) -> tuple[Sequence[_View], str | None]:
+) -> tuple[Sequence[instance_views.View], str | None]:
     """Return a page and the marker of the next one; raises BadRequest for a senseless marker.
 
     ``takes_offsets``: a number as marker skips that many instances. A page of no items has no

@@ -11,7 +11,7 @@ import dataclasses
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
@@ -42,10 +42,8 @@ from trove.services.volume_types import VolumeTypes
 
 LOG = log.getLogger(__name__)
 
-_View = TypeVar("_View", instance_views.InstanceSummary, instance_views.InstanceView)
 
-
-def _newest_first(views: Sequence[_View]) -> Sequence[_View]:
+def _newest_first(views: Sequence[instance_views.View]) -> Sequence[instance_views.View]:
     return sorted(views, key=lambda view: view.created, reverse=True)
 
 
@@ -111,11 +109,11 @@ class Instances:
     def list_page(
         self,
         caller: context.RequestContext,
-        kind: type[_View],
+        kind: type[instance_views.View],
         *,
         limit: int,
         marker: str | None,
-    ) -> tuple[Sequence[_View], str | None]:
+    ) -> tuple[Sequence[instance_views.View], str | None]:
         """Return a page of the project's instances, newest first, and the marker of the next.
 
         Pages are cut in order of id. A page of no items has no next one.
@@ -130,13 +128,13 @@ class Instances:
     def list_chosen(
         self,
         caller: context.RequestContext,
-        kind: type[_View],
+        kind: type[instance_views.View],
         filters: Mapping[str, Any],
         *,
         order: instance_lists.Order | None,
         limit: int,
         marker: str | None,
-    ) -> tuple[Sequence[_View], str | None]:
+    ) -> tuple[Sequence[instance_views.View], str | None]:
         """Return a page of those instances of the project that ``filters`` admit.
 
         ``filters`` are fields of :class:`trove.db.instance_lists.Filters`. Without an order it is

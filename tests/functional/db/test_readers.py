@@ -75,7 +75,7 @@ def test_a_summary_says_the_same_as_the_whole_view(database: base.Database) -> N
     with database.reader() as session:
         summaries, _ = instance_views.list_views(
             session,
-            instance_views.InstanceSummary,
+            instance_views.PackedSummary,
             project_id="project",
             limit=10,
             marker=None,
@@ -84,7 +84,9 @@ def test_a_summary_says_the_same_as_the_whole_view(database: base.Database) -> N
             session, instance_views.InstanceView, project_id="project", limit=10, marker=None
         )
     assert len(summaries) == 3
-    for summary, view in zip(summaries, views, strict=True):
+    for packed, view in zip(summaries, views, strict=True):
+        assert packed.created == instance_views.written(view.created)
+        summary = packed.unpack()
         assert summary._asdict() == {name: getattr(view, name) for name in summary._fields}
 
 
@@ -96,7 +98,7 @@ def test_a_page_is_read_without_its_neighbours(mariadb_database: base.Database) 
     with mariadb_database.reader() as session:
         before = sum(int(row[1]) for row in session.execute(counters))
         views, has_more = instance_views.list_views(
-            session, instance_views.InstanceSummary, project_id="project", limit=10, marker=None
+            session, instance_views.PackedSummary, project_id="project", limit=10, marker=None
         )
         after = sum(int(row[1]) for row in session.execute(counters))
     assert (len(views), has_more) == (10, True)

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 from typing import Any
+
+import orjson
 
 from trove import states
 from trove.api.urls import Urls
-from trove.db.instance_views import InstanceSummary, InstanceView
+from trove.db.instance_views import InstanceSummary, InstanceView, PackedSummary, written
 
 _GIB = 2**30
+#: Items of lists that are kept as JSON, a kilobyte each.
+_KEPT_SUMMARIES = 8192
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +29,44 @@ class Viewer:
     is_admin: bool
     now: datetime.datetime
     heartbeat_expiry: datetime.timedelta
+    #: Whose last heartbeat is before this is silent, as :func:`written` says it.
+    silent_since: str = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive what is compared with every item of a list."""
+        object.__setattr__(self, "silent_since", written(self.now - self.heartbeat_expiry))
 
 
 def timestamp(moment: datetime.datetime) -> str:
     """Return a time as this API writes it: UTC, without zone and fractions."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def summary(row: PackedSummary, viewer: Viewer) -> orjson.Fragment:
+    """Return an item of the list, as JSON: most are as they were when last shown."""
+    return _summary(
+        row._replace(created="", heartbeat_received=""),
+        row.heartbeat_received < viewer.silent_since,
+        viewer.is_admin,
+        viewer.urls.base,
+        viewer.urls.project_id,
+    )
+
+
+@functools.lru_cache(maxsize=_KEPT_SUMMARIES)
+def _summary(
+    row: PackedSummary, is_silent: bool, is_admin: bool, url: str, project_id: str
+) -> orjson.Fragment:
+    """Return an item of the list by all that it depends on."""
+    now, age = datetime.datetime.now(datetime.UTC), datetime.timedelta(seconds=is_silent)
+    viewer = Viewer(
+        urls=Urls(base=url, path="", project_id=project_id),
+        is_admin=is_admin,
+        now=now,
+        heartbeat_expiry=datetime.timedelta(0),
+    )
+    timed = row._replace(created=written(now), heartbeat_received=written(now - age))
+    return orjson.Fragment(orjson.dumps(base(timed.unpack(), viewer)))
 
 
 def base(row: InstanceSummary | InstanceView, viewer: Viewer) -> dict[str, Any]:

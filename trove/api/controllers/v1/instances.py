@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from trove.api import method, notices, pagination
 from trove.api.controllers.services import Services
@@ -15,9 +15,7 @@ from trove.api.schemas import instances as schemas
 from trove.api.schemas import queries
 from trove.api.views import instances as views
 from trove.api.views import operations as operation_views
-from trove.db.instance_views import InstanceSummary, InstanceView
-
-_View = TypeVar("_View", InstanceSummary, InstanceView)
+from trove.db.instance_views import InstanceView, PackedSummary, View
 
 
 def make_viewer(services: Services, call: Call) -> views.Viewer:
@@ -42,8 +40,8 @@ class _Base(Resource):
     def _page(
         self,
         call: Call,
-        kind: type[_View],
-        render: Callable[[_View, views.Viewer], dict[str, Any]],
+        kind: type[View],
+        render: Callable[[View, views.Viewer], Any],
     ) -> Json:
         api = self._services.conf.api
         limit = pagination.parse_limit(
@@ -74,7 +72,7 @@ class Instances(_Base):
     @method.expose("instance:index", response=schemas.LIST, query=queries.INSTANCES)
     def get(self, call: Call) -> Json:
         """List instances."""
-        return self._page(call, InstanceSummary, views.base)
+        return self._page(call, PackedSummary, views.summary)
 
     @method.expose(
         "instance:create",
