@@ -8,10 +8,10 @@ from typing import Any
 
 import trove.datastores.all  # noqa: F401 registers the managers
 from trove import states
-from trove.cmd import manage_datastores, manage_quotas, manage_secrets
+from trove.cmd import manage_datastores, manage_images, manage_quotas, manage_secrets
 from trove.cmd import manage_output as output
 from trove.common import concurrency, crypto, exception
-from trove.db import instance_views, migrations, operations
+from trove.db import instance_views, migrations, operation_timings, operations
 
 _CLOCK = concurrency.SystemClock()
 
@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="log everything")
     groups = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_db(groups.add_parser("db", help="schema of the SQL backend"))
-    manage_datastores.add_image(groups.add_parser("image", help="guest images"))
+    manage_images.add_image(groups.add_parser("image", help="guest images"))
     manage_datastores.add_datastore(groups.add_parser("datastore", help="datastores and versions"))
     manage_quotas.add_quota(groups.add_parser("quota", help="what projects may use and use"))
     _add_operation(groups.add_parser("operation", help="long-running work"))
@@ -131,18 +131,23 @@ def _operation_show(args: argparse.Namespace) -> None:
             "time": output.plain(entry.created),
             "step": entry.step,
             "event": entry.event,
+            "seconds": None if entry.timings is None else entry.timings.get("total"),
             "message": entry.message,
         }
         for entry in entries
     ]
+    timings = operation_timings.of(entries)
     if args.json:
-        output.say_json(record | {"journal": journal})
+        output.say_json(record | {"journal": journal, "timings": timings.to_plain()})
         return
     width = max(map(len, record))
     for name, value in record.items():
         output.say(f"{name:{width}}  {output.cell(value)}")
     output.say("")
-    output.show(journal, ("time", "step", "event", "message"), as_json=False)
+    output.show(journal, ("time", "step", "event", "seconds", "message"), as_json=False)
+    if timings.steps:
+        output.say("")
+        output.show(timings.rows(), ("step", *timings.columns()), as_json=False)
 
 
 def _operation_cancel(args: argparse.Namespace) -> None:

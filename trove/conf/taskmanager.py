@@ -10,7 +10,25 @@ OPTS = [
     cfg.FloatOpt("sweep_interval_s", default=1.0, min=0.05, help="Seconds between looks for work."),
     cfg.FloatOpt("lease_s", default=10.0, min=0.5, help="Seconds a claim on an operation holds."),
     cfg.FloatOpt(
-        "reconcile_interval_s", default=5.0, min=0.1, help="Seconds between reconciler runs."
+        "reconcile_interval_s",
+        default=5.0,
+        min=0.1,
+        help="Seconds between reconciler runs, each with one list of all servers. A compute driver"
+        " may ask for longer intervals.",
+    ),
+    cfg.FloatOpt(
+        "orphans_interval_s",
+        default=60.0,
+        min=0,
+        help="Seconds between lists of volumes, ports, broker accounts and DNS records, which show"
+        " what is left over of instances.",
+    ),
+    cfg.IntOpt(
+        "operations_retention_days",
+        default=90,
+        min=1,
+        help="Days after which ended operations are forgotten, with their steps and jobs. The last"
+        " ones of each instance are kept as long as it lives.",
     ),
     cfg.FloatOpt("usage_timeout_s", default=900.0, min=1, help="Longest a create may take."),
     cfg.FloatOpt("restart_timeout_s", default=300.0, min=1, help="Longest a restart may take."),

@@ -224,7 +224,7 @@ def announce_existing(
     now: datetime.datetime,
 ) -> str | None:
     """Tell of up to ``limit`` live instances by id that they exist; return where to go on."""
-    query = _DESCRIPTION.where(models.Instance.is_deleted.is_(False))
+    query = _DESCRIPTION.where(models.Instance.is_deleted == sa.false())
     if after is not None:
         query = query.where(models.Instance.id > after)
     rows = session.execute(query.order_by(models.Instance.id).limit(limit)).all()

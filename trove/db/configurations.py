@@ -90,7 +90,7 @@ _SELECT = (
     .select_from(_groups)
     .join(_versions, _versions.c.id == _groups.c.datastore_version_id)
     .join(_datastores, _datastores.c.id == _versions.c.datastore_id)
-    .where(_groups.c.is_deleted.is_(False))
+    .where(_groups.c.is_deleted == sa.false())
 )
 
 
@@ -160,7 +160,7 @@ def hold(session: orm.Session, configuration_id: str) -> bool:
         sa.select(models.Configuration.id)
         .where(
             models.Configuration.id == configuration_id,
-            models.Configuration.is_deleted.is_(False),
+            models.Configuration.is_deleted == sa.false(),
         )
         .with_for_update()
     )
@@ -188,7 +188,7 @@ def replace_values(
         sa.update(models.Instance)
         .where(
             models.Instance.configuration_id == configuration_id,
-            models.Instance.is_deleted.is_(False),
+            models.Instance.is_deleted == sa.false(),
         )
         .values(is_configuration_due=True)
         .execution_options(synchronize_session=False)
@@ -205,7 +205,7 @@ def _update(session: orm.Session, configuration_id: str, **values: Any) -> bool:
         sa.update(models.Configuration)
         .where(
             models.Configuration.id == configuration_id,
-            models.Configuration.is_deleted.is_(False),
+            models.Configuration.is_deleted == sa.false(),
         )
         .values(values)
         .execution_options(synchronize_session=False)
@@ -219,7 +219,7 @@ def _update(session: orm.Session, configuration_id: str, **values: Any) -> bool:
 def _attached_to(configuration_id: str) -> Sequence[sa.ColumnElement[bool]]:
     return (
         _instances.c.configuration_id == configuration_id,
-        _instances.c.is_deleted.is_(False),
+        _instances.c.is_deleted == sa.false(),
     )
 
 
@@ -261,9 +261,9 @@ def list_due(
         .join(_heartbeats, _heartbeats.c.instance_id == _instances.c.id)
         .join(_groups, _groups.c.id == _instances.c.configuration_id, isouter=True)
         .where(
-            _instances.c.is_configuration_due.is_(True),
+            _instances.c.is_configuration_due == sa.true(),
             _instances.c.id > after,
-            _instances.c.is_deleted.is_(False),
+            _instances.c.is_deleted == sa.false(),
             _instances.c.task.in_([states.TaskStatus.NONE, states.TaskStatus.RESTART_REQUIRED]),
             _instances.c.server_status == states.ServerStatus.ACTIVE,
             _heartbeats.c.received >= heard_since,

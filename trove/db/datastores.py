@@ -295,7 +295,7 @@ def list_uses(session: orm.Session, version_id: str) -> Sequence[str]:
         count = session.scalar(
             sa.select(sa.func.count())
             .select_from(model)
-            .where(model.datastore_version_id == version_id, model.is_deleted.is_(False))
+            .where(model.datastore_version_id == version_id, model.is_deleted == sa.false())
         )
         if count:
             uses.append(f"{count} {kind}{'s' if count > 1 else ''}")

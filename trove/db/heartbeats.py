@@ -174,7 +174,7 @@ def _tell_changes(session: orm.Session, *, now: datetime.datetime) -> None:
     )
     owned = session.execute(
         sa.select(models.Instance.id, models.Instance.project_id).where(
-            models.Instance.id.in_(ids), models.Instance.is_deleted.is_(False)
+            models.Instance.id.in_(ids), models.Instance.is_deleted == sa.false()
         )
     )
     owners: dict[str, str] = {row.id: row.project_id for row in owned}

@@ -186,7 +186,7 @@ def _update(
     """Change a live instance where the conditions hold; tell whether they did."""
     result = session.execute(
         sa.update(models.Instance)
-        .where(models.Instance.id == instance_id, models.Instance.is_deleted.is_(False))
+        .where(models.Instance.id == instance_id, models.Instance.is_deleted == sa.false())
         .where(*conditions)
         .values(**values)
         .execution_options(synchronize_session=False)
@@ -366,7 +366,7 @@ def list_snapshots(
         models.Instance.server_status,
         models.Instance.server_id,
     )
-    query = sa.select(*columns).where(models.Instance.is_deleted.is_(False))
+    query = sa.select(*columns).where(models.Instance.is_deleted == sa.false())
     if after is not None:
         query = query.where(models.Instance.id > after)
     rows = session.execute(query.order_by(models.Instance.id).limit(limit))

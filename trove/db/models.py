@@ -340,6 +340,8 @@ class OperationStep(Base):
 class GuestJob(Base):
     """A job sent to an agent and its outcome; ``id`` makes it idempotent."""
 
+    #: Where the time of the step went, once it is over; see :mod:`trove.db.operation_timings`.
+    timings: orm.Mapped[dict[str, Any] | None]
     __tablename__ = "guest_jobs"
 
     id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
@@ -422,6 +424,16 @@ class VersionFlavor(Base):
     __tablename__ = "datastore_version_flavors"
 
     datastore_version_id: orm.Mapped[str] = orm.mapped_column(
+class Lease(Base):
+    """Who does something that only one process at a time should do."""
+
+    __tablename__ = "leases"
+
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(64), primary_key=True)
+    owner: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    until: orm.Mapped[datetime.datetime]
+
+
         sa.String(36), sa.ForeignKey("datastore_versions.id"), primary_key=True
     )
     flavor_id: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)

@@ -68,7 +68,7 @@ _SELECT = (
     .select_from(_modules)
     .outerjoin(_datastores, _datastores.c.id == _modules.c.datastore_id)
     .outerjoin(_versions, _versions.c.id == _modules.c.datastore_version_id)
-    .where(_modules.c.is_deleted.is_(False))
+    .where(_modules.c.is_deleted == sa.false())
 )
 
 
@@ -78,7 +78,7 @@ def _in_reach(project_id: str | None) -> sa.ColumnElement[bool]:
         return sa.true()
     return sa.and_(
         sa.or_(_modules.c.project_id == project_id, _modules.c.project_id.is_(None)),
-        _modules.c.visible.is_(True),
+        _modules.c.visible == sa.true(),
     )
 
 
@@ -140,7 +140,7 @@ def list_for_instance(
     One statement; the second are those of the datastore version, visible or not.
     """
     auto = sa.and_(
-        _modules.c.auto_apply.is_(True),
+        _modules.c.auto_apply == sa.true(),
         sa.or_(_modules.c.project_id.is_(None), _modules.c.project_id == project_id),
         sa.or_(_modules.c.datastore_id.is_(None), _modules.c.datastore_id == datastore_id),
         sa.or_(
@@ -188,7 +188,7 @@ def update(session: orm.Session, module: Module, *, now: datetime.datetime, **va
         with session.begin_nested():
             session.execute(
                 sa.update(models.Module)
-                .where(models.Module.id == module.id, models.Module.is_deleted.is_(False))
+                .where(models.Module.id == module.id, models.Module.is_deleted == sa.false())
                 .values(identity=_identity_of(after), updated=now, **values)
                 .execution_options(synchronize_session=False)
             )
@@ -209,7 +209,7 @@ def hold(session: orm.Session, module_id: str) -> bool:
     """Take the row of a live module until the end of the transaction; tell whether there is one."""
     query = (
         sa.select(models.Module.id)
-        .where(models.Module.id == module_id, models.Module.is_deleted.is_(False))
+        .where(models.Module.id == module_id, models.Module.is_deleted == sa.false())
         .with_for_update()
     )
     return session.scalar(query) is not None
@@ -232,7 +232,7 @@ def get_contents(session: orm.Session, ids: Collection[str]) -> Mapping[str, byt
     """Return the wrapped contents of modules by id."""
     rows = session.execute(
         sa.select(models.Module.id, models.Module.contents_wrapped).where(
-            models.Module.id.in_(list(ids)), models.Module.is_deleted.is_(False)
+            models.Module.id.in_(list(ids)), models.Module.is_deleted == sa.false()
         )
     )
     return {row.id: row.contents_wrapped for row in rows}
@@ -246,7 +246,7 @@ def _of_live_instances(module_id: str, project_id: str | None, *columns: Any) ->
         sa.select(*columns)
         .select_from(_applied)
         .join(_instances, _instances.c.id == _applied.c.instance_id)
-        .where(_applied.c.module_id == module_id, _instances.c.is_deleted.is_(False))
+        .where(_applied.c.module_id == module_id, _instances.c.is_deleted == sa.false())
     )
     return query if project_id is None else query.where(_instances.c.project_id == project_id)
 

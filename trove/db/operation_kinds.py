@@ -48,6 +48,7 @@ KINDS: Mapping[str, Kind] = {
             "create_port",
             "create_volume",
             "create_server",
+            "await_server",
             "await_agent",
             "prepare",
             "activate",

@@ -39,7 +39,8 @@ class OperationView(NamedTuple):
 class ActiveOperation(NamedTuple):
     """The operation under way on an instance.
 
-    ``job_percent`` is how far the agent says it is with its part, None when it has none.
+    ``error`` is that of the last try, if the current step has to be tried again; ``job_percent``
+    is how far the agent says it is with its part, None when it has none.
     """
 
     id: str
@@ -48,6 +49,7 @@ class ActiveOperation(NamedTuple):
     step: str
     progress: int
     created: datetime.datetime
+    error: str | None
     job_percent: int | None
 
 
@@ -55,7 +57,8 @@ _VIEW = sa.select(*(_operations.c[name] for name in OperationView._fields))
 
 _ACTIVE = (
     sa.select(
-        *(_operations.c[name] for name in ActiveOperation._fields[:-1]),
+        *(_operations.c[name] for name in ActiveOperation._fields[:-2]),
+        sa.case((_operations.c.attempts > 0, _operations.c.error)).label("error"),
         sa.case((_jobs.c.id.is_not(None), _heartbeats.c.job_progress_percent)).label("job_percent"),
     )
     .select_from(_operations)

@@ -58,7 +58,7 @@ FIRST_STEPS: Mapping[str, str] = {
     AUDIT: "tell_of_instances",
     CONFIGURE_INSTANCE: "configure",
     RESIZE_FLAVOR: "stop_engine",
-    RESIZE_VOLUME: "extend_volume",
+    RESIZE_VOLUME: "stop_engine",
     UPDATE_ACCESS: "update_access",
     UPGRADE_INSTANCE: "check_image",
     REBUILD_INSTANCE: "check_image",
@@ -127,6 +127,7 @@ class JournalEntry:
     event: str
     message: str | None
     created: datetime.datetime
+    timings: Mapping[str, float] | None = None
 
 
 _COLUMNS = tuple(getattr(models.Operation, f.name) for f in dataclasses.fields(Operation))
@@ -252,11 +253,17 @@ def journal(
     event: str,
     now: datetime.datetime,
     message: str | None = None,
+    timings: Mapping[str, float] | None = None,
 ) -> None:
-    """Append to the journal of an operation."""
+    """Append to the journal of an operation; ``timings`` as in operation_timings."""
     session.execute(
         sa.insert(models.OperationStep).values(
-            operation_id=operation_id, step=step, event=event, message=message, created=now
+            operation_id=operation_id,
+            step=step,
+            event=event,
+            message=message,
+            timings=None if timings is None else dict(timings),
+            created=now,
         )
     )
 
@@ -269,7 +276,13 @@ def list_journal(session: orm.Session, operation_id: str) -> Sequence[JournalEnt
         .order_by(models.OperationStep.id)
     )
     return [
-        JournalEntry(step=row.step, event=row.event, message=row.message, created=row.created)
+        JournalEntry(
+            step=row.step,
+            event=row.event,
+            message=row.message,
+            created=row.created,
+            timings=row.timings,
+        )
         for row in rows
     ]
 
@@ -471,9 +484,9 @@ def save_step(
         now=now,
         step=step,
         data=dict(data),
-        attempts=0,
         wake_on=None,
         progress=operation.progress if progress is None else progress,
+        **_recovered(operation),
         lease_until=now + datetime.timedelta(seconds=lease_s),
     )
     return get(session, operation.id) if saved else None
@@ -503,7 +516,15 @@ def wait(
         lease_until=None,
         wake_on=event[:100],
         wake_at=wake_at,
+        **_recovered(operation),
     )
+
+
+def _recovered(operation: Operation) -> dict[str, Any]:
+    """Forget what failed before a step succeeded; why an operation is undone stays."""
+    if operation.state is states.OperationState.UNDOING:
+        return {"attempts": 0}
+    return {"attempts": 0, "error": None}
 
 
 def reread(session: orm.Session, operation: Operation) -> Operation | None:

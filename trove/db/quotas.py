@@ -197,7 +197,9 @@ class Drift:
 def list_projects(session: orm.Session) -> Sequence[str]:
     """Return all projects that have a usage or a live instance, in order."""
     charged = sa.select(_usages.c.project_id).distinct()
-    owning = sa.select(_instances.c.project_id).where(_instances.c.is_deleted.is_(False)).distinct()
+    owning = (
+        sa.select(_instances.c.project_id).where(_instances.c.is_deleted == sa.false()).distinct()
+    )
     return sorted(session.scalars(sa.union(charged, owning)))
 
 
@@ -243,7 +245,7 @@ def _count(session: orm.Session, project_id: str) -> dict[str, int]:
     def total(amount: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         return sa.func.coalesce(sa.func.sum(amount), 0)
 
-    live = sa.and_(_instances.c.project_id == project_id, _instances.c.is_deleted.is_(False))
+    live = sa.and_(_instances.c.project_id == project_id, _instances.c.is_deleted == sa.false())
     parts = [
         sa.select(sa.literal(INSTANCES).label("resource"), total(sa.literal(1)).label("amount"))
         .select_from(_instances)

@@ -81,7 +81,7 @@ def put(session: orm.Session, instance_id: str, tls: Tls, *, now: datetime.datet
     """Replace the TLS of a live instance."""
     session.execute(
         sa.update(models.Instance)
-        .where(models.Instance.id == instance_id, models.Instance.is_deleted.is_(False))
+        .where(models.Instance.id == instance_id, models.Instance.is_deleted == sa.false())
         .values(ssl=tls.to_document(), updated=now)
         .execution_options(synchronize_session=False)
     )

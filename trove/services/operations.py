@@ -19,7 +19,10 @@ _DURATION_AGE_S = 30.0
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far an operation is; step ``step_number`` of ``step_count``, None when not known."""
+    """How far an operation is; step ``step_number`` of ``step_count``, None when not known.
+
+    ``message`` says what holds it up, None when nothing does.
+    """
 
     operation_id: str
     operation: str
@@ -29,6 +32,7 @@ class Progress:
     percent: int
     since: datetime.datetime
     estimated_end: datetime.datetime | None
+    message: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +135,7 @@ def progress_of(
         percent=percent,
         since=active.created,
         estimated_end=_estimate(active.created, usual_s=usual_s, percent=percent, now=now),
+        message=None if active.error is None else f"Tried again until it passes: {active.error}",
     )
 
 

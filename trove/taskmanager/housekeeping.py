@@ -1,4 +1,4 @@
-"""What has to be done from time to time: old events go, and every instance is told of.
+"""What has to be done from time to time: old events and operations go, instances are told of.
 
 Several task managers may do so at the same time: what one has removed the other does not find, and
 the operation that tells of instances has an id made from its hour.
@@ -14,7 +14,7 @@ from oslo_context import context
 from oslo_log import log
 
 from trove.common import exception
-from trove.db import base, events, notifications, operations
+from trove.db import base, events, notifications, operation_pruning, operations
 from trove.taskmanager.operations import engine
 
 LOG = log.getLogger(__name__)
@@ -22,6 +22,8 @@ LOG = log.getLogger(__name__)
 #: Rows removed in one transaction, and transactions in one run.
 _BATCH = 500
 _MOST_BATCHES = 20
+#: Seconds between looks at all ended operations.
+_OPERATIONS_REST_S = 3600.0
 _NAMESPACE = uuid.UUID("0b0d6c8e-5b7c-4a55-8a3c-0a2a7a6f3f10")
 
 
@@ -35,10 +37,14 @@ class Housekeeping:
         self._clock = tools.clock
         self._hint = hint
         self._audited: datetime.datetime | None = None
+        #: Where the look for old operations goes on, None while it rests until the time after.
+        self._mark: operation_pruning.Mark | None = operation_pruning.FIRST
+        self._rest_until = tools.clock.monotonic()
 
     def run(self) -> None:
         """Do what is due."""
         self._prune_events()
+        self._prune_operations()
         if self._database.notifies:
             self._bound_notifications()
             self._audit()
@@ -56,6 +62,25 @@ class Housekeeping:
     def _prune_batch(self, before: datetime.datetime) -> int:
         with self._database.writer() as session:
             return events.prune(session, before=before, limit=_BATCH)
+
+    def _prune_operations(self) -> None:
+        """Forget a batch of old operations; when all were looked at, rest."""
+        if self._mark is None:
+            if self._clock.monotonic() < self._rest_until:
+                return
+            self._mark = operation_pruning.FIRST
+        days = self._conf.taskmanager.operations_retention_days
+        before = self._clock.now() - datetime.timedelta(days=days)
+        self._mark = self._prune_operations_batch(self._mark, before)
+        if self._mark is None:
+            self._rest_until = self._clock.monotonic() + _OPERATIONS_REST_S
+
+    @base.retry_on_conflict
+    def _prune_operations_batch(
+        self, mark: operation_pruning.Mark, before: datetime.datetime
+    ) -> operation_pruning.Mark | None:
+        with self._database.writer() as session:
+            return operation_pruning.prune(session, mark, before=before, limit=_BATCH)
 
     # -- notifications -----
 

@@ -25,7 +25,9 @@ class TaskManager:
         self._reconciling = concurrency.PeriodicThread(
             "reconciler",
             self._reconcile,
-            interval_s=tools.conf.taskmanager.reconcile_interval_s,
+            interval_s=max(
+                tools.conf.taskmanager.reconcile_interval_s, tools.drivers.compute.look_interval_s
+            ),
         )
         self.housekeeping = housekeeping.Housekeeping(tools, hint=self._hint)
         self._sending: concurrency.PeriodicThread | None = None
@@ -60,6 +62,7 @@ class TaskManager:
     def stop(self) -> None:
         """Let the steps in work end, give back the rest, and stop."""
         self._reconciling.stop()
+        engine.tell_troubles("giving the reconciler's place away", self.reconciler.close)
         if self._sending is not None:
             self._sending.stop()
         self.runner.stop()

@@ -1,28 +1,42 @@
 """Compare what there is with what there should be, and begin operations for the difference.
 
-A run asks each driver once for everything, then reads the instances in pages: a resource is always
-younger than its row, so whatever is listed has a row that is seen. What looks wrong is looked at
-again before anything is made of it. Except for showing the status of servers, the reconciler acts
-only by creating operations, and their lock keys keep several reconcilers from doing so twice.
+A run asks for all servers in one call, and at longer intervals each other driver in one call for
+what it has made; then it reads the instances in pages: a resource is always younger than its row,
+so whatever is listed has a row that is seen. A driver that fails keeps the others from nothing.
+What looks wrong is looked at again before anything is made of it. Except for showing the status of
+servers, the reconciler acts only by creating operations, and their lock keys keep several
+reconcilers from doing so twice.
+
+The list of servers serves the operations too: whose server changed since the last list is woken, so
+that none has to look at its own server again and again. Where a look costs a service something
+(``look_interval_s`` of the compute driver) only one reconciler of all processes looks, by a lease.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from oslo_context import context
 from oslo_log import log
 
 from trove import states
 from trove.common import exception
-from trove.db import base, instances, operations
+from trove.db import base, instances, leases, operations
+from trove.drivers.compute.base import Server
 from trove.taskmanager.operations import delete, engine
 
 LOG = log.getLogger(__name__)
 
 _IDLE = frozenset({states.TaskStatus.NONE, states.TaskStatus.RESTART_REQUIRED})
+#: What is suspected of having nobody any more: a server, or anything else.
+_SERVER, _REST = "server", "rest"
+_LEASE = "reconciler"
+#: Intervals after which another process takes the place of a reconciler that is not heard of.
+_LEASE_INTERVALS = 3.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,36 +66,140 @@ class Reconciler:
         self._tools = tools
         self._hint = hint
         self._limits = limits or Limits()
+        self._owner = str(uuid.uuid4())
         #: Suspect (what, instance id) -> monotonic time it was first seen.
         self._suspects: dict[tuple[str, str], float] = {}
         #: Owners without a record that the operator was told of.
         self._unknown: set[str] = set()
+        #: All servers by instance as of the last list; None before the first.
+        self._servers: Mapping[str, Server] | None = None
+        #: Busy instances that have a server, though it was not in the last list.
+        self._unlisted: set[str] = set()
+        #: Monotonic time of the last look at what is not a server.
+        self._looked_for_rest: float | None = None
+        #: Instance -> monotonic time before which its server, which is off, is left alone.
+        self._let_be: dict[str, float] = {}
 
     def run(self) -> None:
-        """Look at everything once."""
-        drivers = self._tools.drivers
-        engine.tell_troubles("looking at access rules", drivers.network.refresh)
-        servers = {server.instance_id: server.status for server in drivers.compute.list_servers()}
-        owners = set(servers)
-        owners |= {volume.instance_id for volume in drivers.volume.list_volumes()}
-        owners |= {port.instance_id for port in drivers.network.list_ports()}
+        """Look at everything once, unless another process does."""
+        if not self._is_mine():
+            self._servers = None
+            return
+        engine.tell_troubles("looking at access rules", self._tools.drivers.network.refresh)
+        now = self._tools.clock.monotonic()
+        self._let_be = {each: until for each, until in self._let_be.items() if until > now}
+        servers = self._list_servers()
+        rest = self._list_rest()
+        owners = set(servers or ()) | (rest or set())
         with self._tools.database.reader() as session:
             busy = operations.list_active_resources(session)
+        self._wake(servers, busy)
         suspects: set[tuple[str, str]] = set()
+        unlisted: set[str] = set()
         budget = self._limits.per_run
         for snapshot in self._snapshots():
             if snapshot.id in busy:
                 owners.discard(snapshot.id)
+                if servers is not None and snapshot.server_id and snapshot.id not in servers:
+                    unlisted.add(snapshot.id)
                 continue
             if snapshot.task not in delete.OWNS_NOTHING:
                 owners.discard(snapshot.id)
             if snapshot.task is states.TaskStatus.DELETING:
                 suspects.add(("deleting", snapshot.id))
-            elif budget > 0 and self._differs(snapshot, servers):
+            elif budget > 0 and servers is not None and self._differs(snapshot, servers):
                 budget -= 1
                 self._look_into(snapshot)
-        suspects |= {("orphan", instance_id) for instance_id in self._recorded(owners - busy)}
-        self._act_on(suspects, budget)
+        # gone before any list had it: no list tells of a change
+        self._signal_all(unlisted - self._unlisted)
+        self._unlisted = unlisted
+        recorded = self._recorded(owners - busy)
+        suspects |= {(_SERVER, each) for each in recorded.intersection(servers or ())}
+        suspects |= {(_REST, each) for each in recorded.intersection(rest or ())}
+        self._act_on(suspects, budget, has_rest=rest is not None)
+
+    def close(self) -> None:
+        """Let another process take over at once."""
+        if self._tools.drivers.compute.look_interval_s:
+            with self._tools.database.writer() as session:
+                leases.release(session, _LEASE, owner=self._owner)
+
+    @base.retry_on_conflict
+    def _is_mine(self) -> bool:
+        """Tell whether it is this process that looks."""
+        interval_s = self._tools.drivers.compute.look_interval_s
+        if not interval_s:
+            return True
+        interval_s = max(interval_s, self._tools.conf.taskmanager.reconcile_interval_s)
+        with self._tools.database.writer() as session:
+            return leases.take(
+                session,
+                _LEASE,
+                owner=self._owner,
+                now=self._tools.clock.now(),
+                lease_s=_LEASE_INTERVALS * interval_s,
+            )
+
+    # -- lists -----
+
+    def _list_servers(self) -> Mapping[str, Server] | None:
+        """Return all servers by instance; None when the service does not tell."""
+        found: list[Mapping[str, Server]] = []
+
+        def look() -> None:
+            listed = self._tools.drivers.compute.list_servers()
+            found.append({server.instance_id: server for server in listed})
+
+        engine.tell_troubles("listing servers", look)
+        return found[0] if found else None
+
+    def _list_rest(self) -> set[str] | None:
+        """Return whose anything else is; None while it is not yet time to ask for it again."""
+        now = self._tools.clock.monotonic()
+        interval_s = self._tools.conf.taskmanager.orphans_interval_s
+        last = self._looked_for_rest
+        if last is not None and now - last < interval_s:
+            return None
+        self._looked_for_rest = now
+        drivers = self._tools.drivers
+        sources: Mapping[str, Callable[[], Collection[str]]] = {
+            "volumes": lambda: [volume.instance_id for volume in drivers.volume.list_volumes()],
+            "ports and addresses": drivers.network.list_owners,
+            "broker accounts": drivers.broker.list_owners,
+            "DNS records": drivers.dns.list_owners,
+        }
+        owners: set[str] = set()
+        for what, list_owners in sources.items():
+            engine.tell_troubles(
+                f"listing {what}", functools.partial(_add_listed, owners, list_owners)
+            )
+        return owners
+
+    def _wake(self, servers: Mapping[str, Server] | None, busy: Collection[str]) -> None:
+        """Wake the operations whose server changed since the last list."""
+        if servers is None:
+            return
+        before, self._servers = self._servers, servers
+        if before is None:
+            changed = set(busy)
+        else:
+            changed = {
+                instance_id
+                for instance_id in before.keys() | servers.keys()
+                if before.get(instance_id) != servers.get(instance_id)
+            }
+        self._signal_all(changed.intersection(busy))
+
+    def _signal_all(self, instance_ids: Collection[str]) -> None:
+        for instance_id in sorted(instance_ids):
+            self._hint(self._signal(instance_id))
+
+    @base.retry_on_conflict
+    def _signal(self, instance_id: str) -> list[str]:
+        with self._tools.database.writer() as session:
+            return operations.signal(
+                session, resource_id=instance_id, event="server", now=self._tools.clock.now()
+            )
 
     def _snapshots(self) -> Iterator[instances.InstanceSnapshot]:
         after: str | None = None
@@ -95,16 +213,21 @@ class Reconciler:
 
     # -- servers -----
 
-    def _differs(
-        self,
-        snapshot: instances.InstanceSnapshot,
-        servers: Mapping[str, states.ServerStatus],
-    ) -> bool:
+    def _differs(self, snapshot: instances.InstanceSnapshot, servers: Mapping[str, Server]) -> bool:
         """Tell whether a server's status is not what its row says, or not what it should be."""
         if snapshot.server_id is None:
             return False
-        seen = servers.get(snapshot.id, states.ServerStatus.MISSING)
-        return seen is not snapshot.server_status or seen is states.ServerStatus.SHUTOFF
+        server = servers.get(snapshot.id)
+        seen = states.ServerStatus.MISSING if server is None else server.status
+        if seen is not snapshot.server_status:
+            return True
+        if seen is not states.ServerStatus.SHUTOFF or snapshot.task not in _IDLE:
+            return False
+        # it may be that it cannot be started: one does not ask for it again in every run
+        if snapshot.id in self._let_be:
+            return False
+        self._let_be[snapshot.id] = self._tools.clock.monotonic() + self._limits.pause_s / 2
+        return True
 
     def _look_into(self, snapshot: instances.InstanceSnapshot) -> None:
         """Look again at one server, show its status, and have it started if it should run."""
@@ -163,28 +286,33 @@ class Reconciler:
             recorded = set(instances.list_recorded(session, owners))
         for instance_id in sorted(owners - recorded - self._unknown):
             LOG.error(
-                "there are a server, volume or port of instance %s, of which this database has no"
-                " record; they are left alone: check [database] connection, or remove them by hand",
+                "there are a server, volume, port or account of instance %s, of which this database"
+                " has no record; they are left alone: check [database] connection, or remove them"
+                " by hand",
                 instance_id,
             )
-        self._unknown = owners - recorded
+        self._unknown |= owners - recorded
         return recorded
 
-    def _act_on(self, suspects: set[tuple[str, str]], budget: int) -> None:
-        """Act on what was suspect in run after run, for longer than the grace."""
+    def _act_on(self, suspects: set[tuple[str, str]], budget: int, *, has_rest: bool) -> None:
+        """Act on what was suspect in look after look, for longer than the grace."""
         now = self._tools.clock.monotonic()
         before = self._suspects
         self._suspects = {suspect: before.get(suspect, now) for suspect in suspects}
-        ripe = [
+        ripe = {
             suspect
-            for suspect, since in sorted(self._suspects.items())
+            for suspect, since in self._suspects.items()
             if suspect in before and now - since >= self._limits.grace_s
-        ]
-        for what, instance_id in ripe[: max(budget, 0)]:
-            if what == "deleting":
-                self._create(operations.DELETE_INSTANCE, instance_id)
-            else:
-                self._create(operations.CLEANUP, instance_id)
+        }
+        if not has_rest:
+            # they were not looked at: what was suspect is so still, until the next look
+            self._suspects |= {each: since for each, since in before.items() if each[0] == _REST}
+        deleting = sorted(instance_id for what, instance_id in ripe if what == "deleting")
+        orphans = sorted({instance_id for what, instance_id in ripe if what != "deleting"})
+        chosen = [(operations.DELETE_INSTANCE, each) for each in deleting]
+        chosen += [(operations.CLEANUP, each) for each in orphans]
+        for kind, instance_id in chosen[: max(budget, 0)]:
+            self._create(kind, instance_id)
 
     # -- operations -----
 
@@ -226,6 +354,10 @@ class Reconciler:
                 return
         LOG.info("instance %s: operation %s begins to %s", instance_id, operation_id, kind)
         self._hint([operation_id])
+
+
+def _add_listed(owners: set[str], list_owners: Callable[[], Collection[str]]) -> None:
+    owners.update(list_owners())
 
 
 def _failed_lately(operation: operations.Operation, since: datetime.datetime) -> bool:

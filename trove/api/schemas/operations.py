@@ -19,7 +19,7 @@ PROGRESS = common.closed(
         "percent": {**_PERCENT, "maximum": 99},
         "since": common.TIMESTAMP,
     },
-    {**_STEPS, "estimated_end": common.TIMESTAMP},
+    {**_STEPS, "estimated_end": common.TIMESTAMP, "message": common.STRING},
 )
 
 _OPERATION = {

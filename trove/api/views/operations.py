@@ -27,6 +27,8 @@ def progress(row: Progress) -> dict[str, Any]:
         view |= {"step_number": row.step_number, "step_count": row.step_count}
     if row.estimated_end is not None:
         view["estimated_end"] = timestamp(row.estimated_end)
+    if row.message is not None:
+        view["message"] = row.message
     return view
 
 

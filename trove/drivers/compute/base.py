@@ -69,6 +69,8 @@ class Server:
     fault: str | None = None
     flavor_id: str | None = None
     host: str | None = None
+    #: When the service changed anything of it last, in the service's own words; None where unknown.
+    changed: str | None = None
 
 
 class ComputeDriver(abc.ABC):
@@ -79,6 +81,11 @@ class ComputeDriver(abc.ABC):
 
     #: Whether there are other hosts that a server can be moved to.
     can_migrate: ClassVar[bool] = False
+
+    #: Seconds between lists of all servers, by all processes together, where looking costs a
+    #: service something: then the list alone tells what changed, and nobody looks at one server
+    #: again and again. 0 where everybody may look as often as wanted.
+    look_interval_s: float = 0.0
 
     @abc.abstractmethod
     def list_flavors(self) -> Sequence[Flavor]:

@@ -72,10 +72,11 @@ class CreateVolume(engine.Step):
             project_id=instance.project_id,
         )
         if volume.status == "creating":
-            return engine.Wait(event="volume", timeout_s=1.0)
+            return steps.volume_wait(ctx, "volume", 1.0)
         if volume.status == "error":
             raise engine.StepFailed(
-                f"A volume of {instance.volume_size_gib} GiB could not be made.",
+                f"A volume of {instance.volume_size_gib} GiB could not be made: the volume service"
+                " reports it in error; its operator looks for the reason in its log.",
                 details=f"volume {volume.id} is in error",
             )
         steps.record(
@@ -145,6 +146,9 @@ def server_spec(
                 datastore_manager=instance.version.manager,
                 first_boot=_first_boot(instance),
             ),
+        locality=instance.locality,
+        # replicas are placed in relation to their source
+        group_id=(instance.replica_of_id or instance.id) if instance.locality else None,
             "instance.key": crypto.encode_key(key) + "\n",
         },
     )
@@ -203,8 +207,28 @@ class AwaitAgent(engine.Step):
         """Look whether it did; meanwhile keep its server running."""
         if steps.get_instance(ctx).heartbeat.boot > 0:
             return None
-        steps.keep_server_running(ctx)
-        return engine.Wait(event="hello", timeout_s=steps.AGENT_LOOK_S)
+        steps.watch_server(ctx)
+        return steps.agent_wait(ctx)
+
+
+class AwaitServer(engine.Step):
+    """Wait until the server runs."""
+
+    name = "await_server"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Look whether it does, or whether its agent said hello already.
+
+        Raises StepFailed when it is gone or in error.
+        """
+        instance = steps.get_instance(ctx)
+        if instance.server_status is states.ServerStatus.ACTIVE or instance.heartbeat.boot > 0:
+            return None
+        server = steps.keep_server_running(ctx)
+        if server.status is not states.ServerStatus.ACTIVE:
+            return steps.server_wait(ctx, "server", steps.BUILD_LOOK_S)
+        steps.record_server(ctx, server)
+        return None
 
 
 class Prepare(engine.Step):
@@ -218,7 +242,7 @@ class Prepare(engine.Step):
             ctx, payloads.PrepareJob.KIND, lambda: prepare_job(ctx, steps.get_instance(ctx))
         )
         if isinstance(outcome, engine.Wait):
-            steps.keep_server_running(ctx)
+            steps.watch_server(ctx)
             return outcome
         steps.expect_success(outcome, what="Preparing the database")
         for module_id in modules.record(ctx, ctx.instance_id, outcome.result):
@@ -297,6 +321,7 @@ def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> Non
         instances.set_fault(
             session,
             ctx.instance_id,
+    AwaitServer.name: states.TaskStatus.BUILDING_ERROR_SERVER,
             message=f"{failure.message} Nothing is left of the instance but this record: delete it,"
             " and create it again once the cause is mended.",
             details=f"step {failure.step}: {failure.details or failure.message}",
@@ -317,3 +342,4 @@ FLOW = engine.Flow(
     ),
     on_failed=on_failed,
 )
+        AwaitServer(),

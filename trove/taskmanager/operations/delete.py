@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from typing import Any
 
 from oslo_log import log
@@ -153,7 +154,7 @@ class DeleteOrphan(engine.Step):
     name = "delete_orphan"
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
-        """Remove server, volume and port, unless the instance lives after all."""
+        """Remove all there is of it, unless the instance lives after all."""
         with ctx.tools.database.reader() as session:
             instance = instances.find_instance(session, ctx.instance_id)
         if instance is None:
@@ -164,11 +165,20 @@ class DeleteOrphan(engine.Step):
         if not instance.is_deleted and instance.task not in OWNS_NOTHING:
             return None
         LOG.warning("instance %s: removing what is left over of it", ctx.instance_id)
-        for remove in (steps.remove_server, steps.remove_volume, steps.remove_port):
+        for remove in _REMOVALS:
             outcome = remove(ctx)
             if outcome is not None:
                 return outcome
         return None
+
+
+#: What removes everything that may be left of an instance, in this order.
+_REMOVALS: tuple[Callable[[engine.Context], engine.Wait | None], ...] = (
+    steps.remove_server,
+    steps.remove_volume,
+    steps.remove_port,
+    steps.remove_name,
+)
 
 
 FLOW = engine.Flow(

@@ -5,9 +5,9 @@ lease that ran out, or because something was signalled. What a step learns it ke
 ``Context.data``, which is saved with it. A thread never waits for the outside world: a step that
 has to wait returns :class:`Wait`, and the operation gives its claim back until an event or a time.
 
-A step that fails is tried again when its error may pass, else the operation turns round and undoes
-its steps in reverse order; undoing never gives up. At the end ``Flow.on_failed`` puts the resource
-into a defined state with a fault.
+A step that fails is tried again until the deadline when its error may pass, else the operation
+turns round and undoes its steps in reverse order; undoing never gives up. At the end
+``Flow.on_failed`` puts the resource into a defined state with a fault.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from trove.common import concurrency, context, crypto, exception
 from trove.db import base, operations, quotas
 from trove.drivers import factory
 from trove.rpc import guest
+from trove.taskmanager.operations import timing
 
 LOG = log.getLogger(__name__)
 
@@ -41,8 +42,6 @@ FAILURE = "failure"
 
 _BACKOFF_FIRST_S = 0.5
 _BACKOFF_LARGEST_S = 30.0
-#: Sum of the pauses before this many tries are used up: about two minutes.
-_MAX_ATTEMPTS = 9
 #: Hints beyond this many are dropped: the sweep finds what they were for.
 _MAX_QUEUED = 1000
 
@@ -100,6 +99,8 @@ class Context:
     tools: Tools
     #: Has operations looked at soon, after what the step wrote is committed.
     hint: Callable[[Iterable[str]], None]
+    #: What the step's calls of drivers take.
+    meter: timing.Meter
 
     def secret(self) -> Mapping[str, Any]:
         """Return the secrets of the operation; empty when it has none."""
@@ -247,6 +248,12 @@ class Runner:
         )
 
     # -- threads -----
+
+    @property
+    def threads_held(self) -> int:
+        """How many operations are in the hands of a thread now; one that waits is in none."""
+        with self._lock:
+            return len(self._claims)
 
     def start(self) -> None:
         """Begin to look for work."""
@@ -429,11 +436,15 @@ class Runner:
         return self._run(operation, flow, index)
 
     def _context(self, operation: operations.Operation) -> Context:
+        data = json.loads(json.dumps(operation.data))
+        timing.settle(operation, data, now=self._tools.clock.now())
+        meter = timing.Meter(self._tools.clock)
         return Context(
             operation=operation,
-            data=json.loads(json.dumps(operation.data)),
-            tools=self._tools,
+            data=data,
+            tools=dataclasses.replace(self._tools, drivers=meter.around(self._tools.drivers)),
             hint=self._hint,
+            meter=meter,
         )
 
     def _run(
@@ -460,7 +471,7 @@ class Runner:
         failure = _describe(error, operation.step)
         if not isinstance(error, exception.TroveError):
             LOG.error("operation %s: step %s broke", operation.id, operation.step, exc_info=error)
-        if flow.never_fails or (_is_passing(error) and operation.attempts < _MAX_ATTEMPTS):
+        if flow.never_fails or _is_passing(error):
             return self._retry(operation, flow, ctx, failure)
         return self._turn_round(operation, failure, operation.step, ctx)
 
@@ -496,21 +507,31 @@ class Runner:
     ) -> operations.Operation | None:
         now = self._tools.clock.now()
         is_undo = operation.state is states.OperationState.UNDOING
+        data, timings = timing.over(ctx.data, ctx.meter, now=now)
         with self._tools.database.writer() as session:
             saved = operations.save_step(
                 session,
                 operation,
                 step=step,
-                data=ctx.data,
+                data=data,
                 progress=progress,
                 now=now,
                 lease_s=self._lease_s,
             )
             if saved is not None:
-                event = "undone" if is_undo else "done"
-                operations.journal(session, operation.id, step=operation.step, event=event, now=now)
+                operations.journal(
+                    session,
+                    operation.id,
+                    step=operation.step,
+                    event="undone" if is_undo else "done",
+                    timings=timings,
+                    now=now,
+                )
         LOG.debug("operation %s: step %s done", operation.id, operation.step)
         return saved
+
+    def _has_deadline(self, operation: operations.Operation, flow: Flow) -> bool:
+        return operation.state is states.OperationState.RUNNING and not flow.never_fails
 
     @base.retry_on_conflict
     def _wait(
@@ -518,12 +539,12 @@ class Runner:
     ) -> operations.Operation | None:
         now = self._tools.clock.now()
         wake_at = now + datetime.timedelta(seconds=outcome.timeout_s)
-        has_deadline = operation.state is states.OperationState.RUNNING and not flow.never_fails
-        if has_deadline:
+        if self._has_deadline(operation, flow):
             wake_at = min(wake_at, operation.deadline)
+        data = timing.waiting(ctx.data, ctx.meter, outcome.event, now=now)
         with self._tools.database.writer() as session:
             if operations.wait(
-                session, operation, event=outcome.event, wake_at=wake_at, data=ctx.data, now=now
+                session, operation, event=outcome.event, wake_at=wake_at, data=data, now=now
             ):
                 if operation.wake_on != outcome.event:
                     operations.journal(
@@ -538,21 +559,25 @@ class Runner:
                 return None
             # something happened meanwhile: look again, with what the step learnt
             fresh = operations.reread(session, operation)
-        return None if fresh is None else dataclasses.replace(fresh, data=ctx.data)
+        data = timing.going_on(ctx.data, ctx.meter)
+        return None if fresh is None else dataclasses.replace(fresh, data=data)
 
     @base.retry_on_conflict
     def _retry(
         self, operation: operations.Operation, flow: Flow, ctx: Context, failure: Failure
     ) -> None:
         now = self._tools.clock.now()
-        pause = datetime.timedelta(seconds=backoff_s(operation.attempts))
+        wake_at = now + datetime.timedelta(seconds=backoff_s(operation.attempts))
+        if self._has_deadline(operation, flow):
+            wake_at = min(wake_at, max(operation.deadline, now))
+        data = timing.waiting(ctx.data, ctx.meter, "pause", now=now)
         with self._tools.database.writer() as session:
             if operations.retry(
                 session,
                 operation,
                 error=failure.message,
-                wake_at=now + pause,
-                data=ctx.data,
+                wake_at=wake_at,
+                data=data,
                 now=now,
             ):
                 self._journal_failure(session, operation, "retried", failure, now)
@@ -575,14 +600,15 @@ class Runner:
         ctx: Context | None = None,
     ) -> operations.Operation | None:
         now = self._tools.clock.now()
-        data = dict(operation.data if ctx is None else ctx.data)
+        ctx = ctx or self._context(operation)
+        data, timings = timing.over(ctx.data, ctx.meter, now=now)
         data[FAILURE] = dataclasses.asdict(failure)
         with self._tools.database.writer() as session:
             turned = operations.begin_undo(
                 session, operation, step=first_undone, error=failure.message, data=data, now=now
             )
             if turned is not None:
-                self._journal_failure(session, operation, "failed", failure, now)
+                self._journal_failure(session, operation, "failed", failure, now, timings)
         LOG.warning(
             "operation %s: %s failed at step %s and is undone: %s",
             operation.id,
@@ -595,16 +621,24 @@ class Runner:
     @base.retry_on_conflict
     def _succeed(self, operation: operations.Operation, ctx: Context) -> None:
         now = self._tools.clock.now()
+        data, timings = timing.over(ctx.data, ctx.meter, now=now)
         with self._tools.database.writer() as session:
             if not operations.finish(
                 session,
                 operation,
                 state=states.OperationState.SUCCEEDED,
-                data=ctx.data,
+                data=data,
                 now=now,
             ):
                 return
-            operations.journal(session, operation.id, step=operation.step, event="done", now=now)
+            operations.journal(
+                session,
+                operation.id,
+                step=operation.step,
+                event="done",
+                timings=timings,
+                now=now,
+            )
             woken = self._ended(session, operation, now)
         LOG.info("operation %s: %s succeeded", operation.id, operation.kind)
         self._hint(woken)
@@ -634,8 +668,14 @@ class Runner:
             ):
                 return
             if ctx is not None:
+                _, timings = timing.over(ctx.data, ctx.meter, now=now)
                 operations.journal(
-                    session, operation.id, step=operation.step, event="undone", now=now
+                    session,
+                    operation.id,
+                    step=operation.step,
+                    event="undone",
+                    timings=timings,
+                    now=now,
                 )
             flow.on_failed(ctx or self._context(operation), session, failure)
             self._journal_failure(session, operation, "ended", failure, now)
@@ -679,12 +719,19 @@ class Runner:
         event: str,
         failure: Failure,
         now: datetime.datetime,
+        timings: Mapping[str, float] | None = None,
     ) -> None:
         text = (
             failure.message if failure.details is None else f"{failure.message} ({failure.details})"
         )
         operations.journal(
-            session, operation.id, step=operation.step, event=event, message=text, now=now
+            session,
+            operation.id,
+            step=operation.step,
+            event=event,
+            message=text,
+            timings=timings,
+            now=now,
         )
 
 

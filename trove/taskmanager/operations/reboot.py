@@ -56,8 +56,8 @@ class RebootServer(engine.Step):
             ctx.data["is_asked"] = True
             ctx.tools.drivers.compute.reboot_server(server.id)
         else:
-            steps.keep_server_running(ctx)
-        return engine.Wait(event="hello", timeout_s=_LOOK_S)
+            steps.watch_server(ctx)
+        return steps.agent_wait(ctx, _LOOK_S)
 
 
 class StartEngine(engine.Step):
@@ -112,7 +112,7 @@ class MigrateServer(engine.Step):
                 )
             ctx.data["asked"] = asked + 1
             compute.migrate_server(server.id, wanted)
-        return engine.Wait(event="server", timeout_s=_LOOK_S)
+        return steps.server_wait(ctx, "server", _LOOK_S)
 
 
 class Finish(engine.Step):

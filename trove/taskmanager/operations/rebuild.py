@@ -89,7 +89,6 @@ class StopGuest(delete.StopGuest):
                 create.server_spec(ctx, instance, image_id=ctx.data.get("old_image_id"))
             )
             steps.record_server(ctx, server)
-        server = steps.keep_server_running(ctx)
         if instance.heartbeat.boot <= ctx.data.get("boot_before_back", -1):
             return engine.Wait(event="hello", timeout_s=steps.AGENT_LOOK_S)
         steps.record_server(ctx, server)
@@ -144,8 +143,8 @@ class AwaitAgent(engine.Step):
         """Look whether it did; meanwhile keep its server running."""
         if steps.get_instance(ctx).heartbeat.boot > ctx.data["boot"]:
             return None
-        steps.keep_server_running(ctx)
-        return engine.Wait(event="hello", timeout_s=steps.AGENT_LOOK_S)
+        steps.watch_server(ctx)
+        return steps.agent_wait(ctx)
 
 
 class Prepare(create.Prepare):

@@ -34,8 +34,8 @@ class AwaitAgent(engine.Step):
         """Look whether it did since the operation began; meanwhile keep its server running."""
         if steps.get_instance(ctx).heartbeat.received >= ctx.operation.created:
             return None
-        steps.keep_server_running(ctx)
-        return engine.Wait(event="hello", timeout_s=steps.AGENT_LOOK_S)
+        steps.watch_server(ctx)
+        return steps.agent_wait(ctx)
 
 
 class Finish(engine.Step):

@@ -100,7 +100,7 @@ class ResizeServer(engine.Step):
             compute.resize_server(server.id, compute.get_flavor(ctx.data["flavor_id"]))
             if self._has_flavor(ctx):
                 return None
-        return engine.Wait(event="server", timeout_s=_LOOK_S)
+        return steps.server_wait(ctx, "server", _LOOK_S)
 
     def _has_flavor(self, ctx: engine.Context) -> bool:
         server = ctx.tools.drivers.compute.find_server(ctx.instance_id)
@@ -125,7 +125,7 @@ class ResizeServer(engine.Step):
             LOG.error("instance %s: its server keeps the new flavor: %s", ctx.instance_id, e)
             ctx.data["is_stuck"] = True
             return None
-        return engine.Wait(event="server", timeout_s=_LOOK_S) if is_busy else None
+        return steps.server_wait(ctx, "server", _LOOK_S) if is_busy else None
 
     def _take_back(self, ctx: engine.Context, server: Server) -> bool:
         """Go one step towards the old flavor; tell whether there is more to do."""
@@ -179,7 +179,7 @@ class ConfirmResize(engine.Step):
             server = steps.keep_server_running(ctx)
         if server.status is _Server.ACTIVE:
             return None
-        return engine.Wait(event="server", timeout_s=_LOOK_S)
+        return steps.server_wait(ctx, "server", _LOOK_S)
 
 
 class FinishFlavor(engine.Step):

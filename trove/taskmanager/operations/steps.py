@@ -18,10 +18,18 @@ from trove.taskmanager.operations import engine
 
 LOG = log.getLogger(__name__)
 
-#: How often a server is looked at while its agent is waited for.
+#: How often a server is looked at while its agent is waited for, where servers are not watched.
 AGENT_LOOK_S = 5.0
-#: How often something that is being removed is looked at.
+#: How often something that is being removed is looked at, where that costs no service anything.
 REMOVAL_LOOK_S = 0.2
+#: How often a server that is being made is looked at, where servers are not watched.
+BUILD_LOOK_S = 1.0
+#: Where servers are watched, the reconciler tells of each change: one looks by oneself only in case
+#: that got lost.
+_UNTOLD_S = 120.0
+#: Looks at a volume or a port become rarer by this, down to one in the longest.
+_LOOKS_GROW = 1.5
+_LONGEST_LOOK_S = 30.0
 #: Heartbeats that may be missing before an agent counts as silent.
 SILENT_AFTER = 3
 
@@ -56,6 +64,51 @@ def record_server(ctx: engine.Context, server: Server) -> None:
             session, ctx.instance_id, server_id=server.id, status=server.status, now=now
         ),
     )
+
+
+def server_wait(ctx: engine.Context, event: str, unwatched_s: float) -> engine.Wait:
+    """Wait for a change of the server.
+
+    Where servers are watched the change itself ends the wait, else one looks again after
+    ``unwatched_s``.
+    """
+    is_watched = ctx.tools.drivers.compute.look_interval_s > 0
+    return engine.Wait(event=event, timeout_s=_UNTOLD_S if is_watched else unwatched_s)
+
+
+def agent_wait(ctx: engine.Context, unwatched_s: float = AGENT_LOOK_S) -> engine.Wait:
+    """Wait for the agent to say hello."""
+    return server_wait(ctx, "hello", unwatched_s)
+
+
+def volume_wait(ctx: engine.Context, event: str, local_s: float) -> engine.Wait:
+    """Wait for a change of the volume: look after ``local_s``, or as rarely as the driver wants."""
+    return _look_wait(ctx, event, local_s, ctx.tools.drivers.volume.look_interval_s)
+
+
+def _look_wait(ctx: engine.Context, event: str, local_s: float, interval_s: float) -> engine.Wait:
+    if not interval_s:
+        return engine.Wait(event=event, timeout_s=local_s)
+    looks = ctx.data.setdefault("looks", {})
+    looks[event] = looks.get(event, 0) + 1
+    pause_s = interval_s * _LOOKS_GROW ** min(looks[event] - 1, 16)
+    return engine.Wait(event=event, timeout_s=min(pause_s, max(_LONGEST_LOOK_S, interval_s)))
+
+
+def watch_server(ctx: engine.Context) -> None:
+    """See to it that the server runs while something else is waited for.
+
+    Where servers are watched, it is looked at only after something was told of the instance.
+    """
+    now, signals = ctx.tools.clock.now(), ctx.operation.signals
+    if ctx.tools.drivers.compute.look_interval_s:
+        told, looked = ctx.data.get("looked", (None, None))
+        if told == signals:
+            since = now - datetime.datetime.fromisoformat(looked)
+            if since.total_seconds() < _UNTOLD_S:
+                return
+        ctx.data["looked"] = [signals, now.isoformat()]
+    keep_server_running(ctx)
 
 
 def keep_server_running(ctx: engine.Context) -> Server:
@@ -97,7 +150,7 @@ def remove_volume(ctx: engine.Context) -> engine.Wait | None:
     if volume is not None:
         driver.delete_volume(volume.id)
         if driver.find_volume(ctx.instance_id) is not None:
-            return engine.Wait(event="volume-gone", timeout_s=REMOVAL_LOOK_S)
+            return volume_wait(ctx, "volume-gone", REMOVAL_LOOK_S)
     record(
         ctx,
         lambda session, now: instances.set_volume(
@@ -108,13 +161,10 @@ def remove_volume(ctx: engine.Context) -> engine.Wait | None:
 
 
 def remove_port(ctx: engine.Context) -> engine.Wait | None:
-    """Remove the port of the instance; None when it is gone."""
+    """Remove all that the instance has of the network; None when it is gone."""
     driver = ctx.tools.drivers.network
-    port = driver.find_port(ctx.instance_id)
-    if port is not None:
-        driver.delete_port(port.id)
-        if driver.find_port(ctx.instance_id) is not None:
-            return engine.Wait(event="port-gone", timeout_s=REMOVAL_LOOK_S)
+    if not driver.remove_all(ctx.instance_id):
+        return _look_wait(ctx, "port-gone", REMOVAL_LOOK_S, driver.look_interval_s)
     record(
         ctx,
         lambda session, now: instances.set_port(
@@ -125,6 +175,11 @@ def remove_port(ctx: engine.Context) -> engine.Wait | None:
 
 
 def record(ctx: engine.Context, write: Callable[[Any, datetime.datetime], object]) -> None:
+def remove_name(ctx: engine.Context) -> None:
+    """Remove the name of the instance."""
+    ctx.tools.drivers.dns.remove_records(ctx.instance_id)
+
+
     """Write something in a transaction of its own."""
     now = ctx.tools.clock.now()
 
@@ -191,7 +246,7 @@ def do_job(
     """Send a job until it succeeded, its server kept running; raises StepFailed when it failed."""
     outcome = run_job(ctx, kind, make_payload)
     if isinstance(outcome, engine.Wait):
-        keep_server_running(ctx)
+        watch_server(ctx)
         return outcome
     expect_success(outcome, what=what)
     return None

@@ -39,6 +39,7 @@ def upgrade() -> None:
     _quota_usages()
     _quotas()
     _rate_windows()
+    _leases()
     _datastore_versions()
     _operation_steps()
     _configuration_parameters()
@@ -213,6 +214,17 @@ def _rate_windows() -> None:
     op.create_index("ix_rate_windows_window", "rate_windows", ["window"], unique=False)
 
 
+def _leases() -> None:
+    op.create_table(
+        "leases",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("owner", sa.String(length=36), nullable=False),
+        sa.Column("until", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+        **_TABLE,
+    )
+
+
 def _datastore_versions() -> None:
     op.create_table(
         "datastore_versions",
@@ -247,6 +259,7 @@ def _operation_steps() -> None:
         sa.Column("step", sa.String(length=64), nullable=False),
         sa.Column("event", sa.String(length=16), nullable=False),
         sa.Column("message", sa.Text(), nullable=True),
+        sa.Column("timings", _JSON, nullable=True),
         sa.Column("created", _TIME, nullable=False),
         sa.ForeignKeyConstraint(["operation_id"], ["operations.id"]),
         sa.PrimaryKeyConstraint("id"),
