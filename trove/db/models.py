@@ -334,14 +334,14 @@ class OperationStep(Base):
     #: started, done, waiting, retried, failed, undone, cancelled, ended.
     event: orm.Mapped[str] = orm.mapped_column(sa.String(16))
     message: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    #: Where the time of the step went, once it is over; see :mod:`trove.db.operation_timings`.
+    timings: orm.Mapped[dict[str, Any] | None]
     created: orm.Mapped[datetime.datetime]
 
 
 class GuestJob(Base):
     """A job sent to an agent and its outcome; ``id`` makes it idempotent."""
 
-    #: Where the time of the step went, once it is over; see :mod:`trove.db.operation_timings`.
-    timings: orm.Mapped[dict[str, Any] | None]
     __tablename__ = "guest_jobs"
 
     id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
@@ -418,12 +418,6 @@ class RateWindow(Base):
     taken: orm.Mapped[int] = orm.mapped_column(default=0)
 
 
-class VersionFlavor(Base):
-    """A flavor that a datastore version may be used with; without any row, all may."""
-
-    __tablename__ = "datastore_version_flavors"
-
-    datastore_version_id: orm.Mapped[str] = orm.mapped_column(
 class Lease(Base):
     """Who does something that only one process at a time should do."""
 
@@ -434,6 +428,12 @@ class Lease(Base):
     until: orm.Mapped[datetime.datetime]
 
 
+class VersionFlavor(Base):
+    """A flavor that a datastore version may be used with; without any row, all may."""
+
+    __tablename__ = "datastore_version_flavors"
+
+    datastore_version_id: orm.Mapped[str] = orm.mapped_column(
         sa.String(36), sa.ForeignKey("datastore_versions.id"), primary_key=True
     )
     flavor_id: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)

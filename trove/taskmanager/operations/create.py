@@ -139,6 +139,9 @@ def server_spec(
         address=instance.addresses[0]["address"],
         volume_id=instance.volume_id,
         availability_zone=instance.availability_zone,
+        locality=instance.locality,
+        # replicas are placed in relation to their source
+        group_id=(instance.replica_of_id or instance.id) if instance.locality else None,
         files={
             "guest.conf": render_guest_conf(
                 ctx.tools.conf,
@@ -146,9 +149,6 @@ def server_spec(
                 datastore_manager=instance.version.manager,
                 first_boot=_first_boot(instance),
             ),
-        locality=instance.locality,
-        # replicas are placed in relation to their source
-        group_id=(instance.replica_of_id or instance.id) if instance.locality else None,
             "instance.key": crypto.encode_key(key) + "\n",
         },
     )
@@ -198,19 +198,6 @@ def render_guest_conf(
     return text.getvalue()
 
 
-class AwaitAgent(engine.Step):
-    """Wait until the agent said hello."""
-
-    name = "await_agent"
-
-    def run(self, ctx: engine.Context) -> engine.Wait | None:
-        """Look whether it did; meanwhile keep its server running."""
-        if steps.get_instance(ctx).heartbeat.boot > 0:
-            return None
-        steps.watch_server(ctx)
-        return steps.agent_wait(ctx)
-
-
 class AwaitServer(engine.Step):
     """Wait until the server runs."""
 
@@ -229,6 +216,19 @@ class AwaitServer(engine.Step):
             return steps.server_wait(ctx, "server", steps.BUILD_LOOK_S)
         steps.record_server(ctx, server)
         return None
+
+
+class AwaitAgent(engine.Step):
+    """Wait until the agent said hello."""
+
+    name = "await_agent"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Look whether it did; meanwhile keep its server running."""
+        if steps.get_instance(ctx).heartbeat.boot > 0:
+            return None
+        steps.watch_server(ctx)
+        return steps.agent_wait(ctx)
 
 
 class Prepare(engine.Step):
@@ -308,6 +308,7 @@ _ERRORS: Mapping[str, states.TaskStatus] = {
     CreatePort.name: states.TaskStatus.BUILDING_ERROR_PORT,
     CreateVolume.name: states.TaskStatus.BUILDING_ERROR_VOLUME,
     CreateServer.name: states.TaskStatus.BUILDING_ERROR_SERVER,
+    AwaitServer.name: states.TaskStatus.BUILDING_ERROR_SERVER,
 }
 
 
@@ -321,7 +322,6 @@ def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> Non
         instances.set_fault(
             session,
             ctx.instance_id,
-    AwaitServer.name: states.TaskStatus.BUILDING_ERROR_SERVER,
             message=f"{failure.message} Nothing is left of the instance but this record: delete it,"
             " and create it again once the cause is mended.",
             details=f"step {failure.step}: {failure.details or failure.message}",
@@ -336,10 +336,10 @@ FLOW = engine.Flow(
         CreatePort(),
         CreateVolume(),
         CreateServer(),
+        AwaitServer(),
         AwaitAgent(),
         Prepare(),
         Activate(),
     ),
     on_failed=on_failed,
 )
-        AwaitServer(),

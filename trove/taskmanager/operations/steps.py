@@ -174,12 +174,12 @@ def remove_port(ctx: engine.Context) -> engine.Wait | None:
     return None
 
 
-def record(ctx: engine.Context, write: Callable[[Any, datetime.datetime], object]) -> None:
 def remove_name(ctx: engine.Context) -> None:
     """Remove the name of the instance."""
     ctx.tools.drivers.dns.remove_records(ctx.instance_id)
 
 
+def record(ctx: engine.Context, write: Callable[[Any, datetime.datetime], object]) -> None:
     """Write something in a transaction of its own."""
     now = ctx.tools.clock.now()
 
