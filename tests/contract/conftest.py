@@ -14,6 +14,7 @@ from collections.abc import Callable
 import pytest
 from oslo_config import cfg
 
+from tests.fixtures.cloud import StandInCloud
 from tests.fixtures.cloud.fixtures import (
     cloud_conf,
     make_real_conf,
@@ -36,6 +37,7 @@ from trove.drivers.image.local import LocalImage
 from trove.drivers.network.base import NetworkDriver
 from trove.drivers.network.fake import FakeNetwork
 from trove.drivers.network.local import LocalNetwork
+from trove.drivers.network.neutron import NeutronNetwork
 from trove.drivers.secrets.base import SecretsDriver
 from trove.drivers.secrets.fake import FakeSecrets
 from trove.drivers.secrets.local import LocalSecrets, generate_ca
@@ -140,16 +142,21 @@ def local_cloud(agent_conf: cfg.ConfigOpts, tmp_path: pathlib.Path) -> Cloud:
 
 
 @pytest.fixture
-def standin_cloud(cloud_conf: cfg.ConfigOpts) -> Cloud:
+def standin_cloud(cloud_conf: cfg.ConfigOpts, standins: StandInCloud) -> Cloud:
     """Give the drivers of cloud services, on stand-ins of these; fakes of what has none yet."""
-    network = FakeNetwork()
+    neutron = standins.find("network")
+    connected = neutron.add_connected("project")
+    management_id = neutron.add_network("172.16.0.0/24", project_id="operator")
+    cloud_conf.set_override("default_network", connected.network_id, group="neutron")
+    cloud_conf.set_override("management_network", management_id, group="neutron")
+    cloud_conf.set_override("management_egress", ["5671@172.16.0.2"], group="neutron")
     secrets = FakeSecrets()
 
     def make() -> Cloud:
         return Cloud(
             compute=NovaCompute(cloud_conf),
             volume=CinderVolume(cloud_conf),
-            network=network,
+            network=NeutronNetwork(cloud_conf),
             image=GlanceImage(cloud_conf),
             secrets=secrets,
             again=make,

@@ -1,6 +1,5 @@
-"""What every volume, network, image and secrets driver does."""
+"""What every volume, image and secrets driver does."""
 
-import ipaddress
 import uuid
 
 import pytest
@@ -8,10 +7,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.contract.conftest import ENGINE_PORT, Cloud
+from tests.contract.conftest import Cloud
 from tests.fixtures.waiting import wait_until
 from trove.common import exception
-from trove.drivers.network.base import Port
 from trove.drivers.volume.base import Volume
 
 
@@ -26,16 +24,6 @@ def make_volume(cloud: Cloud, instance_id: str) -> Volume:
     )
     cloud.settled(instance_id)
     return made
-
-
-def make_port(cloud: Cloud, instance_id: str) -> Port:
-    return cloud.network.create_port(
-        instance_id=instance_id,
-        project_id="p",
-        nic=None,
-        access=None,
-        engine_port=ENGINE_PORT,
-    )
 
 
 def test_an_instance_gets_one_volume_however_often_it_is_asked_for(
@@ -102,78 +90,9 @@ def has_snapshot(cloud: Cloud, owner_id: str, status: str) -> bool:
     return found is not None and found.status == status
 
 
-def test_access_makes_a_port_public_and_private(cloud: Cloud, instance_id: str) -> None:
-    port = make_port(cloud, instance_id)
-    assert not port.is_public
-    for is_public in (True, True, False):
-        changed = cloud.network.update_access(
-            port.id,
-            access={"is_public": is_public, "allowed_cidrs": ["0.0.0.0/0", "::/0"]},
-            engine_port=ENGINE_PORT,
-        )
-        assert (changed.id, changed.address, changed.is_public) == (
-            port.id,
-            port.address,
-            is_public,
-        )
-        assert cloud.again().network.find_port(instance_id) == changed
-    cloud.network.refresh()
-    cloud.network.delete_port(port.id)
-    assert not make_port(cloud, instance_id).is_public
-
-
-def test_a_port_is_made_with_its_access(cloud: Cloud, instance_id: str) -> None:
-    port = cloud.network.create_port(
-        instance_id=instance_id,
-        project_id="p",
-        nic=None,
-        access={"is_public": True, "allowed_cidrs": ["0.0.0.0/0"]},
-        engine_port=ENGINE_PORT,
-    )
-    assert cloud.again().network.find_port(instance_id) == port
-    assert port.is_public
-
-
-def test_a_port_that_is_gone_has_no_access(cloud: Cloud, instance_id: str) -> None:
-    with pytest.raises(exception.DriverError):
-        cloud.network.update_access(
-            instance_id,
-            access={"is_public": False, "allowed_cidrs": ["10.0.0.0/8"]},
-            engine_port=ENGINE_PORT,
-        )
-
-
-def test_an_unknown_instance_has_no_volume_and_no_port(cloud: Cloud, instance_id: str) -> None:
+def test_an_unknown_instance_has_no_volume(cloud: Cloud, instance_id: str) -> None:
     assert cloud.volume.find_volume(instance_id) is None
-    assert cloud.network.find_port(instance_id) is None
     assert list(cloud.volume.list_volumes()) == []
-    assert list(cloud.network.list_ports()) == []
-
-
-def test_an_instance_gets_one_port_however_often_it_is_asked_for(
-    cloud: Cloud, instance_id: str
-) -> None:
-    port = make_port(cloud, instance_id)
-    assert port.instance_id == instance_id
-    ipaddress.ip_address(port.address)
-    again = make_port(cloud.again(), instance_id)
-    assert (again.id, again.address) == (port.id, port.address)
-    assert cloud.again().network.find_port(instance_id) == port
-    assert list(cloud.network.list_ports()) == [port]
-
-
-def test_ports_have_addresses_of_their_own(cloud: Cloud) -> None:
-    ports = [make_port(cloud, str(uuid.uuid4())) for _ in range(5)]
-    assert len({port.address for port in ports}) == len({port.id for port in ports}) == 5
-
-
-def test_a_deleted_port_is_gone_and_may_be_deleted_again(cloud: Cloud, instance_id: str) -> None:
-    port = make_port(cloud, instance_id)
-    other = make_port(cloud, str(uuid.uuid4()))
-    for _ in range(2):
-        cloud.network.delete_port(port.id)
-        assert cloud.network.find_port(instance_id) is None
-    assert list(cloud.network.list_ports()) == [other]
 
 
 def test_an_unknown_image_is_not_found(cloud: Cloud) -> None:
