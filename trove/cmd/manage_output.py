@@ -17,7 +17,7 @@ from oslo_config import cfg
 
 from trove import conf as trove_conf
 from trove.common import exception
-from trove.db import base
+from trove.db import base, datastores
 
 
 def load(args: argparse.Namespace) -> cfg.ConfigOpts:
@@ -64,6 +64,19 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return " ".join(str(value).split())
+
+
+def version_record(version: datastores.Version) -> dict[str, Any]:
+    """Return what is shown of a datastore version."""
+    return {
+        "datastore": version.datastore_name,
+        "version": version.name,
+        "engine": version.version,
+        "manager": version.manager,
+        "active": version.active,
+        "id": version.id,
+        "image": version.image_id,
+    }
 
 
 def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:

@@ -308,3 +308,83 @@ def test_quotas_are_shown_set_and_counted_anew(run: Run, database: base.Database
     shown = json.loads(run("quota", "show", "p1", "--json")[1])
     assert shown[0] == {"resource": "instances", "in_use": 1, "reserved": 0, "limit": 3}
     assert "IN USE" in run("quota", "show", "p1")[1]
+
+
+@pytest.mark.usefixtures("database", "images")
+def test_images_are_listed_with_the_versions_that_use_them(run: Run) -> None:
+    run("image", "import", "--datastore", "mariadb", "--datastore-version", "10.11")
+    (row,) = json.loads(run("image", "list", "--json")[1])
+    assert (row["id"], row["manager"], row["engine"], row["agent"], row["status"]) == (
+        "image-10.11.19",
+        "mariadb",
+        "10.11.19",
+        "1.2",
+        "active",
+    )
+    assert row["used_by"] == "mariadb 10.11 (engine 10.11.19)"
+    assert "image-10.11.19" in run("image", "list")[1]
+
+
+@pytest.mark.usefixtures("database")
+def test_an_image_is_deleted_only_when_no_version_uses_it(run: Run, images: OneImage) -> None:
+    run("image", "import", "--datastore", "mariadb", "--datastore-version", "10.11")
+    code, _, err = run("image", "delete", "image-10.11.19")
+    assert code == 1
+    assert "used by mariadb 10.11 (engine 10.11.19)" in err
+    # the same version, from another image
+    run("image", "import", "--datastore", "mariadb", "--datastore-version", "10.11", *_ID)
+    code, out, _ = run("image", "delete", "image-10.11.19")
+    assert (code, "is deleted" in out) == (0, True)
+    assert set(images.images) == {"other"}
+    code, _, err = run("image", "delete", "image-10.11.19")
+    assert code == 1
+    assert "cannot be found" in err
+
+
+_ID = ("--image-id", "other")
+
+
+def test_an_image_that_a_version_finds_by_its_tags_is_not_deleted(
+    run: Run, images: OneImage, database: base.Database
+) -> None:
+    run("image", "import", "--datastore", "mariadb")
+    with database.writer() as session:
+        datastores.upsert_version(
+            session,
+            datastores.NewVersion(
+                datastore_name="mariadb",
+                name="10.11.19",
+                version="10.11.19",
+                manager="mariadb",
+                image_id=None,
+            ),
+            make_default=False,
+            now=NOW,
+        )
+        version = datastores.list_datastores(session)[0].versions[0]
+        datastores.change_version(
+            session, version.id, {"image_tags": ["mariadb"]}, is_default=None, now=NOW
+        )
+    code, _, err = run("image", "delete", "image-10.11.19")
+    assert code == 1
+    assert "used by mariadb 10.11.19" in err
+
+
+@pytest.mark.usefixtures("database")
+def test_nothing_is_registered_when_the_image_cannot_be_had(run: Run, images: OneImage) -> None:
+    def refuse(**arguments: object) -> image_base.Image:
+        raise exception.DriverError(service="Image import", reason="no such file")
+
+    images.import_image = refuse
+    code, out, err = run("image", "import", "--datastore", "mariadb", "--default")
+    assert (code, out) == (1, "")
+    assert "no such file" in err
+    assert json.loads(run("datastore", "list", "--json")[1]) == []
+
+
+@pytest.mark.usefixtures("images")
+def test_an_unusable_database_is_said_before_anything_is_uploaded(
+    run: Run, images: OneImage
+) -> None:
+    assert run("image", "import", "--datastore", "mariadb")[0] == 1
+    assert images.images == {}
