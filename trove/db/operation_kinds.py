@@ -85,7 +85,17 @@ KINDS: Mapping[str, Kind] = {
     ),
     "resize_volume": Kind(
         word="resize_volume",
-        steps=("extend_volume", "record_size", "tell_guest", "finish"),
+        steps=(
+            "stop_engine",
+            "unmount",
+            "detach_volume",
+            "extend_volume",
+            "record_size",
+            "attach_volume",
+            "mount",
+            "tell_guest",
+            "finish",
+        ),
         event="instance_resize_volume",
         traits={"new_size": "size_gib"},
         changes_quota=True,

@@ -119,6 +119,33 @@ def check_volume(actions: Actions, instance_id: str) -> None:
     assert actions.plane.usage() == SMALL | {quotas.VOLUMES: 3}
 
 
+def begin_offline(actions: Actions, instance_id: str) -> None:
+    """Resize a volume that its server has and that cannot grow there."""
+    plane = actions.plane
+    plane.compute.attaches_volumes = True
+    plane.compute.on_volume = lambda volume_id, is_attached: plane.volume.set_status(
+        volume_id, "in-use" if is_attached else "available"
+    )
+    plane.volume.extends_attached = False
+    for volume in plane.volume.list_volumes():
+        plane.volume.set_status(volume.id, "in-use")
+    begin_volume(actions, instance_id)
+
+
+def check_offline(actions: Actions, instance_id: str) -> None:
+    plane = actions.plane
+    assert plane.instance(instance_id).volume_size_gib == 3
+    volume = plane.volume.find_volume(instance_id)
+    assert volume is not None
+    assert (volume.size_gib, volume.status) == (3, "in-use")
+    assert ran(actions) == ["stop", "unmount", "mount"]
+    assert plane.guests.payloads["mount"].payload == {
+        "volume_id": volume.id,
+        "volume_size_gib": 3,
+    }
+    assert plane.usage() == SMALL | {quotas.VOLUMES: 3}
+
+
 def check_access(actions: Actions, instance_id: str) -> None:
     instance = actions.plane.instance(instance_id)
     assert instance.access == {"is_public": True, "allowed_cidrs": ["10.0.0.0/8", "fd00::/8"]}
@@ -159,6 +186,7 @@ def check_migrate(actions: Actions, instance_id: str) -> None:
 ALL = {
     "flavor": (resize.FLAVOR_FLOW, begin_flavor, check_flavor, "RESIZE"),
     "volume": (resize.VOLUME_FLOW, begin_volume, check_volume, "RESIZE"),
+    "offline": (resize.VOLUME_FLOW, begin_offline, check_offline, "RESIZE"),
     "access": (access.FLOW, begin_access, check_access, "ACTIVE"),
     "upgrade": (rebuild.UPGRADE_FLOW, begin_upgrade, check_rebuilt, "UPGRADE"),
     "rebuild": (rebuild.REBUILD_FLOW, begin_rebuild, check_rebuilt, "BUILD"),
@@ -168,12 +196,18 @@ ALL = {
 }
 
 
+#: What does nothing in an action, besides handing on to the next step.
+IDLE = {
+    "volume": {"unmount", "detach_volume", "attach_volume", "mount"},
+    "offline": {"record_size", "tell_guest"},
+}
 #: A rebuild has the steps of an upgrade.
 STEPS = [
     pytest.param(name, step.name, id=f"{name}-{step.name}")
     for name, (flow, *_) in ALL.items()
     if name != "rebuild"
     for step in flow.steps
+    if step.name not in IDLE.get(name, ())
 ]
 
 
@@ -231,6 +265,9 @@ CALLS = [
     ("flavor", "compute", "resize_server"),
     ("flavor", "compute", "confirm_resize"),
     ("volume", "volume", "extend_volume"),
+    ("offline", "volume", "extend_volume"),
+    ("offline", "compute", "detach_volume"),
+    ("offline", "compute", "attach_volume"),
     ("access", "network", "update_access"),
     ("upgrade", "compute", "delete_server"),
     ("upgrade", "compute", "create_server"),
@@ -239,7 +276,9 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "driver", "method"), CALLS, ids=[call[2] for call in CALLS])
+@pytest.mark.parametrize(
+    ("name", "driver", "method"), CALLS, ids=["-".join(call) for call in CALLS]
+)
 def test_a_lost_reply_does_nothing_twice(
     actions: Actions, name: str, driver: str, method: str
 ) -> None:
@@ -256,7 +295,7 @@ def test_a_lost_reply_does_nothing_twice(
 def test_an_action_begins_again_after_it_has_failed(actions: Actions, name: str) -> None:
     _, begin, _, _ = ALL[name]
     instance_id = actions.make_active()
-    for kind in ("stop", "resize", "grow", "prepare", "start"):
+    for kind in ("stop", "resize", "grow", "prepare", "start", "unmount"):
         actions.plane.guests.failing[kind] = "it did not work"
     actions.plane.compute.injector.fail("reboot_server", REFUSED)
     begin(actions, instance_id)
@@ -266,9 +305,11 @@ def test_an_action_begins_again_after_it_has_failed(actions: Actions, name: str)
     assert fault(actions, instance_id)
     actions.plane.guests.failing.clear()
     actions.plane.manual_clock.advance(1)
-    {"upgrade": lambda a, i: a.service.upgrade(USER, i, "10.11-b"), "volume": begin_bigger}.get(
-        name, begin
-    )(actions, instance_id)
+    {
+        "upgrade": lambda a, i: a.service.upgrade(USER, i, "10.11-b"),
+        "volume": begin_bigger,
+        "offline": begin_bigger,
+    }.get(name, begin)(actions, instance_id)
     settle(actions)
     assert actions.last_operation(instance_id).state is State.SUCCEEDED
     assert idle(actions, instance_id)
@@ -451,6 +492,87 @@ def test_a_volume_that_grew_after_all_is_shown_and_charged_so(actions: Actions) 
     assert actions.plane.instance(instance_id).volume_size_gib == 3
     assert "The volume has 3 GiB" in fault(actions, instance_id)
     assert actions.plane.usage() == SMALL | {quotas.VOLUMES: 3}
+
+
+def attached(actions: Actions, instance_id: str) -> tuple[int, str]:
+    volume = actions.plane.volume.find_volume(instance_id)
+    assert volume is not None
+    return volume.size_gib, volume.status
+
+
+def test_a_volume_that_cannot_grow_is_given_back_to_its_server(actions: Actions) -> None:
+    instance_id = actions.make_active()
+    actions.plane.volume.injector.fail("extend_volume", REFUSED)
+    begin_offline(actions, instance_id)
+    settle(actions)
+    assert attached(actions, instance_id) == (1, "in-use")
+    assert ran(actions) == ["stop", "unmount", "mount", "start"]
+    assert actions.plane.guests.payloads["mount"].payload["volume_size_gib"] == 1
+    assert idle(actions, instance_id)
+    assert "no capacity" in fault(actions, instance_id)
+    assert "The volume has 1 GiB" in fault(actions, instance_id)
+    assert actions.plane.usage() == SMALL
+
+
+@pytest.mark.parametrize("before", POINTS)
+@pytest.mark.parametrize("step", ["extend_volume", "detach_volume", "unmount", "stop_engine"])
+def test_the_way_back_of_a_volume_survives_a_crash(
+    actions: Actions, step: str, before: bool
+) -> None:
+    plane = actions.plane
+    instance_id = actions.make_active()
+    plane.volume.injector.fail("extend_volume", REFUSED)
+    begin_offline(actions, instance_id)
+    with pytest.raises(Crash):
+        plane.settle(
+            plane.runner(crashing(resize.VOLUME_FLOW, step, direction="undo", before=before))
+        )
+    plane.manual_clock.advance(plane.conf.taskmanager.lease_s + 1)
+    settle(actions)
+    assert attached(actions, instance_id) == (1, "in-use")
+    assert ran(actions) == ["stop", "unmount", "mount", "start"]
+    assert idle(actions, instance_id)
+    assert plane.usage() == SMALL
+
+
+def test_a_volume_that_cannot_be_used_after_it_grew_has_its_new_size(actions: Actions) -> None:
+    instance_id = actions.make_active()
+    actions.plane.guests.failing["mount"] = "the file system is damaged"
+    begin_offline(actions, instance_id)
+    settle(actions)
+    assert attached(actions, instance_id) == (3, "in-use")
+    assert "the file system is damaged" in fault(actions, instance_id)
+    assert "The volume has 3 GiB" in fault(actions, instance_id)
+    assert actions.plane.usage() == SMALL | {quotas.VOLUMES: 3}
+
+
+def test_a_volume_that_cannot_be_given_back_is_told_and_taken_up_by_the_next_resize(
+    actions: Actions,
+) -> None:
+    plane = actions.plane
+    instance_id = actions.make_active()
+    plane.compute.injector.fail("attach_volume", REFUSED, times=2)
+    begin_offline(actions, instance_id)
+    settle(actions)
+    assert attached(actions, instance_id) == (3, "available")
+    assert "could not be given the volume back" in fault(actions, instance_id)
+    plane.manual_clock.advance(1)
+    begin_bigger(actions, instance_id)
+    settle(actions)
+    assert attached(actions, instance_id) == (4, "in-use")
+    assert idle(actions, instance_id)
+
+
+def test_an_agent_that_took_the_volume_again_lets_go_of_it_again(actions: Actions) -> None:
+    plane = actions.plane
+    instance_id = actions.make_active()
+    plane.compute.injector.fail("detach_volume", LOST)
+    begin_offline(actions, instance_id)
+    plane.settle(plane.runner(), until=lambda: "unmount" in ran(actions))
+    plane.guests.hello(instance_id)
+    settle(actions)
+    assert ran(actions) == ["stop", "unmount", "unmount", "mount"]
+    assert attached(actions, instance_id) == (3, "in-use")
 
 
 def test_an_instance_that_needs_a_restart_still_does_after_its_volume_grew(

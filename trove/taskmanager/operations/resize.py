@@ -15,9 +15,8 @@ from trove import states
 from trove.common import exception
 from trove.db import instances, operations, quotas
 from trove.drivers.compute.base import Server
-from trove.drivers.volume.base import Volume
 from trove.rpc import payloads
-from trove.taskmanager.operations import engine, steps
+from trove.taskmanager.operations import engine, steps, volume_moves
 
 LOG = log.getLogger(__name__)
 
@@ -247,7 +246,7 @@ class ExtendVolume(engine.Step):
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Ask for it, and wait until it is."""
         driver, wanted_gib = ctx.tools.drivers.volume, ctx.data["size_gib"]
-        volume = self._get_volume(ctx)
+        volume = volume_moves.get_volume(ctx)
         if volume.size_gib < wanted_gib and volume.status in ("available", "in-use"):
             asked = ctx.data.get("extend_asked", 0)
             if asked >= _MOST_ASKED:
@@ -257,19 +256,10 @@ class ExtendVolume(engine.Step):
                 )
             ctx.data["extend_asked"] = asked + 1
             driver.extend_volume(volume.id, wanted_gib)
-            volume = self._get_volume(ctx)
+            volume = volume_moves.get_volume(ctx)
         if volume.size_gib >= wanted_gib and volume.status in ("available", "in-use"):
             return None
-        return engine.Wait(event="volume", timeout_s=_LOOK_S)
-
-    def _get_volume(self, ctx: engine.Context) -> Volume:
-        volume = ctx.tools.drivers.volume.find_volume(ctx.instance_id)
-        if volume is None or volume.status == "error":
-            raise engine.StepFailed(
-                "The volume of the instance is gone or in error.",
-                details="find_volume: none" if volume is None else f"volume {volume.id}: error",
-            )
-        return volume
+        return steps.volume_wait(ctx, "volume", _LOOK_S)
 
     def undo(self, ctx: engine.Context) -> engine.Wait | None:
         """A volume never gets smaller: one that was extended after all is shown and charged so."""
@@ -296,7 +286,9 @@ class TellGuest(engine.Step):
     name = "tell_guest"
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
-        """Send the job until its outcome is known."""
+        """Send the job until its outcome is known; nothing when it was told with the volume."""
+        if volume_moves.is_offline(ctx):
+            return None
         return steps.do_job(
             ctx,
             payloads.GrowJob.KIND,
@@ -330,7 +322,10 @@ def on_volume_failed(ctx: engine.Context, session: Any, failure: engine.Failure)
         failure,
         expect=states.TaskStatus.RESIZING,
         to=steps.task_before(ctx),
-        outcome=f"The volume has {size_gib} GiB.",
+        outcome=f"The volume has {size_gib} GiB."
+        if not ctx.data.get("is_stuck")
+        else "Its server could not be given the volume back, so the database does not run. Its data"
+        " is on the volume: ask the operator, and resize it again when that is mended.",
     )
 
 
@@ -341,6 +336,16 @@ FLAVOR_FLOW = engine.Flow(
 )
 VOLUME_FLOW = engine.Flow(
     kind=operations.RESIZE_VOLUME,
-    steps=(ExtendVolume(), RecordSize(), TellGuest(), FinishVolume()),
+    steps=(
+        volume_moves.StopEngine(),
+        volume_moves.Unmount(),
+        volume_moves.DetachVolume(),
+        ExtendVolume(),
+        RecordSize(),
+        volume_moves.AttachVolume(),
+        volume_moves.Mount(),
+        TellGuest(),
+        FinishVolume(),
+    ),
     on_failed=on_volume_failed,
 )
