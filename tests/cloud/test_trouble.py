@@ -1,0 +1,93 @@
+"""What a cloud does to the service: over quota, servers gone, APIs down, processes killed."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fixtures.on_cloud import CloudService
+from tests.fixtures.waiting import wait_until
+
+
+@pytest.fixture
+def no_servers(service: CloudService) -> Iterator[None]:
+    """Have Nova refuse every new server of the service."""
+    project = service.own.current_project_id
+    used = len(list(service.own.compute.servers(details=False)))
+    before = service.admin.get_compute_quotas(project)["instances"]
+    service.admin.set_compute_quotas(project, instances=used)
+    yield
+    service.admin.set_compute_quotas(project, instances=before)
+
+
+def _has_server(service: CloudService, instance_id: str) -> bool:
+    return any(instance_id in server.name for server in service.own.compute.servers(details=False))
+
+
+def test_novas_quota_is_told_and_nothing_is_left(service: CloudService, no_servers: None) -> None:
+    instance_id = service.create("too-many", "--datastore", "mariadb")
+    shown = service.wait_status(instance_id, "ERROR", timeout_s=120)
+    service.wait_operations(instance_id)
+    assert "quota" in str(shown["fault"]).lower()
+    held = service.holdings().found
+    assert not [name for name in held["volumes"] | held["ports"] if instance_id in name]
+    service.delete(instance_id)
+
+
+def test_a_forced_delete_ends_a_create(service: CloudService) -> None:
+    instance_id = service.create("not-yet", "--datastore", "mariadb")
+    wait_until(lambda: _has_server(service, instance_id), timeout_s=60, interval_s=1)
+    assert service.show(instance_id)["status"] == "BUILD"
+    service.delete(instance_id, force=True)
+    assert not _has_server(service, instance_id)
+
+
+def test_a_killed_taskmanager_loses_no_create(service: CloudService) -> None:
+    instance_id = service.create("survivor", "--datastore", "mariadb")
+    wait_until(lambda: _has_server(service, instance_id), timeout_s=60, interval_s=0.2)
+    service.kill("trove-taskmanager")
+    service.start("trove-taskmanager")
+    service.wait_ready(instance_id)
+    assert [s.name for s in service.own.compute.servers() if instance_id in s.name] == [
+        service.server(instance_id).name
+    ]
+    service.delete(instance_id)
+
+
+def test_a_create_outlasts_an_outage_of_nova(service: CloudService) -> None:
+    if not (service.settings.stop_nova_api and service.settings.start_nova_api):
+        pytest.skip("Nova's API cannot be stopped here")
+    subprocess.run(service.settings.stop_nova_api, check=True, capture_output=True, timeout=60)
+    try:
+        instance_id = service.create("patient", "--datastore", "mariadb")
+        wait_until(
+            lambda: any(o["attempts"] > 0 for o in service.operations(instance_id)),
+            timeout_s=60,
+            interval_s=1,
+            what="a step that is tried again",
+        )
+        assert service.show(instance_id)["status"] == "BUILD"
+    finally:
+        subprocess.run(
+            service.settings.start_nova_api, check=True, capture_output=True, timeout=120
+        )
+    service.wait_ready(instance_id)
+    service.delete(instance_id)
+
+
+def test_a_server_that_others_deleted_is_told_and_deleted(service: CloudService) -> None:
+    instance_id = service.create("robbed", "--datastore", "mariadb")
+    service.wait_ready(instance_id)
+    service.own.compute.delete_server(service.server(instance_id).id)
+    wait_until(
+        lambda: (
+            service.show(instance_id)["status"] in {"ERROR", "SHUTDOWN"}
+            or service.show(instance_id).get("operating_status") == "ERROR"
+        ),
+        timeout_s=120,
+        interval_s=2,
+        what="the user being told",
+    )
+    service.delete(instance_id)
