@@ -194,6 +194,8 @@ class Cloud:
             session=session,
             region_name=self.region_name,
             **{f"{kind}_interface": self.interface for kind in kinds},
+            # operations try again themselves, without keeping a thread; the SDK would sleep
+            status_code_retries=0,
         )
 
 
