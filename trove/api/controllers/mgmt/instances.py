@@ -10,6 +10,7 @@ from trove.api.controllers.services import Services
 from trove.api.controllers.v1 import listing
 from trove.api.controllers.v1.instances import make_viewer
 from trove.api.method import Call, Json
+from trove.api.query import parse_bool
 from trove.api.routing import Resource
 from trove.api.schemas import instances as instance_schemas
 from trove.api.schemas import mgmt_instances as schemas
@@ -49,14 +50,6 @@ class _Base(Resource):
 _DELETED: queries.Parameters = {"deleted": queries.flag("Those that were deleted.")}
 
 
-def _is_true(query: Mapping[str, str], name: str) -> bool:
-    """Return a truth value of the query, False when it is absent; raises BadRequest."""
-    text = query.get(name, "").lower()
-    if text not in ("", "true", "false"):
-        raise exception.BadRequest(reason=f"{name} must be true or false")
-    return text == "true"
-
-
 class Instances(_Base):
     """The instances of all projects."""
 
@@ -76,7 +69,7 @@ class Instances(_Base):
         rows, next_marker = self._administration.list_page(
             Filters(
                 project_id=call.query.get("project_id") or None,
-                is_deleted=_is_true(call.query, "deleted"),
+                is_deleted=parse_bool(call.query, "deleted"),
                 **listing.filters(call.query),
             ),
             order=order,
@@ -103,7 +96,9 @@ class Instance(_Base):
     @method.expose("mgmt:instance:show", response=schemas.SHOW, query=_DELETED)
     def get(self, call: Call, instance_id: str) -> Json:
         """Show an instance; a deleted one when the query asks for it."""
-        found = self._administration.get(instance_id, with_deleted=_is_true(call.query, "deleted"))
+        found = self._administration.get(
+            instance_id, with_deleted=parse_bool(call.query, "deleted")
+        )
         viewer = make_viewer(self._services, call)
         return {"instance": views.show(found.view, found.root, viewer)}
 
