@@ -3,9 +3,6 @@
 import uuid
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.contract.conftest import Cloud
 from tests.fixtures.waiting import wait_until
@@ -107,41 +104,6 @@ def test_a_deleted_image_is_gone_and_may_be_deleted_again(cloud: Cloud) -> None:
     for _ in range(2):
         cloud.image.delete_image(unknown)
     assert unknown not in {image.id for image in cloud.image.list_images()}
-
-
-def make_request(key: ec.EllipticCurvePrivateKey) -> str:
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "evil.example")])
-    builder = x509.CertificateSigningRequestBuilder().subject_name(name)
-    request = builder.sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM).decode()
-
-
-def test_a_certificate_has_the_requests_key_and_the_callers_names(
-    cloud: Cloud, instance_id: str
-) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    pem = cloud.secrets.sign_server_certificate(
-        make_request(key),
-        instance_id=instance_id,
-        addresses=["127.50.0.9"],
-        hostnames=[instance_id],
-    )
-    certificate = x509.load_pem_x509_certificate(pem.encode())
-    assert certificate.public_key() == key.public_key()
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert [str(each) for each in names.get_values_for_type(x509.IPAddress)] == ["127.50.0.9"]
-    assert instance_id in names.get_values_for_type(x509.DNSName)
-    assert "evil.example" not in pem + certificate.subject.rfc4514_string()
-    authority = x509.load_pem_x509_certificate(cloud.secrets.get_ca_certificate().encode())
-    certificate.verify_directly_issued_by(authority)
-
-
-@pytest.mark.parametrize("request_pem", ["", "nonsense"])
-def test_a_request_that_is_none_is_refused(cloud: Cloud, request_pem: str) -> None:
-    with pytest.raises(exception.DriverError):
-        cloud.secrets.sign_server_certificate(
-            request_pem, instance_id="i", addresses=[], hostnames=["i"]
-        )
 
 
 def test_volume_types_have_ids_and_names_of_their_own(cloud: Cloud) -> None:

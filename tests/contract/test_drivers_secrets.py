@@ -1,15 +1,26 @@
-"""What every driver that keeps secrets itself does with them."""
+"""What every secrets driver does; and what those do that keep secrets themselves."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
+import pathlib
 import uuid
+from collections.abc import Callable
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.contract.conftest import Cloud
+from tests.fixtures.barbican import Barbican, barbican
 from trove.common import context, exception
 from trove.drivers.secrets import store as stores
+from trove.drivers.secrets.barbican import BarbicanSecrets
+from trove.drivers.secrets.base import SecretsDriver
+
+__all__ = ["barbican"]
 
 
 def store_of(cloud: Cloud) -> stores.SecretStore:
@@ -30,57 +41,158 @@ def use(instance_id: str) -> stores.Consumer:
     return stores.Consumer(service="database", resource_type="instance", resource_id=instance_id)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Keeper:
+    """A secrets driver, and what users do with their secrets."""
+
+    driver: SecretsDriver
+    again: Callable[[], SecretsDriver]
+    #: payload, project -> id
+    keep: Callable[[bytes, str], str]
+    #: id, project -> ids of what uses it
+    consumers: Callable[[str, str], set[str]]
+    caller: Callable[[str], context.RequestContext]
+
+
+def _keeping(cloud: Cloud) -> Keeper:
+    def consumers(secret_id: str, project: str) -> set[str]:
+        found = store_of(cloud.again()).get(project, secret_id).consumers
+        assert len({each.resource_id for each in found}) == len(found)
+        return {each.resource_id for each in found}
+
+    return Keeper(
+        driver=cloud.secrets,
+        again=lambda: cloud.again().secrets,
+        keep=lambda payload, project: keep(cloud, payload, project),
+        consumers=consumers,
+        caller=caller,
+    )
+
+
+@pytest.fixture(params=["fake_cloud", "local_cloud", "barbican"])
+def keeper(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Keeper:
+    """Give every implementation in turn."""
+    if request.param != "barbican":
+        return _keeping(request.getfixturevalue(request.param))
+    real: Barbican = request.getfixturevalue("barbican")
+    conf = real.make_conf(tmp_path)
+    driver = BarbicanSecrets(conf)
+    driver.create_authority()
+    return Keeper(
+        driver=driver,
+        again=lambda: BarbicanSecrets(conf),
+        keep=lambda payload, project: real.keep(payload, project=project),
+        consumers=real.consumers,
+        caller=real.caller,
+    )
+
+
 @pytest.mark.parametrize(
     "form", ["{}", "http://k/key-manager/v1/secrets/{}", "https://k/v1/secrets/{}/payload"]
 )
-def test_a_payload_is_read_by_every_form_of_its_reference(cloud: Cloud, form: str) -> None:
-    ref = form.format(keep(cloud))
-    assert cloud.again().secrets.get_secret_payload(ref, caller=caller()) == b"\x00\xffpayload"
+def test_a_payload_is_read_by_every_form_of_its_reference(keeper: Keeper, form: str) -> None:
+    ref = form.format(keeper.keep(b"\x00\xffpayload", "p"))
+    assert keeper.again().get_secret_payload(ref, caller=keeper.caller("p")) == b"\x00\xffpayload"
 
 
 @pytest.mark.parametrize(
     "ref", ["", "nonsense", "http://k/v1/secrets/", "../../etc/passwd", f"x{uuid.uuid4()}"]
 )
-def test_what_is_no_reference_names_no_secret(cloud: Cloud, ref: str) -> None:
+def test_what_is_no_reference_names_no_secret(keeper: Keeper, ref: str) -> None:
     with pytest.raises(exception.SecretNotFound):
-        cloud.secrets.get_secret_payload(ref, caller=caller())
+        keeper.driver.get_secret_payload(ref, caller=keeper.caller("p"))
+    with pytest.raises(exception.SecretNotFound):
+        keeper.driver.get_secret_payload(str(uuid.uuid4()), caller=keeper.caller("p"))
 
 
-def test_a_secret_of_another_project_does_not_exist(cloud: Cloud) -> None:
+def test_a_secret_of_another_project_does_not_exist(keeper: Keeper) -> None:
+    secret_id = keeper.keep(b"x", "p")
+    with pytest.raises(exception.SecretNotFound):
+        keeper.driver.get_secret_payload(secret_id, caller=keeper.caller("q"))
+
+
+def test_a_kept_secret_of_another_project_has_no_consumer(cloud: Cloud) -> None:
     secret_id = keep(cloud)
-    with pytest.raises(exception.SecretNotFound):
-        cloud.secrets.get_secret_payload(secret_id, caller=caller("q"))
     with pytest.raises(exception.SecretNotFound):
         cloud.secrets.add_consumer(secret_id, use("i"), project_id="q")
     assert store_of(cloud).list_page("q", limit=10) == ([], 0)
 
 
-def test_a_consumer_counts_once_and_its_removal_may_be_repeated(cloud: Cloud) -> None:
-    secret_id = keep(cloud)
+def test_a_consumer_counts_once_and_its_removal_may_be_repeated(keeper: Keeper) -> None:
+    driver = keeper.driver
+    secret_id = keeper.keep(b"x", "p")
     for instance_id in ("a", "b", "a"):
-        cloud.secrets.add_consumer(secret_id, use(instance_id), project_id="p")
-    assert set(store_of(cloud.again()).get("p", secret_id).consumers) == {use("a"), use("b")}
+        driver.add_consumer(secret_id, use(instance_id), project_id="p")
+    assert keeper.consumers(secret_id, "p") == {"a", "b"}
+    for _ in range(2):
+        driver.remove_consumer(secret_id, use("a"), project_id="p")
+    assert keeper.consumers(secret_id, "p") == {"b"}
+    unknown = str(uuid.uuid4())
+    driver.remove_consumer(unknown, use("b"), project_id="p")
+    with pytest.raises(exception.SecretNotFound):
+        driver.add_consumer(unknown, use("b"), project_id="p")
+
+
+def test_a_kept_secret_in_use_is_deleted_on_demand_only(cloud: Cloud) -> None:
+    secret_id = keep(cloud)
+    cloud.secrets.add_consumer(secret_id, use("a"), project_id="p")
     with pytest.raises(exception.SecretInUse):
         store_of(cloud).delete("p", secret_id, force=False)
-    for _ in range(2):
-        cloud.secrets.remove_consumer(secret_id, use("a"), project_id="p")
-    assert store_of(cloud).get("p", secret_id).consumers == (use("b"),)
     store_of(cloud).delete("p", secret_id)
-    cloud.secrets.remove_consumer(secret_id, use("b"), project_id="p")
     with pytest.raises(exception.SecretNotFound):
         cloud.secrets.add_consumer(secret_id, use("b"), project_id="p")
 
 
-def test_consumers_that_come_at_once_are_all_noted(cloud: Cloud) -> None:
-    secret_id = keep(cloud)
-    names = [str(number) for number in range(20)]
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+def test_consumers_that_come_at_once_are_all_noted(keeper: Keeper) -> None:
+    secret_id = keeper.keep(b"x", "p")
+    names = [str(number) for number in range(12)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(
             pool.map(
-                lambda name: cloud.secrets.add_consumer(secret_id, use(name), project_id="p"), names
+                lambda name: keeper.driver.add_consumer(secret_id, use(name), project_id="p"), names
             )
         )
-    assert {each.resource_id for each in store_of(cloud).get("p", secret_id).consumers} == {*names}
+    assert keeper.consumers(secret_id, "p") == {*names}
+
+
+def test_there_is_one_authority(keeper: Keeper) -> None:
+    certificate = keeper.driver.get_ca_certificate()
+    assert not keeper.again().create_authority()
+    assert keeper.again().get_ca_certificate() == certificate
+
+
+def make_request(key: ec.EllipticCurvePrivateKey) -> str:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "evil.example")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+    request = builder.sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def test_a_certificate_has_the_requests_key_and_the_callers_names(keeper: Keeper) -> None:
+    instance_id = str(uuid.uuid4())
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = keeper.driver.sign_server_certificate(
+        make_request(key),
+        instance_id=instance_id,
+        addresses=["127.50.0.9"],
+        hostnames=[instance_id],
+    )
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    assert certificate.public_key() == key.public_key()
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(each) for each in names.get_values_for_type(x509.IPAddress)] == ["127.50.0.9"]
+    assert instance_id in names.get_values_for_type(x509.DNSName)
+    assert "evil.example" not in pem + certificate.subject.rfc4514_string()
+    authority = x509.load_pem_x509_certificate(keeper.driver.get_ca_certificate().encode())
+    certificate.verify_directly_issued_by(authority)
+
+
+@pytest.mark.parametrize("request_pem", ["", "nonsense"])
+def test_a_request_that_is_none_is_refused(keeper: Keeper, request_pem: str) -> None:
+    with pytest.raises(exception.DriverError):
+        keeper.driver.sign_server_certificate(
+            request_pem, instance_id="i", addresses=[], hostnames=["i"]
+        )
 
 
 def test_secrets_are_listed_oldest_first_in_pages(cloud: Cloud) -> None:

@@ -10,6 +10,7 @@ from cotyledon import oslo_config_glue
 from trove import conf as trove_conf
 from trove.api import service
 from trove.common import exception
+from trove.drivers import factory
 from trove.rpc import transport
 
 
@@ -18,9 +19,10 @@ def main() -> int:
     conf = trove_conf.load(sys.argv[1:], prog="trove-api")
     transport.prepare(conf)
     try:
+        factory.resolve_keys(conf)
         service.check(conf)
         listener = service.listen(conf)
-    except exception.ConfigurationError as e:
+    except (exception.ConfigurationError, exception.DriverError) as e:
         sys.exit(f"trove-api: {e}")
     processes = cotyledon.ServiceManager()
     processes.add(service.ApiService, workers=conf.api.workers, args=(conf, listener))

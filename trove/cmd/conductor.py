@@ -10,6 +10,7 @@ from cotyledon import oslo_config_glue
 from trove import conf as trove_conf
 from trove.common import exception
 from trove.conductor import service
+from trove.drivers import factory
 from trove.rpc import transport
 
 
@@ -18,8 +19,9 @@ def main() -> int:
     conf = trove_conf.load(sys.argv[1:], prog="trove-conductor")
     transport.prepare(conf)
     try:
+        factory.resolve_keys(conf)
         service.check(conf)
-    except exception.ConfigurationError as e:
+    except (exception.ConfigurationError, exception.DriverError) as e:
         sys.exit(f"trove-conductor: {e}")
     processes = cotyledon.ServiceManager()
     processes.add(service.ConductorService, workers=conf.conductor.workers, args=(conf,))

@@ -36,6 +36,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_operation(groups.add_parser("operation", help="long-running work"))
     _add_instance(groups.add_parser("instance", help="instances of all projects"))
     manage_secrets.add_secret(groups.add_parser("secret", help="secrets of projects"))
+    manage_secrets.add_authority(
+        groups.add_parser("certificate-authority", help="who signs certificates of instances")
+    )
     _add_key(groups.add_parser("key", help="keys for the configuration"))
     return parser
 

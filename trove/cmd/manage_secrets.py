@@ -1,4 +1,4 @@
-"""The commands of trove-manage for the secrets that the secrets driver keeps itself."""
+"""The commands of trove-manage for what the secrets driver keeps: secrets and the authority."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def add_secret(parser: argparse.ArgumentParser) -> None:
 
 def _secret_store(args: argparse.Namespace) -> None:
     conf = output.load(args)
+    factory.resolve_keys(conf)
     store = factory.load_secrets(conf).store
     if store is None:
         raise exception.BadRequest(
@@ -42,6 +43,29 @@ def _secret_store(args: argparse.Namespace) -> None:
         raise exception.BadRequest(reason=f"{args.file} must have 1 to {_MOST_BYTES} bytes")
     secret = store.create(args.project, NewSecret(payload=payload, name=args.name or name))
     output.say(f"{_endpoint(conf)}/{embedded.KEY_MANAGER}/v1/secrets/{secret.id}")
+
+
+def add_authority(parser: argparse.ArgumentParser) -> None:
+    """Add the commands below ``certificate-authority``."""
+    commands = parser.add_subparsers(required=True, metavar="create|show")
+    commands.add_parser(
+        "create", help="make the authority of the instances' certificates unless there is one"
+    ).set_defaults(run=_authority_create)
+    commands.add_parser("show", help="print the authority's certificate").set_defaults(
+        run=_authority_show
+    )
+
+
+def _authority_create(args: argparse.Namespace) -> None:
+    conf = output.load(args)
+    if factory.load_secrets(conf).create_authority():
+        output.say("The certificate authority is made.")
+    else:
+        output.say("There is a certificate authority already; it is left as it is.")
+
+
+def _authority_show(args: argparse.Namespace) -> None:
+    output.say(factory.load_secrets(output.load(args)).get_ca_certificate().strip())
 
 
 def _read(file: str) -> tuple[bytes, str | None]:

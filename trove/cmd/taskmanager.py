@@ -9,6 +9,7 @@ from cotyledon import oslo_config_glue
 
 from trove import conf as trove_conf
 from trove.common import exception
+from trove.drivers import factory
 from trove.rpc import transport
 from trove.taskmanager import service
 
@@ -18,6 +19,7 @@ def main() -> int:
     conf = trove_conf.load(sys.argv[1:], prog="trove-taskmanager")
     transport.prepare(conf)
     try:
+        factory.resolve_keys(conf)
         service.check(conf)
     except exception.TroveError as e:
         sys.exit(f"trove-taskmanager: {e}")

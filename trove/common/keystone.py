@@ -58,6 +58,14 @@ def _new_session(conf: cfg.ConfigOpts, auth: Any) -> ksa_session.Session:
     return session
 
 
+def separate_session(conf: cfg.ConfigOpts) -> ksa_session.Session:
+    """Return a session of the service's own credential that nobody shares: to be closed.
+
+    For what a process asks before it is forked. Raises ConfigurationError.
+    """
+    return _new_session(conf, _load_auth(conf))
+
+
 def user_session(
     conf: cfg.ConfigOpts, caller: context.RequestContext, *, endpoint: str | None = None
 ) -> ksa_session.Session:

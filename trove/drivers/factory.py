@@ -78,6 +78,17 @@ def load_secrets(conf: cfg.ConfigOpts) -> secrets.SecretsDriver:
     return plugin
 
 
+def resolve_keys(conf: cfg.ConfigOpts) -> None:
+    """Read those of ``[guest] key_encryption_keys`` that a key manager keeps.
+
+    Called once at the start of a process. Raises ConfigurationError, DriverError.
+    """
+    if any(":" in value for value in conf.guest.key_encryption_keys):
+        from trove.drivers.secrets import barbican
+
+        barbican.resolve_keys(conf)
+
+
 def load(conf: cfg.ConfigOpts) -> Drivers:
     """Load all configured drivers; raises ConfigurationError naming the option that is wrong."""
     return Drivers(

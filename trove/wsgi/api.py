@@ -7,6 +7,7 @@ from wsgiref.types import WSGIApplication
 
 from trove import conf as trove_conf
 from trove.api import service
+from trove.drivers import factory
 from trove.rpc import transport
 
 
@@ -14,4 +15,5 @@ def make_application(*, default_config_files: Sequence[str] | None = None) -> WS
     """Return the application made from the configuration files of this machine."""
     conf = trove_conf.load([], prog="trove-api", default_config_files=default_config_files)
     transport.prepare(conf)
+    factory.resolve_keys(conf)
     return service.Api(conf).wsgi

@@ -62,3 +62,23 @@ def test_standard_input_is_read_and_what_is_no_file_is_told(
     (tmp_path / "empty").touch()
     assert store(config, "--project", "p", "--file", str(tmp_path / "empty")) == 1
     assert "1 to" in capsys.readouterr().err
+
+
+def test_authority_is_made_once_and_shown(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "authority.conf"
+    config.write_text(
+        "[taskmanager]\nsecrets_driver = local\n"
+        f"[local]\nstate_dir = {tmp_path}/state\n"
+        f"[tls]\nca_certificate_file = {tmp_path}/ca.pem\nca_key_file = {tmp_path}/ca-key.pem\n"
+    )
+    command = ["--config-file", str(config), "certificate-authority"]
+    assert manage.main([*command, "show"]) == 1
+    assert "ca.pem cannot be read" in capsys.readouterr().err
+    for words in ("is made", "already"):
+        assert manage.main([*command, "create"]) == 0
+        assert words in capsys.readouterr().out
+    assert (tmp_path / "ca-key.pem").stat().st_mode & 0o777 == 0o600
+    assert manage.main([*command, "show"]) == 0
+    assert capsys.readouterr().out.startswith("-----BEGIN CERTIFICATE-----")

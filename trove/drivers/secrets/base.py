@@ -44,6 +44,13 @@ class SecretsDriver(abc.ABC):
         """
 
     @abc.abstractmethod
+    def create_authority(self) -> bool:
+        """Make the authority unless there is one; returns whether this call made it.
+
+        Of several callers at once one makes it. Raises DriverUnavailable, DriverError.
+        """
+
+    @abc.abstractmethod
     def get_ca_certificate(self) -> str:
         """Return the authority's certificate, PEM; raises DriverError."""
 

@@ -59,6 +59,10 @@ class FakeSecrets(base.KeepingDriver):
         with self.injector.around("remove_consumer"):
             super().remove_consumer(ref, consumer, project_id=project_id)
 
+    def create_authority(self) -> bool:
+        """Leave it at the one made at the start."""
+        return False
+
     def get_ca_certificate(self) -> str:
         """Return the authority's certificate, PEM."""
         with self.injector.around("get_ca_certificate"):

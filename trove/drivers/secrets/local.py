@@ -44,6 +44,17 @@ class LocalSecrets(base.KeepingDriver):
             clock=self._clock,
         )
 
+    def create_authority(self) -> bool:
+        """Make the two files unless one of them is there."""
+        tls = self._conf.tls
+        files = (pathlib.Path(tls.ca_certificate_file), pathlib.Path(tls.ca_key_file))
+        with local_state.LocalState(self._conf.local.state_dir).lock("authority"):
+            if any(file.exists() for file in files):
+                return False
+            with local_state.told(files[0]):
+                generate_ca(*files, now=self._clock.now())
+        return True
+
     def get_ca_certificate(self) -> str:
         """Return the authority's certificate, PEM; raises DriverError."""
         return self._read(self._conf.tls.ca_certificate_file)
