@@ -139,6 +139,9 @@ def prepare(conf: cfg.ConfigOpts) -> None:
     register_options(conf)
     for name, value in _RABBIT_DEFAULTS.items():
         conf.set_default(name, value, group="oslo_messaging_rabbit")
+    if conf.oslo_messaging_rabbit.rabbit_quorum_queue:
+        # the broker refuses quorum queues that vanish with their reader
+        conf.set_default("amqp_auto_delete", False, group="oslo_messaging_rabbit")
 
 
 def control_transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:

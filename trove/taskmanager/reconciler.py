@@ -34,6 +34,10 @@ LOG = log.getLogger(__name__)
 _IDLE = frozenset({states.TaskStatus.NONE, states.TaskStatus.RESTART_REQUIRED})
 #: What is suspected of having nobody any more: a server, or anything else.
 _SERVER, _REST = "server", "rest"
+#: Statuses that a server passes through by itself.
+_CHANGING = frozenset(
+    {states.ServerStatus.BUILD, states.ServerStatus.REBOOT, states.ServerStatus.RESIZE}
+)
 _LEASE = "reconciler"
 #: Intervals after which another process takes the place of a reconciler that is not heard of.
 _LEASE_INTERVALS = 3.0
@@ -186,7 +190,7 @@ class Reconciler:
             changed = {
                 instance_id
                 for instance_id in before.keys() | servers.keys()
-                if before.get(instance_id) != servers.get(instance_id)
+                if _essence(before.get(instance_id)) != _essence(servers.get(instance_id))
             }
         self._signal_all(changed.intersection(busy))
 
@@ -354,6 +358,13 @@ class Reconciler:
                 return
         LOG.info("instance %s: operation %s begins to %s", instance_id, operation_id, kind)
         self._hint([operation_id])
+
+
+def _essence(server: Server | None) -> Server | None:
+    """Return what somebody may wait for: not each stage of what takes its time."""
+    if server is None or server.status not in _CHANGING:
+        return server
+    return dataclasses.replace(server, changed=None)
 
 
 def _add_listed(owners: set[str], list_owners: Callable[[], Collection[str]]) -> None:

@@ -68,8 +68,8 @@ def test_a_create_waits_for_its_server_and_its_agent_without_looking(cloud: Cont
     instance_id, operation_id = cloud.create()
     cloud.watch(cloud.runner(), cloud.reconciler())
     assert cloud.instance(instance_id).task is Task.NONE
-    # before it is made, when told that it is there, when told that it runs
-    assert calls["find_server"] <= 4
+    # before it is made, when told that it is there, when told that it runs, and of its agent
+    assert calls["find_server"] <= 6
     assert ("await_server", "waiting") in cloud.journal(operation_id)
 
 
@@ -89,9 +89,9 @@ def test_an_agent_that_is_waited_for_costs_no_look_at_its_server(cloud: ControlP
 
 def test_jobs_that_are_sent_again_cost_no_look_either(cloud: ControlPlane) -> None:
     cloud.guests.lose_casts = 1000
-    _, operation_id = cloud.create()
+    cloud.create()
     reconciler, runner = cloud.reconciler(), cloud.runner()
-    cloud.watch(runner, reconciler, until=lambda: cloud.operation(operation_id).step == "prepare")
+    cloud.watch(runner, reconciler, until=lambda: bool(cloud.guests.sent))
     watch_for(cloud, runner, reconciler, 10)
     calls = count(cloud)
     sent = len(cloud.guests.sent)
@@ -160,6 +160,18 @@ def test_a_change_back_within_an_interval_is_a_change(cloud: ControlPlane) -> No
     cloud.compute.touch(instance_id)
     reconciler.run()
     assert cloud.operation(operation_id).signals == signals + 1
+
+
+def test_each_stage_of_what_takes_its_time_wakes_nobody(cloud: ControlPlane) -> None:
+    cloud.compute.looks_to_build = 1000
+    instance_id, operation_id = cloud.create()
+    reconciler, runner = cloud.reconciler(), cloud.runner()
+    watch_for(cloud, runner, reconciler, 10)
+    signals = cloud.operation(operation_id).signals
+    for _ in range(4):
+        cloud.compute.touch(instance_id)
+        reconciler.run()
+    assert cloud.operation(operation_id).signals == signals
 
 
 def test_of_several_task_managers_one_lists_and_another_takes_over(cloud: ControlPlane) -> None:

@@ -35,8 +35,8 @@ class ServerSpec:
     ``files`` are written into the server before its agent starts (path relative to the agent's
     configuration directory -> content); the first is ``guest.conf``. They hold secrets, so they are
     kept out of repr. ``management_port_id`` is the port to the guest bus where that has a network
-    of its own. Servers of one ``group_id`` are placed by ``locality``, "affinity" or
-    "anti-affinity".
+    of its own. Servers of one ``group_id`` are placed by ``locality``: "affinity" or
+    "anti-affinity", or one of them with "soft-" before it.
     """
 
     instance_id: str

@@ -34,7 +34,7 @@ INSTANCE_TAG = "trove-instance-"
 INSTANCE, PROJECT, GROUP = "trove_instance_id", "trove_project_id", "trove_group"
 
 _FLAVOR_ID = re.compile(r"[\w. -]{1,255}", re.ASCII)
-_POLICIES = frozenset({"affinity", "anti-affinity"})
+_POLICIES = frozenset({"affinity", "soft-affinity", "anti-affinity", "soft-anti-affinity"})
 _MAX_NAME = 255
 
 
