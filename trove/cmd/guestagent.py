@@ -6,7 +6,7 @@ import sys
 
 from trove import conf as trove_conf
 from trove.common import exception
-from trove.guestagent import channel, service
+from trove.guestagent import channel, credentials, service
 
 
 def main() -> int:
@@ -14,7 +14,8 @@ def main() -> int:
     conf = trove_conf.load(sys.argv[1:], prog="trove-guestagent", names=trove_conf.GUEST)
     try:
         identity = service.read_identity(conf)
-        wire = channel.Channel(conf, identity.instance_id, identity.key)
+        kept = credentials.from_config(conf, identity.key)
+        wire = channel.Channel(conf, identity.instance_id, kept)
         agent = service.make_agent(conf, identity, wire)
     except (exception.TroveError, OSError) as e:
         sys.exit(f"trove-guestagent: {e}")

@@ -8,15 +8,12 @@ environment of the machine's own RabbitMQ is not looked at. Works as root and as
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
 import random
-import secrets
 import signal
 import socket
 import subprocess
@@ -29,6 +26,7 @@ import psutil
 from oslo_log import log
 
 from trove.common import crypto, exception
+from trove.drivers.broker import passwords
 
 LOG = log.getLogger(__name__)
 
@@ -78,13 +76,6 @@ def find_free_port(host: str, *, taken: frozenset[int] = frozenset()) -> int:
                 probe.bind((host, port))
                 return port
     raise OSError(f"no free port on {host}")
-
-
-def _password_hash(password: str) -> str:
-    """Return RabbitMQ's salted SHA-256 form (https://www.rabbitmq.com/docs/passwords)."""
-    salt = secrets.token_bytes(4)
-    digest = hashlib.sha256(salt + password.encode()).digest()
-    return base64.b64encode(salt + digest).decode("ascii")
 
 
 def _write_private(path: pathlib.Path, text: str) -> None:
@@ -217,8 +208,8 @@ class PrivateBroker:
             "users": [
                 {
                     "name": name,
-                    "password_hash": _password_hash(password),
-                    "hashing_algorithm": "rabbit_password_hashing_sha256",
+                    "password_hash": passwords.password_hash(password),
+                    "hashing_algorithm": passwords.HASHING_ALGORITHM,
                     "tags": "",
                 }
                 for name, password, _ in accounts

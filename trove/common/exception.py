@@ -238,6 +238,12 @@ class GuestError(TroveError):
     code = "trove.guest_error"
 
 
+class UnknownJob(GuestError):
+    """The guest agent knows no job of this kind: it is older than who sent it."""
+
+    code = "trove.unknown_job"
+
+
 class ConfigurationRefused(GuestError):
     """The engine does not take a value of its configuration; it runs as before."""
 

@@ -2,7 +2,8 @@
 
 A guest may be hostile: what it reports changes its own heartbeat row and the outcomes of its own
 jobs and nothing else. Texts are cut, numbers are checked, a status that only the control plane may
-set is refused. The instance is the one whose key opened the message.
+set is refused. The instance is the one whose key opened the message. With the key that its server
+was made with an agent can say hello and report the job that replaces that key, nothing else counts.
 
 Reports are stored before they are acknowledged; hints to the taskmanager go out after the commit.
 """
@@ -20,7 +21,7 @@ from oslo_log import log
 from trove import states
 from trove.common import concurrency
 from trove.conductor import heartbeats as batching
-from trove.db import base, guest_jobs, heartbeats, operations
+from trove.db import base, guest_jobs, guest_keys, heartbeats, operations
 from trove.rpc import payloads, serializer, taskmanager
 
 LOG = log.getLogger(__name__)
@@ -32,6 +33,9 @@ REPORTABLE = frozenset(states.ServiceStatus) - {
     states.ServiceStatus.PROMOTING,
     states.ServiceStatus.EJECTING,
 }
+
+#: What a bootstrap key is good for; the rest is acknowledged and forgotten.
+_FIRST_CONTACT = frozenset({"hello", "job_done"})
 
 MAX_CSR_CHARS = 16 * 1024
 MAX_RESULT_CHARS = 64 * 1024
@@ -53,6 +57,7 @@ class ConductorManager:
         database: base.Database,
         *,
         sealer: serializer.Sealer,
+        keys: guest_keys.GuestKeys,
         batcher: batching.HeartbeatBatcher,
         hints: taskmanager.TaskManagerApi,
         clock: concurrency.Clock,
@@ -60,6 +65,7 @@ class ConductorManager:
         """Take the collaborators; none is started or stopped here."""
         self._database = database
         self._sealer = sealer
+        self._keys = keys
         self._batcher = batcher
         self._hints = hints
         self._clock = clock
@@ -79,6 +85,7 @@ class ConductorManager:
         """
         try:
             opened = self._sealer.open(envelope, serializer.Direction.UP)
+            standing = self._keys.admit(opened.instance_id, opened.key)
         except serializer.Stale as e:
             return functools.partial(self._ack, e.opened, accepted=False)
         except serializer.Rejected:
@@ -89,6 +96,11 @@ class ConductorManager:
         except Exception:
             LOG.exception("a message could not be opened")
             return None
+        if standing is guest_keys.Standing.DEAD:
+            self._sealer.count("dead_key", opened.instance_id)
+            return None
+        if standing is guest_keys.Standing.BOOTSTRAP and opened.method not in _FIRST_CONTACT:
+            return functools.partial(self._ack, opened, accepted=True)
         try:
             self._dispatch(opened)
         except payloads.MalformedPayload:
@@ -131,6 +143,7 @@ class ConductorManager:
                 opened.method,
                 ack.to_wire(),
                 in_reply_to=opened.message_id,
+                key=opened.key,
             )
         except Exception:
             LOG.exception("no answer for instance %s", opened.instance_id)

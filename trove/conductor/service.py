@@ -47,8 +47,12 @@ class Conductor:
         self.manager = manager.ConductorManager(
             self._database,
             sealer=serializer.Sealer(
-                keys.key_of, clock=clock, window_s=conf.guest.message_window_s
+                keys.key_of,
+                clock=clock,
+                window_s=conf.guest.message_window_s,
+                candidates=keys.candidates,
             ),
+            keys=keys,
             batcher=self._batcher,
             hints=self._hints,
             clock=clock,

@@ -80,6 +80,7 @@ def create_instance(
         is_protected=new.is_protected,
         tags=list(new.tags),
         key_wrapped=new.key_wrapped,
+        is_bootstrap_key=True,
         task=new.task,
         server_status=states.ServerStatus.NONE,
         created=now,
@@ -352,6 +353,7 @@ def mark_deleted(session: orm.Session, instance_id: str, *, now: datetime.dateti
         port_id=None,
         addresses=[],
         key_wrapped=None,
+        next_key_wrapped=None,
     )
 
 

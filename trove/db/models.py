@@ -196,6 +196,12 @@ class Instance(Base):
     port_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     #: Key of the guest channel, wrapped for the purpose "instance-key:<id>"; NULL after deletion.
     key_wrapped: orm.Mapped[bytes | None]
+    #: Key that replaces it as soon as it opened a message, see :mod:`trove.db.guest_keys`.
+    next_key_wrapped: orm.Mapped[bytes | None]
+    #: Counts the keys of the instance, and with them the accounts of its agent.
+    key_generation: orm.Mapped[int] = orm.mapped_column(default=0)
+    #: Whether the key is the one that the server was made with, good for first contact only.
+    is_bootstrap_key: orm.Mapped[bool] = orm.mapped_column(default=False)
     fault_message: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
     fault_details: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
     fault_created: orm.Mapped[datetime.datetime | None]

@@ -45,6 +45,10 @@ class Conductor(abc.ABC):
     def job_done(self, outcome: payloads.JobOutcome) -> payloads.Ack:
         """Report how a job ended."""
 
+    def rekey(self, job: payloads.RekeyJob) -> None:
+        """Use another key and account from now on, remembered durably; raises GuestError."""
+        raise exception.UnknownJob(reason="this agent cannot change its key")
+
 
 class Reporter:
     """Sends reports, from a thread of its own."""

@@ -46,14 +46,20 @@ class Manager:
         *,
         make_heartbeat: Callable[[], payloads.Heartbeat],
         on_change: Callable[[], object],
+        rekey: Callable[[payloads.RekeyJob], None],
     ) -> None:
-        """Take the collaborators; ``on_change`` is called when there is something to report."""
+        """Take the collaborators.
+
+        ``on_change`` is called when there is something to report, ``rekey`` when there are a new
+        key and a new account for the channel.
+        """
         modules = guest_modules.Modules(supervisor.layout, clock=concurrency.SystemClock())
         self._modules = modules
         self._datastore = datastore
         self._supervisor = supervisor
         self._journal = journal
         self._on_change = on_change
+        self._rekey_channel = rekey
         self._changed = threading.Condition()
         self._closing = False
         self._job: journals.Entry | None = None
@@ -85,6 +91,7 @@ class Manager:
             "hwinfo": lambda request: facts.read_hardware(),
         }
         self._jobs: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+            payloads.RekeyJob.KIND: self._rekey,
             payloads.PrepareJob.KIND: self._prepare,
             payloads.ConfigureJob.KIND: self._configure,
             payloads.RestartJob.KIND: self._restart,
@@ -181,7 +188,7 @@ class Manager:
         try:
             handler = self._jobs.get(entry.kind)
             if handler is None:
-                raise exception.GuestError(reason=f"this agent knows no job {entry.kind}")
+                raise exception.UnknownJob(reason=f"this agent knows no job {entry.kind}")
             result = handler(payloads.JOBS[entry.kind].from_wire(entry.payload))
         except exception.TroveError as e:
             LOG.warning("job %s (%s) failed: %s", entry.job_id, entry.kind, e)
@@ -196,6 +203,10 @@ class Manager:
         LOG.info("job %s (%s) is done", entry.job_id, entry.kind)
 
     # -- jobs -----
+
+    def _rekey(self, job: payloads.RekeyJob) -> dict[str, Any]:
+        self._rekey_channel(job)
+        return {}
 
     def _prepare(self, job: payloads.PrepareJob) -> dict[str, Any]:
         """Make the engine; every part can be done again."""

@@ -124,6 +124,7 @@ class Agent:
             self.supervisor,
             self.journal,
             make_heartbeat=self.reporter.next_heartbeat,
+            rekey=conductor.rekey,
             on_change=self._poke,
         )
         self._logs_keeper = (

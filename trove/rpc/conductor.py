@@ -27,11 +27,18 @@ Handler = Callable[[Any], payloads.Payload]
 
 
 def make_agent_sealer(
-    conf: cfg.ConfigOpts, instance_id: str, key: bytes, clock: serializer.ChannelClock
+    conf: cfg.ConfigOpts,
+    instance_id: str,
+    key: bytes | Callable[[], bytes],
+    clock: serializer.ChannelClock,
 ) -> serializer.Sealer:
-    """Return the Sealer of an agent: it knows one key, and nothing from before its start."""
+    """Return the Sealer of an agent: it knows one key, and nothing from before its start.
+
+    The key may be a function that returns the one that counts now.
+    """
+    get = key if callable(key) else lambda: key
     return serializer.Sealer(
-        lambda wanted: key if wanted == instance_id else None,
+        lambda wanted: get() if wanted == instance_id else None,
         clock=clock,
         window_s=conf.guest.message_window_s,
         only_since_start=True,
@@ -52,15 +59,21 @@ class ConductorClient:
         *,
         sealer: serializer.Sealer,
         clock: serializer.ChannelClock,
+        url: str | None = None,
     ) -> None:
-        """Take the options, whom we report for, and what seals and tells the time."""
+        """Take the options, whom we report for, and what seals and tells the time.
+
+        ``url`` is given where it is not the configured one.
+        """
         self._instance_id = instance_id
         self._sealer = sealer
         self._clock = clock
         self._timeout_s: float = conf.guest.call_timeout_s
         self._sync_interval_s = conf.guest.message_window_s / _SYNCS_A_WINDOW
         self._synced: float | None = None
-        self._sender = transport.Sender(conf, transport.Bus.GUEST)
+        self._sender = transport.Sender(
+            conf, transport.Bus.AGENT, url=url, inbox=transport.agent_inbox(instance_id)
+        )
 
     def connect(self) -> None:
         """Begin to connect, so that the first report finds it done; returns at once."""
@@ -88,20 +101,24 @@ class ConductorClient:
         """Close all connections."""
         self._sender.close()
 
-    def _seal(self, method: str, report: payloads.Payload) -> dict[str, Any]:
+    def _seal(
+        self, method: str, report: payloads.Payload, *, key: bytes | None = None
+    ) -> dict[str, Any]:
         return self._sealer.seal(
-            self._instance_id, serializer.Direction.UP, method, report.to_wire()
+            self._instance_id, serializer.Direction.UP, method, report.to_wire(), key=key
         )
 
     def _call(self, method: str, report: payloads.Payload) -> payloads.Ack:
         for _ in range(2):
-            envelope = self._seal(method, report)
+            # the key may be replaced before the answer comes
+            key = self._sealer.key_of(self._instance_id)
+            envelope = self._seal(method, report, key=key)
             sent = self._clock.monotonic()
             answer = self._sender.call(
                 TOPIC, "deliver", timeout_s=self._timeout_s, envelope=envelope
             )
             try:
-                opened = self._sealer.open_reply(answer, envelope)
+                opened = self._sealer.open_reply(answer, envelope, key=key)
                 ack = payloads.Ack.from_wire(opened.payload)
             except (serializer.Rejected, payloads.MalformedPayload) as e:
                 raise transport.NoAnswer(topic=TOPIC) from e
@@ -161,6 +178,7 @@ class AgentEndpoint:
             answer.to_wire(),
             in_reply_to=opened.message_id,
             is_failure=isinstance(answer, payloads.Failure),
+            key=opened.key,
         )
 
     def counters(self) -> dict[str, int]:
@@ -196,17 +214,31 @@ def _failure(error: exception.TroveError) -> payloads.Failure:
 
 
 def make_agent_server(
-    conf: cfg.ConfigOpts, instance_id: str, endpoint: AgentEndpoint, *, threads: int = 4
+    conf: cfg.ConfigOpts,
+    instance_id: str,
+    endpoint: AgentEndpoint,
+    *,
+    threads: int = 4,
+    url: str | None = None,
 ) -> transport.RpcServer:
     """Return the server of the agent of an instance, not started."""
     return transport.RpcServer(
         conf,
-        transport.Bus.GUEST,
+        transport.Bus.AGENT,
         topic=guest.topic(instance_id),
         server=instance_id,
         methods={"deliver": endpoint.deliver},
         threads=threads,
+        url=url,
+        may_answer=lambda topic, answer: topic.startswith(f"{transport.CONTROL_INBOX}."),
     )
+
+
+def _may_answer(topic: str, answer: dict[str, Any] | None) -> bool:
+    """Tell whether an answer may go to a topic: what is sealed for an agent goes to that one."""
+    if answer is None:
+        return not topic.startswith(f"{transport.CONTROL_INBOX}.")
+    return topic.startswith(f"{transport.agent_inbox(answer['i'])}.")
 
 
 def make_server(
@@ -226,4 +258,5 @@ def make_server(
         server=f"{socket.gethostname()}-{uuid.uuid4()}",
         methods={"deliver": deliver},
         threads=threads,
+        may_answer=_may_answer,
     )

@@ -86,18 +86,20 @@ class GuestClient(GuestApi):
         if timeout_s is None:
             timeout_s = self._timeout_s
         # what is told to have timed out must not be done later by an agent that was asleep
+        key = self._sealer.key_of(instance_id)
         envelope = self._sealer.seal(
             instance_id,
             serializer.Direction.DOWN,
             method,
             request.to_wire(),
             valid_s=timeout_s,
+            key=key,
         )
         try:
             answer = self._sender.call(
                 topic(instance_id), "deliver", timeout_s=timeout_s, envelope=envelope
             )
-            opened = self._sealer.open_reply(answer, envelope)
+            opened = self._sealer.open_reply(answer, envelope, key=key)
             if opened.is_failure:
                 raise _error_of(payloads.Failure.from_wire(opened.payload))
             return answer_type.from_wire(opened.payload)

@@ -288,6 +288,19 @@ class ConfigureJob(Payload):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RekeyJob(Payload):
+    """Use this key (base64) and this account of the guest bus from now on, and no others.
+
+    The outcome is reported with them.
+    """
+
+    KIND: ClassVar[str] = "rekey"
+
+    key: str = dataclasses.field(repr=False)
+    transport_url: str = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RestartJob(Payload):
     """Restart the engine."""
 
@@ -656,6 +669,7 @@ CALLS: Mapping[str, tuple[type[Payload], type[Payload]]] = {
 #: Jobs: kind -> type of the payload.
 JOBS: Mapping[str, type[Payload]] = {
     PrepareJob.KIND: PrepareJob,
+    RekeyJob.KIND: RekeyJob,
     ConfigureJob.KIND: ConfigureJob,
     RestartJob.KIND: RestartJob,
     StopJob.KIND: StopJob,

@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import collections
+import contextlib
 import dataclasses
 import datetime
 import enum
@@ -25,7 +26,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from oslo_log import log
@@ -43,6 +44,8 @@ MAX_MESSAGES_A_WINDOW = 4096
 _SLACK_S = 2.0
 
 KeyOf = Callable[[str], bytes | None]
+#: The keys of an instance that may open its messages, the likeliest first.
+Candidates = Callable[[str], Iterable[bytes]]
 
 
 class Direction(enum.StrEnum):
@@ -83,7 +86,10 @@ class Rejected(exception.TroveError):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """An authenticated message. ``payload`` is still unchecked: the sender may be hostile."""
+    """An authenticated message. ``payload`` is still unchecked: the sender may be hostile.
+
+    ``key`` is the one that opened it.
+    """
 
     instance_id: str
     message_id: str
@@ -91,6 +97,7 @@ class Opened:
     payload: Any = dataclasses.field(repr=False)
     is_failure: bool = False
     valid_s: float | None = None
+    key: bytes = dataclasses.field(repr=False, default=b"")
 
 
 class Stale(Rejected):
@@ -142,13 +149,16 @@ class Sealer:
         clock: concurrency.Clock,
         window_s: float,
         only_since_start: bool = False,
+        candidates: Candidates | None = None,
     ) -> None:
         """Take the keys' source, a clock and the window.
 
+        ``candidates`` is where several keys of an instance may open its messages.
         ``only_since_start`` drops what was sent before this Sealer was made: it cannot know
         whether it was seen by an earlier process (an agent's protection after its restart).
         """
         self._key_of = key_of
+        self._candidates = candidates or self._only_candidate
         self._clock = clock
         self._window_s = window_s
         self._started = clock.monotonic() if only_since_start else None
@@ -160,6 +170,17 @@ class Sealer:
     def __repr__(self) -> str:
         """Show nothing of the keys."""
         return "<Sealer>"
+
+    def _only_candidate(self, instance_id: str) -> Iterable[bytes]:
+        key = self._key_of(instance_id)
+        return () if key is None else (key,)
+
+    def key_of(self, instance_id: str) -> bytes:
+        """Return the key that messages are sealed with now; raises InstanceNotFound."""
+        key = self._key_of(instance_id)
+        if key is None:
+            raise exception.InstanceNotFound(instance_id=instance_id)
+        return key
 
     def counters(self) -> dict[str, int]:
         """Return how many messages were dropped, by reason."""
@@ -191,14 +212,14 @@ class Sealer:
         in_reply_to: str | None = None,
         is_failure: bool = False,
         valid_s: float | None = None,
+        key: bytes | None = None,
     ) -> dict[str, Any]:
         """Return the envelope of a message; raises InstanceNotFound when there is no key.
 
-        ``valid_s`` is how long it makes sense to act upon it: as long as the caller waits.
+        ``valid_s`` is how long it makes sense to act upon it: as long as the caller waits. ``key``
+        is given where it must be the one of another message.
         """
-        key = self._key_of(instance_id)
-        if key is None:
-            raise exception.InstanceNotFound(instance_id=instance_id)
+        key = key or self.key_of(instance_id)
         envelope: dict[str, Any] = {
             "v": VERSION,
             "i": instance_id,
@@ -238,11 +259,16 @@ class Sealer:
             raise
         return opened
 
-    def open_reply(self, envelope: object, request: Mapping[str, Any]) -> Opened:
-        """Return what is in the reply to the envelope ``request``; raises Rejected, counted."""
+    def open_reply(
+        self, envelope: object, request: Mapping[str, Any], *, key: bytes | None = None
+    ) -> Opened:
+        """Return what is in the reply to the envelope ``request``; raises Rejected, counted.
+
+        ``key`` is the one that the request was sealed with, where that may have changed since.
+        """
         direction = Direction.UP_REPLY if request["d"] == Direction.UP else Direction.DOWN_REPLY
         try:
-            opened, _ = self._decrypt(envelope, direction, instance_id=request["i"])
+            opened, _ = self._decrypt(envelope, direction, instance_id=request["i"], key=key)
             if not isinstance(envelope, dict) or envelope.get("r") != request["m"]:
                 raise Rejected(Reason.UNEXPECTED_REPLY)
         except Rejected as e:
@@ -251,7 +277,12 @@ class Sealer:
         return opened
 
     def _decrypt(
-        self, envelope: object, direction: Direction, *, instance_id: str | None
+        self,
+        envelope: object,
+        direction: Direction,
+        *,
+        instance_id: str | None,
+        key: bytes | None = None,
     ) -> tuple[Opened, float]:
         if not isinstance(envelope, dict):
             raise Rejected(Reason.MALFORMED)
@@ -269,13 +300,8 @@ class Sealer:
         if instance_id is not None and claimed != instance_id:
             raise Rejected(Reason.WRONG_INSTANCE)
         ciphertext = _decode(envelope.get("c"))
-        key = self._key_of(str(claimed))
-        if key is None:
-            raise Rejected(Reason.UNKNOWN_INSTANCE)
-        try:
-            plaintext = crypto.decrypt(key, ciphertext, associated_data=_associated_data(envelope))
-        except crypto.DecryptionFailed:
-            raise Rejected(Reason.FORGED) from None
+        candidates = self._candidates(str(claimed)) if key is None else (key,)
+        key, plaintext = _open_with(candidates, ciphertext, _associated_data(envelope))
         body = _parse(plaintext)
         is_failure = "failure" in body
         opened = Opened(
@@ -285,6 +311,7 @@ class Sealer:
             payload=body["failure"] if is_failure else body.get("payload"),
             is_failure=is_failure,
             valid_s=body.get("valid_s"),
+            key=key,
         )
         return opened, sent_at
 
@@ -323,6 +350,18 @@ def _last(ids: collections.OrderedDict[str, float]) -> float:
 def _associated_data(envelope: Mapping[str, Any]) -> bytes:
     """Return the authenticated fields; JSON keeps them apart from each other."""
     return json.dumps([envelope.get(name) for name in "vidmrt"]).encode()
+
+
+def _open_with(
+    candidates: Iterable[bytes], ciphertext: bytes, associated_data: bytes
+) -> tuple[bytes, bytes]:
+    """Return the key that opens a message and what is in it; raises Rejected."""
+    reason = Reason.UNKNOWN_INSTANCE
+    for key in candidates:
+        reason = Reason.FORGED
+        with contextlib.suppress(crypto.DecryptionFailed):
+            return key, crypto.decrypt(key, ciphertext, associated_data=associated_data)
+    raise Rejected(reason)
 
 
 def _decode(text: object) -> bytes:

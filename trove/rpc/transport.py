@@ -10,6 +10,11 @@
   thread of the server for as long as the caller's queue is missing, so that whoever may send to a
   server could stop it with made-up addresses; and it refuses a queue for a minute that was once
   missing for too long, as all are after an outage of the broker.
+* On the guest bus agents send to one exchange and listen on another, both of them the broker's own:
+  an account may be allowed to write to the first, which leads to control processes alone, and to
+  read its own topics of the second, and needs no right to declare or remove what others use. With
+  one exchange for both, or one that it may declare, it would reach other agents in roundabout ways
+  (bindings between exchanges, alternate exchanges, dead letters).
 
 Only :mod:`trove.rpc` imports oslo.messaging. Its option defaults that matter here are set by
 :func:`prepare`; an operator's ``[oslo_messaging_rabbit]`` section wins over them.
@@ -43,8 +48,15 @@ LOG = log.getLogger(__name__)
 
 #: Not that of notifications, which other services declare in their own way, on the same broker:
 #: one that vanishes with its last queue cannot be declared as one that stays.
-EXCHANGE = "trove-rpc"
+CONTROL_EXCHANGE = "trove-rpc"
+#: From agents to control processes. Nobody declares this one or the next: kombu leaves alone what
+#: begins with "amq.".
+UP_EXCHANGE = "amq.direct"
+#: From control processes to agents; a topic exchange, so that rights can be given by topic.
+DOWN_EXCHANGE = "amq.topic"
 _ANSWER_PREFIX = "answer."
+#: Where control processes get their answers.
+CONTROL_INBOX = f"{_ANSWER_PREFIX}control"
 #: Where oslo.messaging looks for parts of its own.
 _PLUGINS = ("oslo.messaging.drivers", "oslo.messaging.executors")
 
@@ -87,10 +99,24 @@ class NoAnswer(exception.ServiceUnavailable):
 
 
 class Bus(enum.StrEnum):
-    """Which of the two buses."""
+    """Which of the two buses; of the guest bus, which end: that of control processes, or AGENT."""
 
     CONTROL = "control"
     GUEST = "guest"
+    AGENT = "agent"
+
+
+#: Bus -> exchange that is sent to, exchange that is listened on.
+_EXCHANGES: Mapping[Bus, tuple[str, str]] = {
+    Bus.CONTROL: (CONTROL_EXCHANGE, CONTROL_EXCHANGE),
+    Bus.GUEST: (DOWN_EXCHANGE, UP_EXCHANGE),
+    Bus.AGENT: (UP_EXCHANGE, DOWN_EXCHANGE),
+}
+
+
+def agent_inbox(instance_id: str) -> str:
+    """Return where the agent of an instance gets its answers; a name of its own follows."""
+    return f"{_ANSWER_PREFIX}{instance_id}"
 
 
 @functools.cache
@@ -152,16 +178,35 @@ def control_transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:
     return oslo_messaging.get_rpc_transport(conf)
 
 
-def guest_transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:
-    """Return a transport on ``[guest] transport_url``; connects on first use."""
+def guest_transport(conf: cfg.ConfigOpts, url: str | None = None) -> oslo_messaging.RPCTransport:
+    """Return a transport on ``[guest] transport_url``, or ``url``; connects on first use."""
     prepare(conf)
-    if not conf.guest.transport_url:
+    url = url or conf.guest.transport_url
+    if not url:
         raise exception.ConfigurationError(reason="[guest] transport_url is not set")
-    return oslo_messaging.get_rpc_transport(conf, url=conf.guest.transport_url)
+    return oslo_messaging.get_rpc_transport(conf, url=url)
 
 
-def _transport(conf: cfg.ConfigOpts, bus: Bus) -> oslo_messaging.RPCTransport:
-    return control_transport(conf) if bus is Bus.CONTROL else guest_transport(conf)
+def _transport(
+    conf: cfg.ConfigOpts, bus: Bus, url: str | None = None
+) -> oslo_messaging.RPCTransport:
+    return control_transport(conf) if bus is Bus.CONTROL else guest_transport(conf, url)
+
+
+def guest_vhost(conf: cfg.ConfigOpts) -> str:
+    """Return the virtual host of the guest bus."""
+    prepare(conf)
+    url = oslo_messaging.TransportURL.parse(conf, conf.guest.transport_url)
+    return url.virtual_host or "/"
+
+
+def guest_url(conf: cfg.ConfigOpts, *, username: str, password: str) -> str:
+    """Return ``[guest] transport_url`` with another account, a secret."""
+    prepare(conf)
+    url = oslo_messaging.TransportURL.parse(conf, conf.guest.transport_url)
+    for host in url.hosts:
+        host.username, host.password = username, password
+    return str(url)
 
 
 class Sender:
@@ -170,14 +215,26 @@ class Sender:
     Make it after a fork, never before.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, bus: Bus) -> None:
-        """Prepare; connects on first use."""
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        bus: Bus,
+        *,
+        url: str | None = None,
+        inbox: str = CONTROL_INBOX,
+    ) -> None:
+        """Prepare; connects on first use, to ``url`` if it is not the configured one.
+
+        Answers come to a topic below ``inbox``.
+        """
         self._conf = conf
         self._bus = bus
-        self._transport = _transport(conf, bus)
+        self._url = url
+        self._inbox_name = inbox
+        self._transport = _transport(conf, bus, url)
         self._client = oslo_messaging.get_rpc_client(
             self._transport,
-            oslo_messaging.Target(exchange=EXCHANGE),
+            oslo_messaging.Target(exchange=_EXCHANGES[bus][0]),
             # the driver's own retries sleep between tries: cast tries once more, at once
             retry=0,
             transport_options=oslo_messaging.TransportOptions(at_least_once=True),
@@ -227,7 +284,7 @@ class Sender:
         """Begin to connect for the answers of calls, before the first call does; return at once."""
         with self._lock:
             if self._inbox is None:
-                self._inbox = _Inbox(self._conf, self._bus)
+                self._inbox = _Inbox(self._conf, self._bus, self._inbox_name, url=self._url)
             return self._inbox
 
     def close(self) -> None:
@@ -240,9 +297,9 @@ class Sender:
 class _Inbox:
     """The topic on which one Sender gets its answers; opens in a thread."""
 
-    def __init__(self, conf: cfg.ConfigOpts, bus: Bus) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, bus: Bus, below: str, *, url: str | None) -> None:
         name = str(uuid.uuid4())
-        self._topic = f"{_ANSWER_PREFIX}{name}"
+        self._topic = f"{below}.{name}"
         self._waiting: dict[str, queue.SimpleQueue[Any]] = {}
         self._server = RpcServer(
             conf,
@@ -251,6 +308,7 @@ class _Inbox:
             server=name,
             methods={"answer": self._take},
             threads=1,
+            url=url,
         )
         self._server.start()
 
@@ -282,7 +340,7 @@ class RpcServer:
 
     ``methods`` are called with the arguments of a message; whatever they return is the answer if
     one is asked for, and a function that they return is then called to make it. They take any
-    argument, and must not raise.
+    argument, and must not raise. Answers go where ``may_answer(topic, answer)`` allows it.
     """
 
     def __init__(
@@ -294,14 +352,19 @@ class RpcServer:
         server: str,
         methods: Mapping[str, Callable[..., Any]],
         threads: int,
+        url: str | None = None,
+        may_answer: Callable[[str, Any], bool] = lambda topic, answer: True,
     ) -> None:
         """Prepare; ``start`` begins. ``server`` is this process's own name on the topic."""
         self._topic = topic
         self._threads = threads
-        self._target = oslo_messaging.Target(exchange=EXCHANGE, topic=topic, server=server)
+        self._may_answer = may_answer
+        self._target = oslo_messaging.Target(
+            exchange=_EXCHANGES[bus][1], topic=topic, server=server
+        )
         self._endpoint = _Endpoint(methods, self._answer)
-        self._answers = Sender(conf, bus)
-        self._transport = _transport(conf, bus)
+        self._answers = Sender(conf, bus, url=url)
+        self._transport = _transport(conf, bus, url)
         self._server: oslo_messaging.RPCServer | None = None
         self._is_serving = threading.Event()
         self._is_stopped = threading.Event()
@@ -330,6 +393,9 @@ class RpcServer:
         """Send an answer; who asked and went away, or lied about the address, gets none."""
         match address:
             case [str(topic), str(call_id)] if topic.startswith(_ANSWER_PREFIX):
+                if not self._may_answer(topic, answer):
+                    LOG.info("an answer of %s was asked for somebody else", self._topic)
+                    return
                 try:
                     self._answers.cast(topic, "answer", call_id=call_id, answer=answer)
                 except exception.ServiceUnavailable as e:

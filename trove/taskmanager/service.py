@@ -15,8 +15,8 @@ from trove.taskmanager.operations import engine
 
 LOG = log.getLogger(__name__)
 
-#: A key that was dropped works for at most this long.
-_KEY_MAX_AGE_S = 5.0
+#: Keys are not kept: operations replace them, and send few messages.
+_KEY_MAX_AGE_S = 0.0
 
 
 def check(conf: cfg.ConfigOpts) -> None:

@@ -13,7 +13,7 @@ from tests.fixtures.crashes import Crash, crashing
 from trove import states
 from trove.common import exception
 from trove.db import base, guest_jobs, instances, operations, quotas
-from trove.taskmanager.operations import create, engine
+from trove.taskmanager.operations import channel, create, engine
 
 Task = states.TaskStatus
 State = states.OperationState
@@ -73,7 +73,10 @@ def test_the_agent_gets_its_configuration_and_its_key(plane: ControlPlane) -> No
     assert parser["guestagent"]["instance_id"] == instance_id
     assert parser["guestagent"]["datastore_manager"] == "mariadb"
     # a dollar sign is doubled for oslo.config
-    assert parser["guest"]["transport_url"] == "rabbit://u:p$$w@127.0.0.1:5672/guests"
+    password = channel.account_password(b"i" * 32)
+    assert parser["guest"]["transport_url"] == (
+        f"rabbit://trove-guest-{instance_id}-0:{password}@fake$$:5672/guests"
+    )
     assert spec.files["instance.key"].strip() == "aWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWk="
     assert "aWlp" not in repr(spec)
 

@@ -67,7 +67,13 @@ class Conductor:
         self.batcher = batching.HeartbeatBatcher(database, flush_interval_s=60, batch_size=500)
         self.manager = manager.ConductorManager(
             database,
-            sealer=serializer.Sealer(self.keys.key_of, clock=self.clock, window_s=120),
+            sealer=serializer.Sealer(
+                self.keys.key_of,
+                clock=self.clock,
+                window_s=120,
+                candidates=self.keys.candidates,
+            ),
+            keys=self.keys,
             batcher=self.batcher,
             hints=self.hints,
             clock=self.clock,

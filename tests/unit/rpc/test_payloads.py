@@ -12,7 +12,7 @@ from trove.rpc import payloads
 
 #: Changes only together with a reason why versions N-1 and N still understand each other: a new
 #: field has a default, no field is renamed, removed or retyped.
-FINGERPRINT = "8a12016e2d7afff6689a1542eb763b8352a9dea1c4d9c929ce68e50c60909a21"
+FINGERPRINT = "28386c3cacd5077449fed3d0d49ec12daeea83e15ef43dc1e052bc01e41919cf"
 
 
 def payload_classes() -> list[type[payloads.Payload]]:

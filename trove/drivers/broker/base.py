@@ -24,11 +24,10 @@ class BrokerDriver(abc.ABC):
         """
 
     @abc.abstractmethod
-    def remove_accounts(self, instance_id: str, *, below: int | None = None) -> None:
+    def remove_accounts(self, instance_id: str, *, keep: int | None = None) -> None:
         """Remove the accounts of an instance and end their connections.
 
-        With ``below`` only those of lower generations. Nothing when they are gone. Raises
-        DriverError.
+        That of the generation ``keep`` stays. Nothing when they are gone. Raises DriverError.
         """
 
     @abc.abstractmethod

@@ -23,7 +23,7 @@ class SharedAccount(base.BrokerDriver):
         """Return the URL that all agents share."""
         return self._url
 
-    def remove_accounts(self, instance_id: str, *, below: int | None = None) -> None:
+    def remove_accounts(self, instance_id: str, *, keep: int | None = None) -> None:
         """Do nothing."""
 
     def list_owners(self) -> Collection[str]:

@@ -11,12 +11,19 @@ from oslo_config import cfg
 from oslo_log import log
 
 from trove import states
-from trove.common import crypto
 from trove.db import instances, models, operations
 from trove.drivers.compute.base import ServerSpec
 from trove.rpc import payloads
 from trove.services import names
-from trove.taskmanager.operations import access, certificates, configure, engine, modules, steps
+from trove.taskmanager.operations import (
+    access,
+    certificates,
+    channel,
+    configure,
+    engine,
+    modules,
+    steps,
+)
 
 LOG = log.getLogger(__name__)
 
@@ -127,7 +134,7 @@ def server_spec(
         )
     if instance.key_wrapped is None or instance.port_id is None or not instance.addresses:
         raise engine.StepFailed("The instance was deleted meanwhile.")
-    key = ctx.tools.key_ring.unwrap(instance.key_wrapped, purpose=f"instance-key:{instance.id}")
+    first = channel.first_credentials(ctx)
     return ServerSpec(
         instance_id=instance.id,
         name=instance.name,
@@ -148,8 +155,9 @@ def server_spec(
                 instance_id=instance.id,
                 datastore_manager=instance.version.manager,
                 first_boot=_first_boot(instance),
+                transport_url=first.transport_url,
             ),
-            "instance.key": crypto.encode_key(key) + "\n",
+            "instance.key": first.key + "\n",
         },
     )
 
@@ -172,12 +180,17 @@ def _image_of(ctx: engine.Context, version: models.DatastoreVersion) -> str | No
 
 
 def render_guest_conf(
-    conf: cfg.ConfigOpts, *, instance_id: str, datastore_manager: str, first_boot: int = 1
+    conf: cfg.ConfigOpts,
+    *,
+    instance_id: str,
+    datastore_manager: str,
+    transport_url: str,
+    first_boot: int = 1,
 ) -> str:
     """Return the part of an agent's configuration that is the same for every driver."""
     groups: Mapping[str, Mapping[str, object]] = {
         "guest": {
-            "transport_url": conf.guest.transport_url,
+            "transport_url": transport_url,
             "heartbeat_interval_s": conf.guest.heartbeat_interval_s,
             "message_window_s": conf.guest.message_window_s,
         },
@@ -338,7 +351,9 @@ FLOW = engine.Flow(
         CreateServer(),
         AwaitServer(),
         AwaitAgent(),
+        channel.SecureChannel(),
         Prepare(),
+        channel.RemoveFirstAccount(),
         Activate(),
     ),
     on_failed=on_failed,

@@ -15,7 +15,7 @@ from trove import states
 from trove.common import exception
 from trove.db import modules, operations
 from trove.rpc import payloads
-from trove.taskmanager.operations import create, delete, engine, steps
+from trove.taskmanager.operations import channel, create, delete, engine, steps
 
 LOG = log.getLogger(__name__)
 
@@ -92,6 +92,9 @@ class StopGuest(delete.StopGuest):
         if instance.heartbeat.boot <= ctx.data.get("boot_before_back", -1):
             return engine.Wait(event="hello", timeout_s=steps.AGENT_LOOK_S)
         steps.record_server(ctx, server)
+        outcome = channel.secure(ctx, name="rekey-back")
+        if outcome is not None:
+            return outcome
         return steps.try_job(
             ctx,
             payloads.PrepareJob.KIND,
@@ -202,7 +205,9 @@ def _flow(kind: str) -> engine.Flow:
             RemoveServer(),
             MakeServer(),
             AwaitAgent(),
+            channel.SecureChannel(),
             Prepare(),
+            channel.RemoveFirstAccount(),
             Finish(),
         ),
         on_failed=on_failed,

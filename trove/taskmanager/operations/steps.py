@@ -127,13 +127,14 @@ def keep_server_running(ctx: engine.Context) -> Server:
 
 
 def remove_server(ctx: engine.Context) -> engine.Wait | None:
-    """Remove the server of the instance; None when it is gone."""
+    """Remove the server of the instance, then the accounts of its agent; None when it is gone."""
     compute = ctx.tools.drivers.compute
     server = compute.find_server(ctx.instance_id)
     if server is not None:
         compute.delete_server(server.id)
         if compute.find_server(ctx.instance_id) is not None:
             return engine.Wait(event="server-gone", timeout_s=REMOVAL_LOOK_S)
+    ctx.tools.drivers.broker.remove_accounts(ctx.instance_id)
     record(
         ctx,
         lambda session, now: instances.set_server(
