@@ -556,6 +556,8 @@ def keys_and_names():
                 "use_stderr": True,
                 "transport_url": BROKER,
                 "root_helper": "env",
+                # central answers within this, or is not there yet
+                "rpc_response_timeout": 15,
             },
             "service:api": {
                 "listen": f"{HOST_IP}:{E['DESIGNATE_PORT']}",

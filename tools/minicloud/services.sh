@@ -24,7 +24,7 @@ UWSGI=(
 # make_pair HOST_END OTHER_END ADDRESS: two joined interfaces; Neutron gets the other end.
 make_pair() {
     ip link show "$1" >/dev/null 2>&1 || ip link add "$1" type veth peer name "$2"
-    ip addr show dev "$1" | grep -q "inet $3/" || ip addr add "$3/$PREFIX" dev "$1"
+    [[ $(ip addr show dev "$1") == *"inet $3/"* ]] || ip addr add "$3/$PREFIX" dev "$1"
     ip link set "$1" up
     ip link set "$2" up
     # checksums that are left to hardware which is not there make DHCP clients drop the answers
@@ -231,6 +231,16 @@ start_barbican() {
     /usr/bin/python3 "$HERE/minicloud/objects.py" barbican
 }
 
+# update_pool OPTION...: tell Designate of BIND, as soon as its central service answers.
+update_pool() {
+    local i
+    for ((i = 0; i < 5; i++)); do
+        designate-manage "$@" pool update --file "$ETC/pools.yaml" >>"$LOGS/designate-manage.log" 2>&1 && return 0
+        sleep 2
+    done
+    return 1
+}
+
 start_designate() {
     local name config=(--config-file "$ETC/designate.conf")
     make_databases designate
@@ -241,7 +251,10 @@ start_designate() {
     start named named -f -c "$ETC/named.conf"
     start designate-central designate-central "${config[@]}"
     wait_port "$HOST_IP" 953
-    designate-manage "${config[@]}" pool update --file "$ETC/pools.yaml" >>"$LOGS/designate-manage.log" 2>&1
+    update_pool "${config[@]}" || {
+        say "Designate has no pool; see $LOGS/designate-manage.log"
+        return 1
+    }
     for name in api producer worker mdns; do
         start "designate-$name" "designate-$name" "${config[@]}"
     done
