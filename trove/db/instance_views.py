@@ -7,15 +7,14 @@ Columns cost more than anything else in reading many rows: each kind of view nam
 from __future__ import annotations
 
 import datetime
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from trove import states
-from trove.db import models, operations
+from trove.db import models, operations, packed_columns
 
 
 class Fault(NamedTuple):
@@ -40,6 +39,7 @@ class InstanceSummary(NamedTuple):
     region: str | None
     access: Mapping[str, Any] | None
     addresses: Sequence[Mapping[str, Any]]
+    hostname: str | None
     replica_of_id: str | None
     task: states.TaskStatus
     server_status: states.ServerStatus
@@ -55,9 +55,8 @@ class InstanceSummary(NamedTuple):
 class PackedSummary(NamedTuple):
     """An :class:`InstanceSummary` that need not be looked into to be shown again.
 
-    ``created`` and ``heartbeat_received`` are UTC as the database writes it, which sorts by time
-    (see :func:`written`); ``packed`` is a JSON array of all that rarely changes. A driver written
-    in Python spends most of its time in columns: this has few.
+    ``created`` and ``heartbeat_received`` are as :func:`trove.db.packed_columns.written` writes
+    them, ``packed`` has all that rarely changes.
     """
 
     id: str
@@ -69,36 +68,14 @@ class PackedSummary(NamedTuple):
 
     def unpack(self) -> InstanceSummary:
         """Return the summary."""
-        fields = dict(zip(_PACKED, json.loads(self.packed), strict=True))
-        for name in ("access", "addresses"):
-            # a text within the text, unless the database knows the type
-            if isinstance(fields[name], str):
-                fields[name] = json.loads(fields[name])
         return InstanceSummary(
-            **fields
-            | {
-                "id": self.id,
-                "created": _read(self.created),
-                "heartbeat_received": _read(self.heartbeat_received),
-                "task": states.TaskStatus(fields["task"]),
-                "server_status": states.ServerStatus(fields["server_status"]),
-                "service_status": states.ServiceStatus(fields["service_status"]),
-                "has_replicas": bool(self.has_replicas),
-                "replica_ids": self.replica_ids,
-            }
+            **dict(zip(_RARELY_CHANGED.names, _RARELY_CHANGED.unpack(self.packed), strict=True)),
+            id=self.id,
+            created=packed_columns.read_time(self.created),
+            heartbeat_received=packed_columns.read_time(self.heartbeat_received),
+            has_replicas=bool(self.has_replicas),
+            replica_ids=self.replica_ids,
         )
-
-
-_PACKED = tuple(name for name in InstanceSummary._fields if name not in PackedSummary._fields)
-
-
-def written(moment: datetime.datetime) -> str:
-    """Return a moment as the database writes it in a :class:`PackedSummary`."""
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
-def _read(text: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC)
 
 
 class InstanceView(NamedTuple):
@@ -114,6 +91,7 @@ class InstanceView(NamedTuple):
     region: str | None
     access: Mapping[str, Any] | None
     addresses: Sequence[Mapping[str, Any]]
+    hostname: str | None
     replica_of_id: str | None
     datastore_version_id: str
     task: states.TaskStatus
@@ -207,27 +185,40 @@ def _column(name: str) -> sa.ColumnElement[Any]:
     return _instances.c[name] if column is None else column
 
 
-def _packed_column(name: str) -> sa.ColumnElement[Any]:
-    """Return a column of a :class:`PackedSummary`."""
-    if name == "packed":
-        return sa.func.json_array(
-            *(sa.type_coerce(_column(each), sa.Text()) for each in _PACKED), type_=sa.Text()
-        )
-    column = _column(name)
-    if isinstance(column.type, models.UtcDateTime):
-        return sa.cast(column, sa.String(26))
-    return column
+def _pack(names: Iterable[str]) -> packed_columns.PackedColumns:
+    return packed_columns.PackedColumns({name: _column(name) for name in names})
+
+
+#: The fields of each kind of view but the last, which no column fills.
+_PACKED: Mapping[type, packed_columns.PackedColumns] = {
+    kind: _pack(kind._fields[:-1]) for kind in (InstanceSummary, InstanceView)
+}
+_RARELY_CHANGED = _pack(
+    name for name in InstanceSummary._fields if name not in PackedSummary._fields
+)
+
+
+def _columns(kind: _Kind) -> Sequence[sa.ColumnElement[Any]]:
+    if kind is not PackedSummary:
+        return [_PACKED[kind].column]
+    times = (sa.cast(_column(name), sa.String(26)) for name in ("created", "heartbeat_received"))
+    return [_column("id"), *times, _column("has_replicas"), _RARELY_CHANGED.column]
+
+
+def _view(kind: type[View], row: Sequence[Any]) -> View:
+    """Return the view of a row that has its columns first."""
+    if kind is PackedSummary:
+        return kind._make((*row[:5], ()))
+    return kind._make((*_PACKED[kind].unpack(row[0]), ()))
 
 
 def _select(kind: _Kind) -> sa.Select[Any]:
-    """Return the SELECT of a kind of view: its fields in order, but for the last.
+    """Return the SELECT of a kind of view; :func:`_view` reads its rows.
 
     Deleted instances are in it; whoever uses it says which instances are meant.
     """
-    find = _packed_column if kind is PackedSummary else _column
-    columns = [find(name).label(name) for name in kind._fields[:-1]]
     query = (
-        sa.select(*columns)
+        sa.select(*_columns(kind))
         .select_from(_instances)
         .join(_heartbeats, _heartbeats.c.instance_id == _instances.c.id)
         .join(_versions, _versions.c.id == _instances.c.datastore_version_id)
@@ -283,10 +274,12 @@ def find_view(
     """Return a live instance, or None; of ``project_id`` only, unless that is None."""
     query = _BY_ID if with_deleted else _LIVE_BY_ID
     row = session.execute(query, {"instance_id": instance_id}).first()
-    if row is None or (project_id is not None and row[1] != project_id):
+    if row is None:
         return None
-    (view,) = _with_replicas(session, [InstanceView._make((*row, ()))])
-    return view
+    view = _view(InstanceView, row)
+    if project_id is not None and view.project_id != project_id:
+        return None
+    return _with_replicas(session, [view])[0]
 
 
 def list_views(
@@ -296,7 +289,7 @@ def list_views(
     rows = session.execute(
         _PAGES[kind], {"project_id": project_id, "marker": marker or "", "limit": limit + 1}
     ).all()
-    views: list[View] = list(map(kind._make, _complete(rows[:limit])))
+    views = [_view(kind, row) for row in rows[:limit]]
     return _with_replicas(session, views), len(rows) > limit
 
 
@@ -322,18 +315,13 @@ def list_placed_views(
     query = _select(kind).add_columns(ids.c.place)
     query = query.join(ids, ids.c.id == _instances.c.id).order_by(*order(_instances))
     rows = session.execute(query).all()
-    views: list[View] = list(map(kind._make, _complete([row[:-1] for row in rows])))
+    views = [_view(kind, row) for row in rows]
     return list(zip(_with_replicas(session, views), [row[-1] for row in rows], strict=True))
-
-
-def _complete(rows: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
-    """Add the field that no column fills."""
-    return ((*row, ()) for row in rows)
 
 
 def list_all_views(session: orm.Session) -> Sequence[InstanceView]:
     """Return the live instances of all projects, oldest first: for operators, not for the API."""
-    return list(map(InstanceView._make, _complete(session.execute(_ALL).all())))
+    return [_view(InstanceView, row) for row in session.execute(_ALL)]
 
 
 def _with_replicas(session: orm.Session, views: list[View]) -> list[View]:

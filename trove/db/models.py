@@ -186,6 +186,8 @@ class Instance(Base):
     access: orm.Mapped[dict[str, Any] | None]
     #: [{"address": str, "type": "private"|"public", "network": str}]
     addresses: orm.Mapped[list[Any]] = orm.mapped_column(default=list)
+    #: Its name in the DNS, where instances have names.
+    hostname: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     replica_of_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36), index=True)
     task: orm.Mapped[states.TaskStatus] = orm.mapped_column(EnumString(states.TaskStatus))
     server_status: orm.Mapped[states.ServerStatus] = orm.mapped_column(

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from tests.fixtures.database import MariaDb, add_instance, add_version
-from trove.db import base, instance_views, models
+from trove.db import base, instance_views, models, packed_columns
 
 
 def connection_id(database: base.Database) -> int:
@@ -85,7 +85,7 @@ def test_a_summary_says_the_same_as_the_whole_view(database: base.Database) -> N
         )
     assert len(summaries) == 3
     for packed, view in zip(summaries, views, strict=True):
-        assert packed.created == instance_views.written(view.created)
+        assert packed.created == packed_columns.written(view.created)
         summary = packed.unpack()
         assert summary._asdict() == {name: getattr(view, name) for name in summary._fields}
 

@@ -14,7 +14,8 @@ import orjson
 
 from trove import states
 from trove.api.urls import Urls
-from trove.db.instance_views import InstanceSummary, InstanceView, PackedSummary, written
+from trove.db import packed_columns
+from trove.db.instance_views import InstanceSummary, InstanceView, PackedSummary
 
 _GIB = 2**30
 #: Items of lists that are kept as JSON, a kilobyte each.
@@ -29,12 +30,14 @@ class Viewer:
     is_admin: bool
     now: datetime.datetime
     heartbeat_expiry: datetime.timedelta
-    #: Whose last heartbeat is before this is silent, as :func:`written` says it.
+    #: Whose last heartbeat is before this is silent, as :mod:`trove.db.packed_columns` says it.
     silent_since: str = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         """Derive what is compared with every item of a list."""
-        object.__setattr__(self, "silent_since", written(self.now - self.heartbeat_expiry))
+        object.__setattr__(
+            self, "silent_since", packed_columns.written(self.now - self.heartbeat_expiry)
+        )
 
 
 def timestamp(moment: datetime.datetime) -> str:
@@ -65,7 +68,9 @@ def _summary(
         now=now,
         heartbeat_expiry=datetime.timedelta(0),
     )
-    timed = row._replace(created=written(now), heartbeat_received=written(now - age))
+    timed = row._replace(
+        created=packed_columns.written(now), heartbeat_received=packed_columns.written(now - age)
+    )
     return orjson.Fragment(orjson.dumps(base(timed.unpack(), viewer)))
 
 
@@ -93,7 +98,10 @@ def base(row: InstanceSummary | InstanceView, viewer: Viewer) -> dict[str, Any]:
         view["tenant_id"] = row.project_id
     if row.volume_size_gib is not None:
         view["volume"] = {"size": row.volume_size_gib}
-    if row.addresses:
+    if row.hostname is not None:
+        # instead of the addresses, by the contract with older clients
+        view["hostname"] = row.hostname
+    elif row.addresses:
         view["ip"] = [address["address"] for address in row.addresses]
         view["addresses"] = [_address(address) for address in row.addresses]
     if row.replica_of_id is not None:

@@ -392,6 +392,7 @@ def _instances() -> None:
         sa.Column("region", sa.String(length=255), nullable=True),
         sa.Column("access", _JSON, nullable=True),
         sa.Column("addresses", _JSON, nullable=False),
+        sa.Column("hostname", sa.String(length=255), nullable=True),
         sa.Column("replica_of_id", sa.String(length=36), nullable=True),
         sa.Column("task", _ENUM, nullable=False),
         sa.Column("server_status", _ENUM, nullable=False),
