@@ -1,6 +1,7 @@
 """What every volume, image and secrets driver does."""
 
 import uuid
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,12 +16,33 @@ def instance_id() -> str:
     return str(uuid.uuid4())
 
 
+_made: list[tuple[Cloud, str]] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    """Remove the volumes that a test made: a real cloud keeps them."""
+    yield
+    while _made:
+        cloud, instance_id = _made.pop()
+        found = cloud.settled(instance_id)
+        if found is not None:
+            cloud.volume.delete_volume(found.id)
+
+
 def make_volume(cloud: Cloud, instance_id: str) -> Volume:
+    _made.append((cloud, instance_id))
     made = cloud.volume.create_volume(
         instance_id=instance_id, size_gib=1, volume_type=None, project_id="p"
     )
     cloud.settled(instance_id)
     return made
+
+
+def listed(cloud: Cloud, instance_id: str) -> list[str]:
+    """Return the ids of an instance's volumes; a real cloud has those of others too."""
+    found = cloud.volume.list_volumes()
+    return [each.id for each in found if each.instance_id == instance_id]
 
 
 def test_an_instance_gets_one_volume_however_often_it_is_asked_for(
@@ -33,16 +55,18 @@ def test_an_instance_gets_one_volume_however_often_it_is_asked_for(
     found = cloud.again().volume.find_volume(instance_id)
     assert found is not None
     assert found.id == volume.id
-    assert [each.id for each in cloud.volume.list_volumes()] == [volume.id]
+    assert listed(cloud, instance_id) == [volume.id]
 
 
 def test_a_deleted_volume_is_gone_and_may_be_deleted_again(cloud: Cloud, instance_id: str) -> None:
     volume = make_volume(cloud, instance_id)
-    other = make_volume(cloud, str(uuid.uuid4()))
+    other_id = str(uuid.uuid4())
+    other = make_volume(cloud, other_id)
     for _ in range(2):
         cloud.volume.delete_volume(volume.id)
         assert cloud.settled(instance_id) is None
-    assert [each.id for each in cloud.volume.list_volumes()] == [other.id]
+    assert listed(cloud, instance_id) == []
+    assert listed(cloud, other_id) == [other.id]
 
 
 def test_a_volume_grows_and_never_shrinks(cloud: Cloud, instance_id: str) -> None:
@@ -89,7 +113,7 @@ def has_snapshot(cloud: Cloud, owner_id: str, status: str) -> bool:
 
 def test_an_unknown_instance_has_no_volume(cloud: Cloud, instance_id: str) -> None:
     assert cloud.volume.find_volume(instance_id) is None
-    assert list(cloud.volume.list_volumes()) == []
+    assert listed(cloud, instance_id) == []
 
 
 def test_an_unknown_image_is_not_found(cloud: Cloud) -> None:

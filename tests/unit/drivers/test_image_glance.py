@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import pathlib
 import struct
@@ -105,6 +106,19 @@ def test_a_file_becomes_an_image_that_says_what_it_is(
     assert driver.get_image(image.id) == image
     # no bar where there is no terminal
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_sees_how_far_an_upload_is(
+    driver: GlanceImage, built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    run_import(driver, built)
+    assert "guest.img: 100%" in terminal.getvalue()
 
 
 def test_the_same_file_again_is_the_same_image(

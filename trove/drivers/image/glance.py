@@ -168,15 +168,16 @@ class GlanceImage(base.ImageDriver):
         return made
 
     def _upload(self, image: Any, found: files.GuestFile) -> None:
-        bar = tqdm.tqdm.wrapattr
         try:
             with (
                 found.path.open("rb") as file,
-                bar(
+                tqdm.tqdm.wrapattr(
                     file,
                     "read",
                     total=found.size_bytes,
                     desc=found.path.name,
+                    unit="B",
+                    unit_scale=True,
                     file=sys.stderr,
                     # None: no bar unless stderr is a terminal
                     disable=None,
@@ -206,16 +207,14 @@ class GlanceImage(base.ImageDriver):
 
     def _finish(self, image: Any, manager: str) -> Any:
         """Have a complete image found by its tags, and protected if it is to be."""
-        tags = sorted({*image.tags, *self._options.tags, manager})
-        changes: dict[str, Any] = {}
-        if tags != sorted(image.tags):
-            changes["tags"] = tags
-        if self._options.protected and not image.is_protected:
-            changes["is_protected"] = True
-        if not changes:
-            return image
+        missing = sorted({*self._options.tags, manager} - set(image.tags))
+        protects = self._options.protected and not image.is_protected
         with cloud.told(_SERVICE, f"set the tags of image {image.id}"):
-            return self._glance.update_image(image, **changes)
+            for tag in missing:
+                self._glance.add_tag(image, tag)
+            if protects:
+                self._glance.update_image(image.id, is_protected=True)
+        return self._get(image.id) if missing or protects else image
 
     def _remove_half(self, image_id: str) -> None:
         try:
@@ -265,7 +264,7 @@ class GlanceImage(base.ImageDriver):
 
 
 def _wrong(reason: str) -> exception.DriverError:
-    return exception.DriverError(service="Image import", reason=reason)
+    return exception.DriverError(service="Glance driver", reason=reason)
 
 
 def _properties(image: Any) -> dict[str, str]:
