@@ -9,7 +9,7 @@ import dataclasses
 import datetime
 import pathlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from oslo_config import cfg
@@ -17,6 +17,7 @@ from oslo_config import cfg
 from tests.fixtures.cloud import StandInCloud
 from tests.fixtures.cloud.fixtures import (
     cloud_conf,
+    count_hosts,
     make_real_conf,
     real_cloud_name,
     standin_servers,
@@ -62,6 +63,12 @@ class Cloud:
     secrets: SecretsDriver
     again: Callable[[], Cloud]
     image_id: str = IMAGE_ID
+    #: How much slower it is than what is only made believe.
+    patience: int = 1
+    #: Whether there is more than one host to run servers.
+    has_hosts: bool = True
+    #: The instances that ``new_spec`` made things for.
+    made: list[str] = dataclasses.field(default_factory=list)
 
     def settled(self, instance_id: str) -> Volume | None:
         """Return the volume of an instance when nothing is being done to it any more."""
@@ -75,8 +82,9 @@ class Cloud:
         return found[-1]
 
     def new_spec(self) -> ServerSpec:
-        """Return a server to make, with its port and volume made."""
+        """Return a server to make, with its ports and volume made."""
         instance_id = str(uuid.uuid4())
+        self.made.append(instance_id)
         port = self.network.create_port(
             instance_id=instance_id,
             project_id="p",
@@ -96,6 +104,7 @@ class Cloud:
             image_id=self.image_id,
             datastore_manager="mariadb",
             port_id=port.id,
+            management_port_id=self.network.create_management_port(instance_id=instance_id),
             address=port.address,
             volume_id=volume.id,
             files={"guest.conf": "[guestagent]\n", "instance.key": "a2V5"},
@@ -166,12 +175,14 @@ def standin_cloud(cloud_conf: cfg.ConfigOpts, standins: StandInCloud) -> Cloud:
 
 
 @pytest.fixture
-def real_cloud(tmp_path: pathlib.Path) -> Cloud:
+def real_cloud(tmp_path: pathlib.Path) -> Iterator[Cloud]:
     """Give the drivers of cloud services on the cloud that TROVE_TEST_CLOUD names."""
     name = real_cloud_name()
     if name is None:
         pytest.skip("TROVE_TEST_CLOUD names no cloud of clouds.yaml")
     conf, image_id = make_real_conf(name, tmp_path)
+    has_hosts = count_hosts(name) > 1
+    made: list[str] = []
 
     def make() -> Cloud:
         drivers = factory.load(conf)
@@ -183,9 +194,30 @@ def real_cloud(tmp_path: pathlib.Path) -> Cloud:
             secrets=drivers.secrets,
             again=make,
             image_id=image_id,
+            patience=10,
+            has_hosts=has_hosts,
+            made=made,
         )
 
-    return make()
+    yield make()
+    for instance_id in made:
+        _remove(make(), instance_id)
+
+
+def _remove(cloud: Cloud, instance_id: str) -> None:
+    """Remove what a test left in a cloud that others use too."""
+
+    def is_gone() -> bool:
+        server = cloud.compute.find_server(instance_id)
+        if server is not None:
+            cloud.compute.delete_server(server.id)
+        return server is None
+
+    wait_until(is_gone, timeout_s=120, interval_s=2)
+    volume = cloud.settled(instance_id)
+    if volume is not None:
+        cloud.volume.delete_volume(volume.id)
+    wait_until(lambda: cloud.network.remove_all(instance_id), timeout_s=60, interval_s=1)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

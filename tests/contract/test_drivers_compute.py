@@ -1,5 +1,7 @@
 """What every compute driver does."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.contract.conftest import Cloud
@@ -11,6 +13,16 @@ from trove.drivers.compute.base import Flavor, ServerSpec
 Status = states.ServerStatus
 
 
+def wait(cloud: Cloud, is_so: Callable[[], object], *, timeout_s: float = 30) -> None:
+    wait_until(is_so, timeout_s=timeout_s * cloud.patience, interval_s=0.05 * cloud.patience)
+
+
+def listed(cloud: Cloud) -> list[str]:
+    """Return the servers of this test; a real cloud has those of others too."""
+    servers = cloud.compute.list_servers()
+    return [server.id for server in servers if server.instance_id in cloud.made]
+
+
 def status(cloud: Cloud, spec: ServerSpec) -> Status | None:
     server = cloud.compute.find_server(spec.instance_id)
     return None if server is None else server.status
@@ -19,7 +31,7 @@ def status(cloud: Cloud, spec: ServerSpec) -> Status | None:
 def make(cloud: Cloud) -> ServerSpec:
     spec = cloud.new_spec()
     cloud.compute.create_server(spec)
-    wait_until(lambda: status(cloud, spec) is Status.ACTIVE, timeout_s=20)
+    wait(cloud, lambda: status(cloud, spec) is Status.ACTIVE)
     return spec
 
 
@@ -30,7 +42,7 @@ def delete(cloud: Cloud, spec: ServerSpec) -> None:
             cloud.compute.delete_server(server.id)
         return cloud.compute.find_server(spec.instance_id) is None
 
-    wait_until(is_gone, timeout_s=30)
+    wait(cloud, is_gone)
 
 
 def server_id(cloud: Cloud, spec: ServerSpec) -> str:
@@ -53,7 +65,7 @@ def test_a_server_becomes_active_and_is_found_and_listed(cloud: Cloud) -> None:
     found = cloud.again().compute.find_server(spec.instance_id)
     assert found is not None
     assert (found.instance_id, found.status) == (spec.instance_id, Status.ACTIVE)
-    assert [server.id for server in cloud.compute.list_servers()] == [found.id]
+    assert listed(cloud) == [found.id]
     delete(cloud, spec)
 
 
@@ -61,23 +73,24 @@ def test_an_instance_gets_one_server_however_often_it_is_asked_for(cloud: Cloud)
     spec = make(cloud)
     again = cloud.again().compute.create_server(spec)
     assert again.id == server_id(cloud, spec)
-    assert len(cloud.compute.list_servers()) == 1
+    assert len(listed(cloud)) == 1
     delete(cloud, spec)
 
 
 def test_an_unknown_instance_has_no_server(cloud: Cloud) -> None:
-    assert cloud.compute.find_server("00000000-0000-4000-8000-000000000000") is None
-    assert list(cloud.compute.list_servers()) == []
+    unknown = "00000000-0000-4000-8000-000000000000"
+    assert cloud.compute.find_server(unknown) is None
+    assert unknown not in {server.instance_id for server in cloud.compute.list_servers()}
 
 
 def test_a_server_stops_and_starts_and_both_may_be_repeated(cloud: Cloud) -> None:
     spec = make(cloud)
     for _ in range(2):
         cloud.compute.stop_server(server_id(cloud, spec))
-        wait_until(lambda: status(cloud, spec) is Status.SHUTOFF, timeout_s=30)
+        wait(cloud, lambda: status(cloud, spec) is Status.SHUTOFF)
     for _ in range(2):
         cloud.compute.start_server(server_id(cloud, spec))
-        wait_until(lambda: status(cloud, spec) is Status.ACTIVE, timeout_s=30)
+        wait(cloud, lambda: status(cloud, spec) is Status.ACTIVE)
     delete(cloud, spec)
 
 
@@ -85,7 +98,7 @@ def test_a_deleted_server_is_gone_and_may_be_deleted_again(cloud: Cloud) -> None
     spec = make(cloud)
     gone_id = server_id(cloud, spec)
     delete(cloud, spec)
-    assert list(cloud.compute.list_servers()) == []
+    assert listed(cloud) == []
     cloud.compute.delete_server(gone_id)
     cloud.again().compute.delete_server("00000000-0000-4000-8000-000000000000")
 
@@ -99,16 +112,13 @@ def flavor_and_status(cloud: Cloud, spec: ServerSpec) -> tuple[str | None, Statu
 def resize(cloud: Cloud, spec: ServerSpec, flavor: Flavor) -> None:
     for _ in range(2):
         cloud.compute.resize_server(server_id(cloud, spec), flavor)
-        wait_until(
-            lambda: flavor_and_status(cloud, spec) == (flavor.id, Status.VERIFY_RESIZE),
-            timeout_s=30,
-        )
+        wait(cloud, lambda: flavor_and_status(cloud, spec) == (flavor.id, Status.VERIFY_RESIZE))
 
 
 def confirm(cloud: Cloud, spec: ServerSpec) -> None:
     for _ in range(2):
         cloud.compute.confirm_resize(server_id(cloud, spec))
-    wait_until(lambda: status(cloud, spec) is Status.ACTIVE, timeout_s=30)
+    wait(cloud, lambda: status(cloud, spec) is Status.ACTIVE)
 
 
 def test_a_resized_server_has_its_flavor_once_that_is_confirmed(cloud: Cloud) -> None:
@@ -131,9 +141,7 @@ def test_a_reverted_resize_leaves_the_old_flavor(cloud: Cloud) -> None:
     resize(cloud, spec, large)
     for _ in range(2):
         cloud.compute.revert_resize(server_id(cloud, spec))
-        wait_until(
-            lambda: flavor_and_status(cloud, spec) == (small.id, Status.ACTIVE), timeout_s=30
-        )
+        wait(cloud, lambda: flavor_and_status(cloud, spec) == (small.id, Status.ACTIVE))
     delete(cloud, spec)
 
 
@@ -147,6 +155,8 @@ def host(cloud: Cloud, spec: ServerSpec) -> str | None:
 
 
 def test_a_server_moves_only_where_there_are_other_hosts(cloud: Cloud) -> None:
+    if not cloud.has_hosts:
+        pytest.skip("this cloud has one host")
     spec = make(cloud)
     before = cloud.compute.find_server(spec.instance_id)
     assert before is not None
@@ -154,9 +164,9 @@ def test_a_server_moves_only_where_there_are_other_hosts(cloud: Cloud) -> None:
         assert before.host is not None
         for _ in range(2):
             cloud.compute.migrate_server(before.id, None)
-            wait_until(lambda: host(cloud, spec) not in (None, before.host), timeout_s=60)
+            wait(cloud, lambda: host(cloud, spec) not in (None, before.host))
             cloud.compute.migrate_server(before.id, before.host)
-            wait_until(lambda: host(cloud, spec) == before.host, timeout_s=60)
+            wait(cloud, lambda: host(cloud, spec) == before.host)
             # it is there already
             cloud.compute.migrate_server(before.id, before.host)
             assert host(cloud, spec) == before.host

@@ -280,8 +280,10 @@ class NovaCompute(base.ComputeDriver):
         except cloud.CloudNotFound:
             return
         except cloud.CloudError as e:
-            if e.status not in (400, 409) or "'detaching'" not in str(e):
+            # it is on its way: a volume that a server is to lose is "detaching" at once
+            if e.status not in (400, 409) or "must be 'in-use'" not in str(e):
                 raise
+            LOG.info("%s", e)
 
     def _attached(self, server_id: str, action: str) -> set[str]:
         with told(action):
