@@ -30,6 +30,7 @@ _WAITS: Mapping[str, str] = {
     "port": "network",
     "hello": BOOT,
     "job:": GUEST,
+    "rekey": GUEST,
     "pause": PAUSE,
 }
 #: What no service of ours can make shorter: the goal for our own part does not count it.

@@ -5,7 +5,6 @@ import pytest
 from tests.fixtures.control_plane import NOTHING, ONE_OF_EACH, ControlPlane
 from tests.fixtures.crashes import Crash, crashing
 from trove import states
-from trove.common import exception
 from trove.db import quotas
 from trove.taskmanager.operations import create, delete, engine, restart
 
@@ -92,37 +91,6 @@ def test_undo_of_create_survives_a_crash(plane: ControlPlane, step: str, before:
     assert instance.task is Task.BUILDING_ERROR_TIMEOUT_GA
     assert "no space left" in str(instance.fault_message)
     assert plane.leftovers() == NOTHING
-
-
-@pytest.mark.parametrize(
-    ("driver", "method"),
-    [("network", "create_port"), ("volume", "create_volume"), ("compute", "create_server")],
-)
-def test_a_crash_inside_a_driver_call_makes_nothing_twice(
-    plane: ControlPlane, driver: str, method: str
-) -> None:
-    getattr(plane, driver).injector.fail(method, Crash(), lose_reply=True)
-    instance_id, _ = plane.create()
-    with pytest.raises(Crash):
-        plane.settle(plane.runner())
-    plane.manual_clock.advance(31)
-    plane.settle(plane.runner())
-    assert plane.instance(instance_id).task is Task.NONE
-    assert plane.leftovers() == plane.made(instance_id) == ONE_OF_EACH
-
-
-@pytest.mark.parametrize(
-    ("driver", "method"),
-    [("network", "create_port"), ("volume", "create_volume"), ("compute", "create_server")],
-)
-def test_a_lost_reply_makes_nothing_twice(plane: ControlPlane, driver: str, method: str) -> None:
-    lost = exception.DriverUnavailable(service=driver, reason="connection reset")
-    getattr(plane, driver).injector.fail(method, lost, lose_reply=True)
-    instance_id, operation_id = plane.create()
-    plane.settle(plane.runner())
-    assert plane.instance(instance_id).task is Task.NONE
-    assert plane.leftovers() == plane.made(instance_id) == ONE_OF_EACH
-    assert (method, "retried") in plane.journal(operation_id)
 
 
 @pytest.mark.parametrize("before", POINTS)

@@ -149,7 +149,7 @@ class Install(engine.Step):
         """Send the job until its outcome is known."""
         outcome = steps.run_job(ctx, payloads.SslJob.KIND, lambda: self._job(ctx))
         if isinstance(outcome, engine.Wait):
-            steps.keep_server_running(ctx)
+            steps.watch_server(ctx)
             return outcome
         steps.expect_success(outcome, what="Changing TLS")
         return None

@@ -82,7 +82,7 @@ class Configure(engine.Step):
         job = payloads.ConfigureJob.from_wire(ctx.data["job"])
         outcome = steps.run_job(ctx, payloads.ConfigureJob.KIND, lambda: job)
         if isinstance(outcome, engine.Wait):
-            steps.keep_server_running(ctx)
+            steps.watch_server(ctx)
             return outcome
         ctx.data["has_outcome"] = True
         if outcome.error_code == exception.ConfigurationRefused.code:

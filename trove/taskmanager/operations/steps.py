@@ -133,7 +133,7 @@ def remove_server(ctx: engine.Context) -> engine.Wait | None:
     if server is not None:
         compute.delete_server(server.id)
         if compute.find_server(ctx.instance_id) is not None:
-            return engine.Wait(event="server-gone", timeout_s=REMOVAL_LOOK_S)
+            return server_wait(ctx, "server-gone", REMOVAL_LOOK_S)
     ctx.tools.drivers.broker.remove_accounts(ctx.instance_id)
     record(
         ctx,

@@ -78,7 +78,7 @@ def _unmount(ctx: engine.Context) -> engine.Wait | None:
         ctx, payloads.UnmountJob.KIND, payloads.UnmountJob, name=f"unmount-{boot}"
     )
     if isinstance(outcome, engine.Wait):
-        steps.keep_server_running(ctx)
+        steps.watch_server(ctx)
         return outcome
     steps.expect_success(outcome, what="Letting go of the volume")
     ctx.data["unmounted_at"] = boot
