@@ -20,6 +20,7 @@ from trove.common import concurrency, exception
 from trove.guestagent import journal as journals
 from trove.guestagent import modules as guest_modules
 from trove.guestagent import supervisor as supervisors
+from trove.guestagent import volume
 from trove.guestagent.datastores import base
 from trove.guestagent.system import facts, filesystem, process
 from trove.rpc import payloads
@@ -46,6 +47,7 @@ class Manager:
         *,
         make_heartbeat: Callable[[], payloads.Heartbeat],
         on_change: Callable[[], object],
+        data_volume: volume.DataVolume,
         rekey: Callable[[payloads.RekeyJob], None],
     ) -> None:
         """Take the collaborators.
@@ -55,6 +57,7 @@ class Manager:
         """
         modules = guest_modules.Modules(supervisor.layout, clock=concurrency.SystemClock())
         self._modules = modules
+        self._volume = data_volume
         self._datastore = datastore
         self._supervisor = supervisor
         self._journal = journal
@@ -99,6 +102,8 @@ class Manager:
             payloads.StartJob.KIND: self._start_engine,
             payloads.ResizeJob.KIND: self._resize,
             payloads.GrowJob.KIND: self._grow,
+            payloads.UnmountJob.KIND: self._unmount,
+            payloads.MountJob.KIND: self._mount,
             payloads.SslJob.KIND: self._ssl,
             payloads.ModulesJob.KIND: self._apply_modules,
         }
@@ -212,6 +217,7 @@ class Manager:
         """Make the engine; every part can be done again."""
         self._set_overlay(states.ServiceStatus.BUILDING)
         try:
+            self._volume.ensure()
             self._datastore.service.install(job)
             self._supervisor.ensure_running(_START_TIMEOUT_S)
             if job.databases:
@@ -253,6 +259,7 @@ class Manager:
 
     def _restart(self, job: payloads.RestartJob) -> dict[str, Any]:
         self._overlay = None
+        self._volume.ensure()
         self._supervisor.restart(_START_TIMEOUT_S)
         return {"engine_version": self._supervisor.snapshot().version}
 
@@ -277,18 +284,34 @@ class Manager:
 
     def _start_engine(self, job: payloads.StartJob) -> dict[str, Any]:
         self._overlay = None
+        self._volume.ensure()
         self._supervisor.ensure_running(_START_TIMEOUT_S)
         return {"engine_version": self._supervisor.snapshot().version}
 
     def _resize(self, job: payloads.ResizeJob) -> dict[str, Any]:
         self._overlay = None
+        self._volume.ensure()
         self._datastore.service.resize(memory_mib=job.memory_mib, vcpus=job.vcpus)
         self._supervisor.restart(_START_TIMEOUT_S)
         return {"engine_version": self._supervisor.snapshot().version}
 
     def _grow(self, job: payloads.GrowJob) -> dict[str, Any]:
+        self._volume.grow(job.volume_size_gib)
         self._datastore.service.resize(volume_size_gib=job.volume_size_gib)
         return {}
+
+    def _unmount(self, job: payloads.UnmountJob) -> dict[str, Any]:
+        self._overlay = None
+        self._supervisor.ensure_stopped(_STOP_TIMEOUT_S)
+        self._volume.release()
+        return {}
+
+    def _mount(self, job: payloads.MountJob) -> dict[str, Any]:
+        self._overlay = None
+        self._volume.take(job.volume_id, size_gib=job.volume_size_gib)
+        self._datastore.service.resize(volume_size_gib=job.volume_size_gib)
+        self._supervisor.ensure_running(_START_TIMEOUT_S)
+        return {"engine_version": self._supervisor.snapshot().version}
 
     def _set_overlay(self, status: states.ServiceStatus, message: str | None = None) -> None:
         self._overlay = (status, message)

@@ -22,7 +22,7 @@ from oslo_log import log
 from trove.common import concurrency, crypto, exception
 from trove.datastores import all as all_specs  # noqa: F401 (registers the specs)
 from trove.datastores import spec as datastore_spec
-from trove.guestagent import channel, heartbeat, journal, manager, state, supervisor
+from trove.guestagent import channel, heartbeat, journal, manager, state, supervisor, volume
 from trove.guestagent.datastores import base
 from trove.guestagent.system import filesystem, process, users
 from trove.rpc import payloads
@@ -103,6 +103,14 @@ class Agent:
         self._boot = environment.store.count_boot(first=environment.first_boot)
         self._version = _agent_version()
         self.journal = journal.Journal(self._layout.jobs_dir)
+        self._volume = volume.DataVolume(
+            self._layout.mount_point,
+            volume_id=environment.volume_id,
+            store=environment.store,
+            # the agent reported in an earlier server, so the volume is not new
+            must_hold_data=environment.first_boot > 1,
+            clock=clock,
+        )
         self.supervisor = supervisor.Supervisor(
             datastore.service,
             layout=environment.layout,
@@ -110,6 +118,7 @@ class Agent:
             clock=clock,
             probe_interval_s=probe_interval_s,
             on_change=self._poke,
+            data_volume=self._volume,
         )
         self.reporter = heartbeat.Reporter(
             conductor,
@@ -126,18 +135,35 @@ class Agent:
             make_heartbeat=self.reporter.next_heartbeat,
             rekey=conductor.rekey,
             on_change=self._poke,
+            data_volume=self._volume,
         )
         self._logs_keeper = (
-            concurrency.PeriodicThread("logs", datastore.logs.tend, interval_s=_LOGS_INTERVAL_S)
+            concurrency.PeriodicThread("logs", self._tend_logs, interval_s=_LOGS_INTERVAL_S)
             if isinstance(datastore.logs, base.Logs)
             else None
         )
         self._anticipation = threading.Thread(
-            target=datastore.service.anticipate, name="anticipation", daemon=True
+            target=self._anticipate, name="anticipation", daemon=True
         )
 
     def _poke(self) -> None:
         self.reporter.poke()
+
+    def _anticipate(self) -> None:
+        """Mount the volume and prepare for a job that is likely to come."""
+        try:
+            self._volume.ensure()
+        except exception.GuestError as e:
+            # the supervisor and every job that needs it try again; heartbeats tell what is wrong
+            LOG.warning("%s", e.kwargs["reason"])
+            self._poke()
+            return
+        self._poke()
+        self._datastore.service.anticipate()
+
+    def _tend_logs(self) -> None:
+        if self._volume.is_ready and isinstance(self._datastore.logs, base.Logs):
+            self._datastore.logs.tend()
 
     def start(self) -> None:
         """Begin: supervise, report, do jobs."""
@@ -152,6 +178,7 @@ class Agent:
 
     def close(self) -> None:
         """End the agent; the engine keeps running."""
+        self._volume.close()
         if self._anticipation.is_alive():
             self._anticipation.join(2.0)
         self._close_logs()
@@ -167,6 +194,7 @@ class Agent:
 
     def power_off(self) -> None:
         """Stop the engine cleanly for the end of the machine, say so, and end the agent."""
+        self._volume.close()
         self._close_logs()
         self.manager.close()
         try:
@@ -179,11 +207,12 @@ class Agent:
     def _make_heartbeat(self, sequence: int) -> payloads.Heartbeat:
         snapshot = self.manager.snapshot()
         used_bytes = total_bytes = None
-        message = snapshot.message
+        message = snapshot.message or self._volume.problem
         try:
-            disk = self._disk_use()
-            used_bytes, total_bytes = disk.used_bytes, disk.total_bytes
-            if message is None and disk.is_nearly_full:
+            disk = self._disk_use() if self._volume.is_ready else None
+            if disk is not None:
+                used_bytes, total_bytes = disk.used_bytes, disk.total_bytes
+            if message is None and disk is not None and disk.is_nearly_full:
                 message = (
                     f"The disk is nearly full: {disk.available_bytes // (1024 * 1024)} MiB are"
                     " left. Resize the volume or delete data."
@@ -255,6 +284,7 @@ def make_environment(conf: cfg.ConfigOpts, identity: Identity) -> base.Environme
         basedir=options.basedir,
         template_dir=pathlib.Path(options.template_dir) if options.template_dir else None,
         first_boot=options.first_boot,
+        volume_id=options.volume_id,
     )
 
 
