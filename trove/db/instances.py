@@ -334,6 +334,13 @@ def set_port(
     )
 
 
+def set_hostname(
+    session: orm.Session, instance_id: str, *, hostname: str | None, now: datetime.datetime
+) -> None:
+    """Record the name of an instance in the DNS; None when it has none any more."""
+    _update(session, instance_id, hostname=hostname, updated=now)
+
+
 def mark_deleted(session: orm.Session, instance_id: str, *, now: datetime.datetime) -> bool:
     """End an instance and forget its key; True only for the caller that did it.
 

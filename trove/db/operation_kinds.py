@@ -36,7 +36,9 @@ _NEW_SERVER = (
     "remove_server",
     "make_server",
     "await_agent",
+    "secure_channel",
     "prepare",
+    "remove_first_account",
     "finish",
 )
 
@@ -46,11 +48,14 @@ KINDS: Mapping[str, Kind] = {
         word="create",
         steps=(
             "create_port",
+            "create_name",
             "create_volume",
             "create_server",
             "await_server",
             "await_agent",
+            "secure_channel",
             "prepare",
+            "remove_first_account",
             "activate",
         ),
         event="instance_create",
@@ -64,6 +69,7 @@ KINDS: Mapping[str, Kind] = {
             "stop_guest",
             "delete_server",
             "delete_volume",
+            "delete_name",
             "delete_port",
             "release_secret",
             "finalize",
@@ -100,7 +106,7 @@ KINDS: Mapping[str, Kind] = {
         traits={"new_size": "size_gib"},
         changes_quota=True,
     ),
-    "update_access": Kind(word="update_access", steps=("update_access", "finish")),
+    "update_access": Kind(word="update_access", steps=("update_access", "update_name", "finish")),
     "upgrade_instance": Kind(
         word="upgrade",
         steps=_NEW_SERVER,

@@ -94,13 +94,16 @@ def test_prepare_carries_sizes_databases_users_and_a_certificate(plane: ControlP
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     address = plane.instance(instance_id).addresses[0]["address"]
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == [address]
-    assert names.get_values_for_type(x509.DNSName) == [instance_id]
+    hostname = str(plane.instance(instance_id).hostname)
+    assert names.get_values_for_type(x509.DNSName) == [instance_id, hostname]
     assert payload["ca_pem"] == plane.secrets.get_ca_certificate()
 
 
 PERMANENT = exception.DriverError(service="cloud", reason="no capacity")
 FAILURES = [
+    ("network", "create_management_port", Task.BUILDING_ERROR_PORT),
     ("network", "create_port", Task.BUILDING_ERROR_PORT),
+    ("dns", "set_records", Task.BUILDING_ERROR_DNS),
     ("volume", "create_volume", Task.BUILDING_ERROR_VOLUME),
     ("compute", "create_server", Task.BUILDING_ERROR_SERVER),
     ("secrets", "sign_server_certificate", Task.BUILDING_ERROR_TIMEOUT_GA),

@@ -77,10 +77,12 @@ def test_pauses_after_errors_and_the_way_back_are_told(plane: ControlPlane) -> N
     assert found.total_s == pytest.approx(took(plane, operation_id), abs=0.01)
     assert [(step.step, step.event) for step in found.steps] == [
         ("create_port", "done"),
+        ("create_name", "done"),
         ("create_volume", "done"),
         ("create_server", "failed"),
         ("create_server", "undone"),
         ("create_volume", "undone"),
+        ("create_name", "undone"),
         ("create_port", "undone"),
     ]
     table = found.rows()

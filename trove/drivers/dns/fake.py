@@ -21,6 +21,8 @@ class FakeDns(base.DnsDriver):
         self.injector = injection.Injector()
         #: Instance id -> the addresses that its name leads to.
         self.records: dict[str, tuple[str, ...]] = {}
+        #: How often a name was made for each instance.
+        self.created: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def hostname_of(self, instance_id: str) -> str | None:
@@ -30,6 +32,8 @@ class FakeDns(base.DnsDriver):
     def set_records(self, instance_id: str, addresses: Sequence[str]) -> None:
         """Note the addresses of a name."""
         with self.injector.around("set_records"), self._lock:
+            if instance_id not in self.records:
+                self.created[instance_id] = self.created.get(instance_id, 0) + 1
             self.records[instance_id] = tuple(sorted(addresses))
 
     def remove_records(self, instance_id: str) -> None:

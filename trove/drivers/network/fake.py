@@ -6,12 +6,12 @@ import dataclasses
 import itertools
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from oslo_config import cfg
 
-from trove.common import exception
+from trove.common import context, exception
 from trove.drivers import injection
 from trove.drivers.network import base
 
@@ -24,6 +24,9 @@ class FakeNetwork(base.NetworkDriver):
         self.injector = injection.Injector()
         #: How often a port was made for each instance.
         self.created: dict[str, int] = {}
+        #: Instance id -> its port to the guest bus, and how often one was made.
+        self.management_ports: dict[str, str] = {}
+        self.created_management: dict[str, int] = {}
         #: The access that each instance was given last.
         self.access: dict[str, Mapping[str, Any]] = {}
         self._ports: dict[str, base.Port] = {}
@@ -69,6 +72,30 @@ class FakeNetwork(base.NetworkDriver):
             self._ports[port_id] = port
             self.access[port.instance_id] = dict(access)
             return port
+
+    def create_management_port(self, *, instance_id: str) -> str | None:
+        """Make a port to the guest bus, unless the instance has one."""
+        with self.injector.around("create_management_port"), self._lock:
+            if instance_id not in self.management_ports:
+                self.management_ports[instance_id] = str(uuid.uuid4())
+                made = self.created_management.get(instance_id, 0)
+                self.created_management[instance_id] = made + 1
+            return self.management_ports[instance_id]
+
+    def check_nic(self, nic: Mapping[str, Any] | None, *, caller: context.RequestContext) -> None:
+        """Admit everything."""
+        with self.injector.around("check_nic"):
+            pass
+
+    def list_owners(self) -> Collection[str]:
+        """Return the ids of instances that have a port of either kind."""
+        return {*super().list_owners(), *self.management_ports}
+
+    def remove_all(self, instance_id: str) -> bool:
+        """Remove both ports."""
+        with self.injector.around("remove_all"), self._lock:
+            self.management_ports.pop(instance_id, None)
+        return super().remove_all(instance_id)
 
     def find_port(self, instance_id: str) -> base.Port | None:
         """Return the port made for an instance, or None."""

@@ -11,7 +11,7 @@ from oslo_log import log
 from trove import states
 from trove.db import operations
 from trove.services import names
-from trove.taskmanager.operations import engine, steps
+from trove.taskmanager.operations import engine, naming, steps
 
 LOG = log.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class UpdateAccess(engine.Step):
             access=effective(ctx.tools.conf, ctx.data["access"]),
             engine_port=names.get_spec(instance.version.manager).port,
         )
-        ctx.data["addresses"] = [steps.address_of(port)]
+        ctx.data["addresses"] = steps.addresses_of(port)
         return None
 
 
@@ -86,5 +86,7 @@ def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> Non
 
 
 FLOW = engine.Flow(
-    kind=operations.UPDATE_ACCESS, steps=(UpdateAccess(), Finish()), on_failed=on_failed
+    kind=operations.UPDATE_ACCESS,
+    steps=(UpdateAccess(), naming.UpdateName(), Finish()),
+    on_failed=on_failed,
 )

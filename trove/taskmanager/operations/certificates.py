@@ -40,11 +40,12 @@ def sign(ctx: engine.Context, instance: models.Instance) -> str | None:
     known = tls.from_document(instance.ssl)
     if known.builtin_pem is not None and _fits(known.builtin_pem, csr, ctx.tools.clock.now()):
         return known.builtin_pem
+    hostname = ctx.tools.drivers.dns.hostname_of(instance.id)
     pem = ctx.tools.drivers.secrets.sign_server_certificate(
         csr,
         instance_id=instance.id,
         addresses=[entry["address"] for entry in instance.addresses],
-        hostnames=[instance.id],
+        hostnames=[instance.id, *([hostname] if hostname else [])],
     )
     new = dataclasses.replace(known, builtin_pem=pem)
     steps.record(ctx, lambda session, now: tls.put(session, instance.id, new, now=now))

@@ -22,6 +22,7 @@ from trove.taskmanager.operations import (
     configure,
     engine,
     modules,
+    naming,
     steps,
 )
 
@@ -32,32 +33,33 @@ _BOOTS_APART = 1000
 
 
 class CreatePort(engine.Step):
-    """Give the instance an address."""
+    """Give the instance its ports: one to the guest bus, and one with an address for its users."""
 
     name = "create_port"
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
-        """Find or make the port and record its address."""
+        """Make the ports, or complete what a try before this one made; record the address."""
         instance = steps.get_instance(ctx)
         driver = ctx.tools.drivers.network
-        port = driver.find_port(instance.id) or driver.create_port(
+        ctx.data["management_port_id"] = driver.create_management_port(instance_id=instance.id)
+        port = driver.create_port(
             instance_id=instance.id,
             project_id=instance.project_id,
             nic=ctx.data.get("nic"),
             access=access.effective(ctx.tools.conf, instance.access),
             engine_port=names.get_spec(instance.version.manager).port,
         )
-        address = steps.address_of(port)
+        addresses = steps.addresses_of(port)
         steps.record(
             ctx,
             lambda session, now: instances.set_port(
-                session, instance.id, port_id=port.id, addresses=[address], now=now
+                session, instance.id, port_id=port.id, addresses=addresses, now=now
             ),
         )
         return None
 
     def undo(self, ctx: engine.Context) -> engine.Wait | None:
-        """Remove the port."""
+        """Remove the ports."""
         return steps.remove_port(ctx)
 
 
@@ -143,6 +145,8 @@ def server_spec(
         image_id=image_id,
         datastore_manager=instance.version.manager,
         port_id=instance.port_id,
+        management_port_id=ctx.data.get("management_port_id")
+        or ctx.tools.drivers.network.create_management_port(instance_id=instance.id),
         address=instance.addresses[0]["address"],
         volume_id=instance.volume_id,
         availability_zone=instance.availability_zone,
@@ -319,6 +323,7 @@ class Activate(engine.Step):
 
 _ERRORS: Mapping[str, states.TaskStatus] = {
     CreatePort.name: states.TaskStatus.BUILDING_ERROR_PORT,
+    naming.CreateName.name: states.TaskStatus.BUILDING_ERROR_DNS,
     CreateVolume.name: states.TaskStatus.BUILDING_ERROR_VOLUME,
     CreateServer.name: states.TaskStatus.BUILDING_ERROR_SERVER,
     AwaitServer.name: states.TaskStatus.BUILDING_ERROR_SERVER,
@@ -347,6 +352,7 @@ FLOW = engine.Flow(
     kind=operations.CREATE_INSTANCE,
     steps=(
         CreatePort(),
+        naming.CreateName(),
         CreateVolume(),
         CreateServer(),
         AwaitServer(),

@@ -11,7 +11,7 @@ from oslo_log import log
 from trove import states
 from trove.db import backup_strategies, instances, modules, operations, quotas
 from trove.rpc import payloads
-from trove.taskmanager.operations import certificates, engine, steps
+from trove.taskmanager.operations import certificates, engine, naming, steps
 
 LOG = log.getLogger(__name__)
 
@@ -188,6 +188,7 @@ FLOW = engine.Flow(
         StopGuest(),
         DeleteServer(),
         DeleteVolume(),
+        naming.DeleteName(),
         DeletePort(),
         certificates.ReleaseSecret(),
         Finalize(),

@@ -135,6 +135,7 @@ def remove_server(ctx: engine.Context) -> engine.Wait | None:
         if compute.find_server(ctx.instance_id) is not None:
             return server_wait(ctx, "server-gone", REMOVAL_LOOK_S)
     ctx.tools.drivers.broker.remove_accounts(ctx.instance_id)
+    _remove_group(ctx)
     record(
         ctx,
         lambda session, now: instances.set_server(
@@ -142,6 +143,20 @@ def remove_server(ctx: engine.Context) -> engine.Wait | None:
         ),
     )
     return None
+
+
+def _remove_group(ctx: engine.Context) -> None:
+    """Remove the group of servers if this was its last one, or one that never came."""
+    with ctx.tools.database.reader() as session:
+        instance = instances.find_instance(session, ctx.instance_id)
+    if instance is not None and instance.locality:
+        ctx.tools.drivers.compute.remove_empty_group(group_of(instance))
+
+
+def group_of(instance: models.Instance) -> str:
+    """Return the id of the group of servers that an instance with a locality belongs to."""
+    # replicas are placed in relation to their source
+    return instance.replica_of_id or instance.id
 
 
 def remove_volume(ctx: engine.Context) -> engine.Wait | None:
@@ -337,13 +352,20 @@ def task_before(ctx: engine.Context) -> states.TaskStatus:
     return states.TaskStatus(ctx.data.get("task", states.TaskStatus.NONE))
 
 
-def address_of(port: Port) -> dict[str, Any]:
-    """Return how the address of a port is stored with an instance."""
-    return {
-        "address": port.address,
-        "type": "public" if port.is_public else "private",
+def addresses_of(port: Port) -> list[dict[str, Any]]:
+    """Return how the addresses of a port are stored with an instance.
+
+    The one that the engine listens on is the first, a public one in front of it the last.
+    """
+    has_another = port.public_address is not None
+    own = {
+        "type": "public" if port.is_public and not has_another else "private",
         "network": port.network_id,
     }
+    found = [{"address": address, **own} for address in (port.address, *port.more_addresses)]
+    if has_another:
+        found.append({**own, "address": port.public_address, "type": "public"})
+    return found
 
 
 def expect_success(job: guest_jobs.GuestJob, *, what: str) -> None:
