@@ -83,9 +83,13 @@ class CreateVolume(engine.Step):
         if volume.status == "creating":
             return steps.volume_wait(ctx, "volume", 1.0)
         if volume.status == "error":
+            reason = steps.shorten(
+                volume.fault,
+                default="the volume service reports it in error; its operator looks for the reason"
+                " in its log",
+            )
             raise engine.StepFailed(
-                f"A volume of {instance.volume_size_gib} GiB could not be made: the volume service"
-                " reports it in error; its operator looks for the reason in its log.",
+                f"A volume of {instance.volume_size_gib} GiB could not be made: {reason}",
                 details=f"volume {volume.id} is in error",
             )
         steps.record(

@@ -44,11 +44,14 @@ class CheckImage(engine.Step):
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Look for the image, and for what the new agent is to get besides the engine.
 
-        Raises StepFailed for an image of another datastore.
+        Raises StepFailed for an image of another datastore, and for one that is not complete.
         """
         image = ctx.tools.drivers.image.get_image(ctx.data["image_id"])
         manager = steps.get_instance(ctx).version.manager
-        if image.manager != manager:
+        if image.status != "active":
+            raise engine.StepFailed(f"Image {image.id} is in status {image.status}.")
+        # an image that is found by tags alone may say nothing of itself
+        if image.manager and image.manager != manager:
             raise engine.StepFailed(
                 f"Image {image.id} is made for {image.manager}, the instance runs {manager}."
             )
