@@ -78,9 +78,14 @@ class RemoveFirstAccount(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Remove all accounts but the one that counts."""
-        keys = _get_keys(ctx)
-        ctx.tools.drivers.broker.remove_accounts(ctx.instance_id, keep=keys.generation)
+        remove_first_account(ctx)
         return None
+
+
+def remove_first_account(ctx: engine.Context) -> None:
+    """Remove the accounts of an instance but the one that counts."""
+    keys = _get_keys(ctx)
+    ctx.tools.drivers.broker.remove_accounts(ctx.instance_id, keep=keys.generation)
 
 
 def secure(ctx: engine.Context, *, name: str = payloads.RekeyJob.KIND) -> engine.Wait | None:

@@ -95,16 +95,16 @@ class StopGuest(delete.StopGuest):
         if instance.heartbeat.boot <= ctx.data.get("boot_before_back", -1):
             return engine.Wait(event="hello", timeout_s=steps.AGENT_LOOK_S)
         steps.record_server(ctx, server)
-        outcome = channel.secure(ctx, name="rekey-back")
-        if outcome is not None:
-            return outcome
-        return steps.try_job(
+        outcome = channel.secure(ctx, name="rekey-back") or steps.try_job(
             ctx,
             payloads.PrepareJob.KIND,
             lambda: create.prepare_job(ctx, steps.get_instance(ctx)),
             name="prepare-back",
             within_s=within_s,
         )
+        if outcome is None:
+            channel.remove_first_account(ctx)
+        return outcome
 
 
 class RemoveServer(engine.Step):
