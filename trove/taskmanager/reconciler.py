@@ -167,6 +167,7 @@ class Reconciler:
         self._looked_for_rest = now
         drivers = self._tools.drivers
         sources: Mapping[str, Callable[[], Collection[str]]] = {
+            "server groups": drivers.compute.list_empty_groups,
             "volumes": lambda: [volume.instance_id for volume in drivers.volume.list_volumes()],
             "ports and addresses": drivers.network.list_owners,
             "broker accounts": drivers.broker.list_owners,

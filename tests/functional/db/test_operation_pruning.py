@@ -4,6 +4,7 @@ import datetime
 
 import sqlalchemy as sa
 
+from tests.fixtures.control_plane import ControlPlane
 from tests.fixtures.database import NOW, add_instance, add_version
 from trove import states
 from trove.db import base, guest_jobs, models, operation_pruning, operations
@@ -99,3 +100,23 @@ def test_the_last_ones_of_a_live_instance_are_kept(database: base.Database) -> N
     assert left(database) == set(all_of_it[-operation_pruning.KEPT :])
     walk(database)
     assert len(left(database)) == operation_pruning.KEPT
+
+
+def test_a_task_manager_forgets_a_piece_in_each_run_and_rests_then(
+    sqlite_database: base.Database,
+) -> None:
+    plane = ControlPlane(sqlite_database)
+    plane.manual_clock.advance((NOW - plane.clock.now()).total_seconds())
+    instance_id, _ = plane.create()
+    plane.settle(plane.runner())
+    plane.delete(instance_id)
+    plane.settle(plane.runner())
+    housekeeping = plane.housekeeping()
+    housekeeping.run()
+    assert len(left(sqlite_database)) == 2
+    plane.manual_clock.advance(91 * 86400)
+    for _ in range(12):
+        housekeeping.run()
+        plane.manual_clock.advance(600)
+    assert left(sqlite_database) == set()
+    assert plane.instance(instance_id).is_deleted

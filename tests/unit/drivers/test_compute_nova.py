@@ -544,6 +544,18 @@ def test_servers_of_one_group_share_it_and_the_last_one_removes_it(
     assert nova.groups == {}
 
 
+def test_a_group_without_a_server_is_listed_and_removed(driver: NovaCompute, nova: Nova) -> None:
+    boot(driver, nova, locality="soft-anti-affinity", group_id="used")
+    for number, name in enumerate(["trove-empty", "another's"]):
+        group = {"id": str(number), "name": name, "policy": "affinity", "members": []}
+        nova.groups[group["id"]] = group
+    assert driver.list_empty_groups() == {"empty"}
+    driver.remove_empty_group("used")
+    driver.remove_empty_group("empty")
+    driver.remove_empty_group("empty")
+    assert sorted(group["name"] for group in nova.groups.values()) == ["another's", "trove-used"]
+
+
 def test_a_group_whose_reply_was_lost_is_found(driver: NovaCompute, nova: Nova) -> None:
     spec = make_spec(driver, locality="affinity", group_id="g")
     nova.lose_reply("POST", "os-server-groups")

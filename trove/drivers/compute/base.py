@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from trove import states
@@ -106,6 +106,13 @@ class ComputeDriver(abc.ABC):
     @abc.abstractmethod
     def list_servers(self) -> Sequence[Server]:
         """Return all servers made by this service (one call, for the reconciler)."""
+
+    def list_empty_groups(self) -> Collection[str]:
+        """Return the ``group_id`` of all groups that have no server; raises DriverError."""
+        return ()
+
+    def remove_empty_group(self, group_id: str) -> None:  # noqa: B027 - most drivers have no groups
+        """Remove the group of servers of that id unless it has any; raises DriverError."""
 
     @abc.abstractmethod
     def start_server(self, server_id: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from oslo_config import cfg
 
@@ -54,6 +54,8 @@ class FakeCompute(base.ComputeDriver):
         self.looks_to_resize = 0
         #: How often a server was made for each instance.
         self.created: dict[str, int] = {}
+        #: Groups of servers.
+        self.groups: set[str] = set()
         self._entries: dict[str, _Entry] = {}
         self._lock = threading.RLock()
 
@@ -76,6 +78,8 @@ class FakeCompute(base.ComputeDriver):
             entry = self._find(spec.instance_id)
             if entry is not None:
                 return entry.server
+            if spec.group_id is not None:
+                self.groups.add(spec.group_id)
             is_slow = self.looks_to_build > 0
             entry = _Entry(
                 server=base.Server(
@@ -107,6 +111,17 @@ class FakeCompute(base.ComputeDriver):
         with self.injector.around("list_servers"), self._lock:
             looked = [self._look(entry) for entry in list(self._entries.values())]
             return [server for server in looked if server is not None]
+
+    def list_empty_groups(self) -> Collection[str]:
+        """Return the groups without a server."""
+        with self.injector.around("list_empty_groups"), self._lock:
+            return self.groups - {entry.spec.group_id for entry in self._entries.values()}
+
+    def remove_empty_group(self, group_id: str) -> None:
+        """Remove a group, unless it has a server."""
+        with self.injector.around("remove_empty_group"), self._lock:
+            if all(entry.spec.group_id != group_id for entry in self._entries.values()):
+                self.groups.discard(group_id)
 
     def start_server(self, server_id: str) -> None:
         """Start a server that is SHUTOFF."""

@@ -12,7 +12,7 @@ The files of the agent go by config drive, whose user data no network serves.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -314,6 +314,21 @@ class NovaCompute(base.ComputeDriver):
             if not each["members"]:
                 self._delete_group(each["id"])
         return str(kept["id"])
+
+    def list_empty_groups(self) -> Collection[str]:
+        """Return whose groups have no server; one request, or as many as there are pages."""
+        found = (
+            cloud.instance_of(each["name"])
+            for each in self._api.list_groups()
+            if not each["members"]
+        )
+        return {group_id for group_id in found if group_id is not None}
+
+    def remove_empty_group(self, group_id: str) -> None:
+        """Remove a server group that was made for a server that never came."""
+        for each in self._groups(cloud.name_of(group_id)):
+            if not each["members"]:
+                self._delete_group(each["id"])
 
     def _groups(self, name: str) -> list[Mapping[str, Any]]:
         """Return the groups of a name; first the one that is used."""

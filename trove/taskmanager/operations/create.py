@@ -155,8 +155,7 @@ def server_spec(
         volume_id=instance.volume_id,
         availability_zone=instance.availability_zone,
         locality=instance.locality,
-        # replicas are placed in relation to their source
-        group_id=(instance.replica_of_id or instance.id) if instance.locality else None,
+        group_id=steps.group_of(instance) if instance.locality else None,
         files={
             "guest.conf": render_guest_conf(
                 ctx.tools.conf,
