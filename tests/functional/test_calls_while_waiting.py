@@ -2,8 +2,10 @@
 
 Every route of the API is asked once, as an administrator; every call of a guest agent, an image, a
 compute, a volume, a secrets driver or a task manager's answer is counted. What a route may ask is
-data: the short reads and changes inside a guest, and the exceptions that say why. (Enabling TLS
-with a bundle reads it from the key manager, with the caller's rights, which end with the request.)
+data: the short reads and changes inside a guest, and the exceptions that say why. Two requests
+need the caller's own rights, which end with them, when they name something of another service:
+enabling TLS with a bundle reads it from the key manager, and making an instance on a network asks
+whose that is.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ class _Counter:
 
     def __init__(self, api: api_fixture.Api) -> None:
         self.asked: set[str] = set()
-        for name in ("guest", "images", "compute", "volumes", "secrets"):
+        for name in ("guest", "images", "compute", "volumes", "secrets", "network"):
             service = getattr(api, name)
             for method in dir(type(service)):
                 if not method.startswith("_") and callable(getattr(type(service), method)):
@@ -98,3 +100,26 @@ def test_every_route_asks_whom_it_may_and_nobody_else(api: api_fixture.Api) -> N
         if watched.asked:
             asked[route] = set(watched.asked)
     assert asked == ASKS
+
+
+def test_making_an_instance_on_a_network_asks_whose_that_is_and_nobody_else(
+    api: api_fixture.Api,
+) -> None:
+    for each in api.remembered:
+        each.refresh()
+    (version,) = api.add_datastore()
+    watched = _Counter(api)
+    calls: list[str] = []
+    api.network.injector.watch = calls.append
+    body = {
+        "name": "db",
+        "flavorRef": "1",
+        "volume": {"size": 1},
+        "datastore": {"version": version},
+    }
+    nics = [{"net-id": models.new_id()}]
+    api.request("POST", "/instances", {"instance": {**body, "nics": nics}}, status=200)
+    assert (watched.asked, calls) == ({"network"}, ["check_nic"])
+    calls.clear()
+    api.request("POST", "/instances", {"instance": body}, status=200)
+    assert calls == []

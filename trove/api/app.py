@@ -22,6 +22,7 @@ from trove.common import concurrency, crypto
 from trove.db import base
 from trove.drivers.compute.base import ComputeDriver
 from trove.drivers.image.base import ImageDriver
+from trove.drivers.network.base import NetworkDriver
 from trove.drivers.secrets.base import SecretsDriver
 from trove.drivers.volume.base import VolumeDriver
 from trove.rpc.guest import GuestApi
@@ -67,6 +68,7 @@ class Collaborators:
     objects: storage.Store | None = None
     volumes: VolumeDriver | None = None
     images: ImageDriver | None = None
+    network: NetworkDriver | None = None
     clock: concurrency.Clock = dataclasses.field(default_factory=concurrency.SystemClock)
 
 
@@ -270,6 +272,7 @@ def _make_services(
             flavors=flavors,
             volume_types=volume_types,
             modules=instance_modules,
+            network=given.network,
             clock=given.clock,
         ),
     )

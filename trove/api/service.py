@@ -88,6 +88,7 @@ class Api:
                 objects=storage_factory.load(conf),
                 volumes=factory.load_volume(conf),
                 images=factory.load_image(conf),
+                network=factory.load_network(conf),
                 clock=clock,
             ),
         )

@@ -66,6 +66,12 @@ def load_volume(conf: cfg.ConfigOpts) -> volume.VolumeDriver:
     return plugin
 
 
+def load_network(conf: cfg.ConfigOpts) -> network.NetworkDriver:
+    """Load the network driver alone."""
+    plugin: network.NetworkDriver = _load("network", network.NetworkDriver, conf)
+    return plugin
+
+
 def load_image(conf: cfg.ConfigOpts) -> image.ImageDriver:
     """Load the image driver alone."""
     plugin: image.ImageDriver = _load("image", image.ImageDriver, conf)
@@ -94,7 +100,7 @@ def load(conf: cfg.ConfigOpts) -> Drivers:
     return Drivers(
         compute=load_compute(conf),
         volume=load_volume(conf),
-        network=_load("network", network.NetworkDriver, conf),
+        network=load_network(conf),
         image=load_image(conf),
         secrets=load_secrets(conf),
         broker=_load("broker", broker.BrokerDriver, conf),

@@ -30,6 +30,7 @@ from trove.db import (
     quotas,
 )
 from trove.drivers.compute.base import Flavor
+from trove.drivers.network.base import NetworkDriver
 from trove.rpc import payloads, taskmanager
 from trove.services import configurations, names
 from trove.services import instance_lists as pages
@@ -92,9 +93,10 @@ class Instances:
         flavors: Flavors,
         volume_types: VolumeTypes,
         modules: InstanceModules,
+        network: NetworkDriver | None,
         clock: concurrency.Clock,
     ) -> None:
-        """Take the collaborators."""
+        """Take the collaborators; without a network driver nics are not looked at."""
         self._conf = conf
         self._database = database
         self._datastores = Datastores(database=database)
@@ -104,6 +106,7 @@ class Instances:
         self._flavors = flavors
         self._volume_types = volume_types
         self._modules = modules
+        self._network = network
         self._clock = clock
 
     def list_page(
@@ -162,7 +165,7 @@ class Instances:
         """Begin to make an instance.
 
         Raises DatastoreNotFound, ModuleNotFound, BadRequest, VolumeTooLarge, QuotaExceeded,
-        NotImplementedByEngine.
+        NotImplementedByEngine; DriverUnavailable when nobody says whose a network is.
         """
         version = self._datastores.choose_version(new.version)
         flavor = self._check(caller, new, version)
@@ -174,6 +177,7 @@ class Instances:
         instance_id = models.new_id()
         module_ids = self._modules.check_applicable(caller, new.module_ids, version)
         new = dataclasses.replace(new, module_ids=module_ids)
+        self._check_nic(caller, new.nic)
         operation_id = self._store(caller, new, version, flavor, instance_id)
         self._taskmanager.run_operation(operation_id)
         LOG.info("instance %s: create accepted as operation %s", instance_id, operation_id)
@@ -276,6 +280,23 @@ class Instances:
                 datastore=version.datastore_name, operation="restoring from a backup (restorePoint)"
             )
         raise exception.NotFound(f"Backup {backup_id} cannot be found.")
+
+    def _check_nic(
+        self, caller: context.RequestContext, nic: Mapping[str, Any] | None
+    ) -> None:
+        """See with the caller's own rights, which end with the request, that the nic is theirs.
+
+        It is the one thing that a create asks another service for, and only when a network is
+        named: with its own rights the service could attach an instance to anybody's network.
+        """
+        if self._network is None:
+            return
+        if nic is not None:
+            self._network.check_nic(nic, caller=caller)
+        elif self._network.requires_nic:
+            raise exception.BadRequest(
+                reason="nics: a network or subnet needs to be specified, there is no default one"
+            )
 
     def _check_configuration(
         self, caller: context.RequestContext, configuration_id: str, version: datastores.Version

@@ -22,6 +22,7 @@ class FakeNetwork(base.NetworkDriver):
     def __init__(self, conf: cfg.ConfigOpts | None = None) -> None:
         """Begin without ports; the configuration is not used."""
         self.injector = injection.Injector()
+        self.is_nic_required = False
         #: How often a port was made for each instance.
         self.created: dict[str, int] = {}
         #: Instance id -> its port to the guest bus, and how often one was made.
@@ -81,6 +82,11 @@ class FakeNetwork(base.NetworkDriver):
                 made = self.created_management.get(instance_id, 0)
                 self.created_management[instance_id] = made + 1
             return self.management_ports[instance_id]
+
+    @property
+    def requires_nic(self) -> bool:
+        """Tell whether users must name a network."""
+        return self.is_nic_required
 
     def check_nic(self, nic: Mapping[str, Any] | None, *, caller: context.RequestContext) -> None:
         """Admit everything."""
