@@ -281,9 +281,7 @@ class Instances:
             )
         raise exception.NotFound(f"Backup {backup_id} cannot be found.")
 
-    def _check_nic(
-        self, caller: context.RequestContext, nic: Mapping[str, Any] | None
-    ) -> None:
+    def _check_nic(self, caller: context.RequestContext, nic: Mapping[str, Any] | None) -> None:
         """See with the caller's own rights, which end with the request, that the nic is theirs.
 
         It is the one thing that a create asks another service for, and only when a network is

@@ -357,13 +357,10 @@ def addresses_of(port: Port) -> list[dict[str, Any]]:
 
     The one that the engine listens on is the first, a public one in front of it the last.
     """
-    has_another = port.public_address is not None
-    own = {
-        "type": "public" if port.is_public and not has_another else "private",
-        "network": port.network_id,
-    }
+    is_own_public = port.is_public and port.public_address is None
+    own = {"type": "public" if is_own_public else "private", "network": port.network_id}
     found = [{"address": address, **own} for address in (port.address, *port.more_addresses)]
-    if has_another:
+    if port.public_address is not None:
         found.append({**own, "address": port.public_address, "type": "public"})
     return found
 
