@@ -57,7 +57,7 @@ def prune(
 
 def _page(
     session: orm.Session, mark: Mark, *, before: datetime.datetime, limit: int
-) -> Sequence[sa.Row[Any]]:
+) -> Sequence[Any]:
     columns = _operations.c
     # nobody wakes what has ended: it was due for the last time before its end
     query = sa.select(columns.id, columns.resource_id, columns.wake_at, columns.updated).where(

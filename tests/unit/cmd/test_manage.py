@@ -216,6 +216,25 @@ def _operation(database: base.Database) -> str:
     return operation_id
 
 
+def test_an_operation_is_shown_with_where_its_time_went(run: Run, database: base.Database) -> None:
+    operation_id = _operation(database)
+    with database.writer() as session:
+        for step, timings in (
+            ("create_port", {"total": 2.5, "network": 2.0}),
+            ("await_server", {"total": 11.25, "compute": 11.0}),
+        ):
+            operations.journal(
+                session, operation_id, step=step, event="done", timings=timings, now=NOW
+            )
+    lines = run("operation", "show", operation_id)[1].splitlines()
+    assert lines[-4].split() == ["STEP", "TOTAL", "COMPUTE", "NETWORK", "OWN"]
+    assert lines[-3].split() == ["create_port", "2.5", "2.0", "0.5"]
+    assert lines[-1].split() == ["all", "13.75", "11.0", "2.0", "0.75"]
+    shown = json.loads(run("operation", "show", operation_id, "--json")[1])
+    assert shown["timings"]["overhead"] == 0.75
+    assert shown["journal"][-1]["seconds"] == 11.25
+
+
 def test_operations_are_listed_shown_and_cancelled(run: Run, database: base.Database) -> None:
     operation_id = _operation(database)
     assert operation_id in run("operation", "list", "--active", "--instance", "i1")[1]
