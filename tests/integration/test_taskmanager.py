@@ -43,7 +43,7 @@ def test_hints_carry_an_operation_through_without_a_sweep(
     plane.guests.hint = client.run_operation
     instance_id, operation_id = plane.create()
     client.run_operation(operation_id)
-    wait_until(lambda: plane.operation(operation_id).step == "prepare", timeout_s=10)
+    wait_until(lambda: plane.operation(operation_id).step == "secure_channel", timeout_s=10)
     # the job went to a guest bus on which nobody listens: the operation waits for its outcome
     waits = wait_until(lambda: plane.operation(operation_id).wake_on, timeout_s=10)
     assert str(waits).startswith("job:")
