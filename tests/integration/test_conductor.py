@@ -108,9 +108,7 @@ def test_a_hostile_guest_changes_nothing_but_its_own(site: Site) -> None:
     y, agent_y = site.add_agent()
     job_of_y = guest_channel.add_job(site.database, y)
     agent_y.client.hello(payloads.Hello(heartbeat=heartbeat(1, 1)))
-    sender = transport.Sender(
-        site.conf, transport.Bus.AGENT, inbox=transport.agent_inbox(x)
-    )
+    sender = transport.Sender(site.conf, transport.Bus.AGENT, inbox=transport.agent_inbox(x))
 
     def deliver(envelope: object) -> object:
         return sender.call(conductor_rpc.TOPIC, "deliver", timeout_s=5, envelope=envelope)
