@@ -252,7 +252,7 @@ def test_a_server_that_an_administrator_paused_says_so(driver: NovaCompute, nova
 def test_a_server_without_a_host_tells_service_cause_request_and_remedy(
     driver: NovaCompute, nova: Nova
 ) -> None:
-    nova.fail_next("No valid host was found. There are not enough hosts available.")
+    nova.fail_next("No valid host was found. ")
     spec = make_spec(driver)
     assert driver.create_server(spec).status is Status.BUILD
     driver.find_server(spec.instance_id)
@@ -261,9 +261,8 @@ def test_a_server_without_a_host_tells_service_cause_request_and_remedy(
     assert server.status is Status.ERROR
     request_id = nova.server_of(spec.instance_id).actions[0]["request_id"]
     assert server.fault == (
-        "Nova failed to create the server: No valid host was found. There are not enough hosts"
-        f" available (request {request_id}). Choose a smaller flavor or another availability zone,"
-        " or have the operator add capacity"
+        f"Nova failed to create the server: No valid host was found (request {request_id})."
+        " Choose a smaller flavor or another availability zone, or have the operator add capacity"
     )
     # without the request id it is told still
     nova.refuse("GET", "os-instance-actions", 500)
@@ -397,6 +396,15 @@ def test_an_endpoint_that_is_not_in_the_catalog_is_told(
     with pytest.raises(cloud.CloudError, match="not in the catalog") as told:
         NovaCompute(cloud_conf).list_servers()
     assert not told.value.retryable
+
+
+@pytest.mark.parametrize("held", ["port_id", "volume_id"])
+def test_what_the_server_before_has_still_is_waited_for(
+    driver: NovaCompute, nova: Nova, held: str
+) -> None:
+    before = boot(driver, nova, volume_id="v1")
+    with pytest.raises(cloud.CloudUnavailable, match="port or volume is still in use"):
+        driver.create_server(make_spec(driver, **{held: getattr(before, held)}))
 
 
 # -- starting, stopping, resizing -----

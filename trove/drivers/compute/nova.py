@@ -36,6 +36,8 @@ INSTANCE, PROJECT, GROUP = "trove_instance_id", "trove_project_id", "trove_group
 _FLAVOR_ID = re.compile(r"[\w. -]{1,255}", re.ASCII)
 _POLICIES = frozenset({"affinity", "soft-affinity", "anti-affinity", "soft-anti-affinity"})
 _MAX_NAME = 255
+#: How Nova says that another server has a port or a volume.
+_HELD = ("is still in use", "must be available or downloading to reserve")
 
 
 class NovaCompute(base.ComputeDriver):
@@ -148,24 +150,31 @@ class NovaCompute(base.ComputeDriver):
             ) from None
 
     def _explained(self, error: cloud.CloudError, spec: base.ServerSpec) -> cloud.CloudError:
-        """Have it tried again when the server group went with its last member just now."""
-        if error.status in (400, 404) and spec.group_id and "group" in str(error).lower():
-            return cloud.refused(
-                SERVICE,
-                f"create a server with flavor {spec.flavor.name}",
-                status=None,
-                reason="its server group was removed meanwhile",
-                request_id=error.request_id,
-            )
-        return error
+        """Have it tried again when what stands in the way may be gone in a moment."""
+        text = str(error).lower()
+        if error.status in (400, 404) and spec.group_id and "group" in text:
+            reason = "its server group was removed meanwhile"
+        elif error.status in (400, 409) and any(words in text for words in _HELD):
+            # by a server that is gone already and has not given everything back
+            reason = "its port or volume is still in use"
+        else:
+            return error
+        return cloud.refused(
+            SERVICE,
+            f"create a server with flavor {spec.flavor.name}",
+            status=None,
+            reason=reason,
+            request_id=error.request_id,
+        )
 
     def find_server(self, instance_id: str) -> base.Server | None:
         """Return the server of an instance, or None."""
         found = self._find(instance_id)
         if found is None:
             return None
-        last = self._last_action(found) if found.get("status") == "ERROR" else {}
-        return _server(found, instance_id=instance_id, last=last)
+        if found.get("status") == "ERROR":
+            return self._troubled(found, instance_id)
+        return _server(found, instance_id=instance_id)
 
     def list_servers(self) -> Sequence[base.Server]:
         """Return all servers of this service; one request, or as many as there are pages."""
@@ -390,15 +399,20 @@ class NovaCompute(base.ComputeDriver):
         with told(f"{action} server {server_id}"):
             call(server_id, *args)
 
-    def _last_action(self, server: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what Nova did with a server last; nothing when it does not say."""
+    def _troubled(self, found: Mapping[str, Any], instance_id: str) -> base.Server:
+        """Return a server in error with its fault, and with what was done last.
+
+        Nova's list tells neither: of servers that came to no host it has no fault.
+        """
+        last: Mapping[str, Any] = {}
         try:
-            with told(f"list actions of server {server['id']}"):
-                actions = self._api.reading.instance_action.list(server["id"])
+            found = self._get(found["id"], "show")
+            with told(f"list actions of server {found['id']}"):
+                actions = self._api.reading.instance_action.list(found["id"])
+            last = actions[0].to_dict() if actions else {}
         except cloud.CloudError as e:
             LOG.info("%s", e)
-            return {}
-        return actions[0].to_dict() if actions else {}
+        return _server(found, instance_id=instance_id, last=last)
 
 
 def _name(template: str, **values: str) -> str:

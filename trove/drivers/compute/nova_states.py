@@ -80,7 +80,7 @@ def fault_of(
     status = document.get("status")
     if status == "ERROR":
         fault = document.get("fault") or {}
-        reason = str(fault.get("message") or "it gave no reason").rstrip(".")
+        reason = str(fault.get("message") or "it gave no reason").rstrip(". ")
         request = f" (request {request_id})" if request_id else ""
         lowered = reason.lower()
         remedy = next((text for words, text in _REMEDIES if words in lowered), _REMEDY)
