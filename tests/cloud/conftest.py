@@ -42,7 +42,7 @@ def service() -> Iterator[on_cloud.CloudService]:
         pytest.skip(f"{on_cloud.IMAGE_VARIABLE} names no guest image")
     with on_cloud.running(*found) as made:
         before = made.holdings()
-        made.import_image("test", "--default")
+        made.import_image("10.11", "--default")
         yield made
         try:
             made.delete_all()
@@ -71,13 +71,13 @@ def host(service: on_cloud.CloudService) -> Iterator[on_cloud.NetworkHost]:
 @pytest.fixture(autouse=True)
 def journal(service: on_cloud.CloudService, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
     """Print the steps of every operation that a scenario began, with their times."""
-    known = {o["id"] for i in service.instances for o in service.operations(i)}
+    known = {o.id for i in service.instances for o in service.operations(i)}
     yield
     with capsys.disabled():
         for instance_id in service.instances:
             for operation in reversed(service.operations(instance_id)):
-                if operation["id"] not in known:
-                    shown = service.manage("operation", "show", operation["id"])
+                if operation.id not in known:
+                    shown = service.manage("operation", "show", operation.id)
                     # only the table of times: all else is in the database
                     tables = re.split(r"\n\n", shown.strip())
-                    print(f"\n{operation['kind']} {operation['state']}\n{tables[-1]}")  # noqa: T201
+                    print(f"\n{operation.kind} {operation.state.value}\n{tables[-1]}")  # noqa: T201

@@ -27,7 +27,7 @@ def _has_server(service: CloudService, instance_id: str) -> bool:
 
 
 def test_novas_quota_is_told_and_nothing_is_left(service: CloudService, no_servers: None) -> None:
-    instance_id = service.create("too-many", "--datastore", "mariadb")
+    instance_id = service.create("too-many")
     shown = service.wait_status(instance_id, "ERROR", timeout_s=120)
     service.wait_operations(instance_id)
     assert "quota" in str(shown["fault"]).lower()
@@ -37,7 +37,7 @@ def test_novas_quota_is_told_and_nothing_is_left(service: CloudService, no_serve
 
 
 def test_a_forced_delete_ends_a_create(service: CloudService) -> None:
-    instance_id = service.create("not-yet", "--datastore", "mariadb")
+    instance_id = service.create("not-yet")
     wait_until(lambda: _has_server(service, instance_id), timeout_s=60, interval_s=1)
     assert service.show(instance_id)["status"] == "BUILD"
     service.delete(instance_id, force=True)
@@ -45,7 +45,7 @@ def test_a_forced_delete_ends_a_create(service: CloudService) -> None:
 
 
 def test_a_killed_taskmanager_loses_no_create(service: CloudService) -> None:
-    instance_id = service.create("survivor", "--datastore", "mariadb")
+    instance_id = service.create("survivor")
     wait_until(lambda: _has_server(service, instance_id), timeout_s=60, interval_s=0.2)
     service.kill("trove-taskmanager")
     service.start("trove-taskmanager")
@@ -61,9 +61,9 @@ def test_a_create_outlasts_an_outage_of_nova(service: CloudService) -> None:
         pytest.skip("Nova's API cannot be stopped here")
     subprocess.run(service.settings.stop_nova_api, check=True, capture_output=True, timeout=60)
     try:
-        instance_id = service.create("patient", "--datastore", "mariadb")
+        instance_id = service.create("patient")
         wait_until(
-            lambda: any(o["attempts"] > 0 for o in service.operations(instance_id)),
+            lambda: any(o.attempts > 0 for o in service.operations(instance_id)),
             timeout_s=60,
             interval_s=1,
             what="a step that is tried again",
@@ -78,7 +78,7 @@ def test_a_create_outlasts_an_outage_of_nova(service: CloudService) -> None:
 
 
 def test_a_server_that_others_deleted_is_told_and_deleted(service: CloudService) -> None:
-    instance_id = service.create("robbed", "--datastore", "mariadb")
+    instance_id = service.create("robbed")
     service.wait_ready(instance_id)
     service.own.compute.delete_server(service.server(instance_id).id)
     wait_until(

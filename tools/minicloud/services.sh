@@ -200,7 +200,7 @@ mount_share() {
 start_agents() {
     local i
     mount_share
-    start neutron-linuxbridge neutron-linuxbridge-agent \
+    start neutron-linuxbridge env PATH="$ETC/bin:$PATH" neutron-linuxbridge-agent \
         --config-file "$ETC/neutron.conf" --config-file "$ETC/linuxbridge.ini"
     start neutron-dhcp neutron-dhcp-agent --config-file "$ETC/neutron.conf" --config-file "$ETC/dhcp.ini"
     start neutron-l3 neutron-l3-agent --config-file "$ETC/neutron.conf" --config-file "$ETC/l3.ini"
