@@ -158,7 +158,7 @@ def standin_cloud(cloud_conf: cfg.ConfigOpts, standins: StandInCloud) -> Cloud:
     management_id = neutron.add_network("172.16.0.0/24", project_id="operator")
     cloud_conf.set_override("default_network", connected.network_id, group="neutron")
     cloud_conf.set_override("management_network", management_id, group="neutron")
-    cloud_conf.set_override("management_egress", ["5671@172.16.0.2"], group="neutron")
+    cloud_conf.set_override("transport_url", "rabbit://u:p@172.16.0.2/guests", group="guest")
     secrets = FakeSecrets()
 
     def make() -> Cloud:

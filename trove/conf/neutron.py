@@ -14,14 +14,8 @@ OPTS = [
     cfg.StrOpt(
         "management_security_group",
         help="Id of the security group of ports on the management network. By default this service"
-        " makes one that admits nobody and lets guests reach what management_egress says.",
-    ),
-    cfg.ListOpt(
-        "management_egress",
-        default=[],
-        help="What guests may reach over the management network, each as PORT@NETWORK:"
-        " 5671@10.20.0.0/24 for one. By default the hosts of [guest] transport_url and the"
-        " endpoint of the object store.",
+        " makes one that admits nobody and lets guests reach the hosts of [guest] transport_url and"
+        " [guestagent] endpoints.",
     ),
     cfg.StrOpt(
         "default_network",

@@ -13,7 +13,7 @@ from tests.fixtures.cloud import fixtures as cloud_fixtures
 from tests.fixtures.cloud import neutron as standin_neutron
 from trove.common import context, exception
 from trove.drivers import cloud
-from trove.drivers.network import neutron
+from trove.drivers.network import neutron, neutron_rules
 
 standin_servers, standins = cloud_fixtures.standin_servers, cloud_fixtures.standins
 
@@ -44,7 +44,7 @@ def nets(server: standin_neutron.Neutron) -> standin_neutron.Connected:
 
 @pytest.fixture
 def management(server: standin_neutron.Neutron) -> str:
-    return server.add_network("172.16.0.0/24", project_id=standin.PROJECT_ID, dns=("172.16.0.2",))
+    return server.add_network("172.16.0.0/24", project_id=standin.PROJECT_ID)
 
 
 @pytest.fixture
@@ -53,6 +53,9 @@ def conf(standins: standin.StandInCloud, tmp_path: pathlib.Path, management: str
     made = cloud_fixtures.make_conf(standins, tmp_path, more=more)
     url = "rabbit://u:p@192.0.2.10:5671,u:p@192.0.2.11:5671/guests"
     made.set_override("transport_url", url, group="guest")
+    endpoints = ["https://objects.example.org/v1/AUTH_%s", "[2001:db8::8]:8080"]
+    made.set_override("endpoints", endpoints, group="guestagent")
+    made.set_override("hosts", {"Objects.example.org": "192.0.2.20"}, group="guestagent")
     return made
 
 
@@ -442,14 +445,11 @@ def test_a_guest_reaches_broker_and_object_store_over_the_management_network(
     assert port["network_id"] == management
     (group_id,) = port["security_groups"]
     assert server.rules_of(group_id) == set()
-    assert server.rules_of(group_id, "egress") >= {
+    assert server.rules_of(group_id, "egress") == {
         ("IPv4", "tcp", 5671, "192.0.2.10/32"),
         ("IPv4", "tcp", 5671, "192.0.2.11/32"),
-    }
-    assert {rule[2] for rule in server.rules_of(group_id, "egress")} - {5671} <= {
-        int(each.endpoint.rpartition(":")[2].partition("/")[0])
-        for each in server.cloud.all
-        if each.type == "object-store"
+        ("IPv4", "tcp", 443, "192.0.2.20/32"),
+        ("IPv6", "tcp", 8080, "2001:db8::8/128"),
     }
     # it is not taken for the port of the engine, nor the group for one of an instance
     assert driver.find_port(instance_id) is None
@@ -459,29 +459,32 @@ def test_a_guest_reaches_broker_and_object_store_over_the_management_network(
     assert server.ports[str(other)]["security_groups"] == [group_id]
 
 
-def test_the_operator_may_say_what_guests_reach(
-    server: standin_neutron.Neutron, conf: cfg.ConfigOpts, instance_id: str
-) -> None:
-    conf.set_override("management_egress", ["5671@10.2.0.0/24", "443@2001:db8::5"], group="neutron")
-    port_id = neutron.NeutronNetwork(conf).create_management_port(instance_id=instance_id)
-    (group_id,) = server.ports[str(port_id)]["security_groups"]
-    assert server.rules_of(group_id, "egress") == {
-        ("IPv4", "tcp", 5671, "10.2.0.0/24"),
-        ("IPv6", "tcp", 443, "2001:db8::5/128"),
-    }
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("rabbit://u:p@localhost/guests", 5672),
+        ("rabbit://u:p@localhost/guests?ssl=1", 5671),
+        ("rabbit://u:p@localhost:5680/guests", 5680),
+    ],
+)
+def test_a_broker_with_a_name_is_resolved(conf: cfg.ConfigOpts, url: str, port: int) -> None:
+    conf.set_override("transport_url", url, group="guest")
+    conf.set_override("endpoints", [], group="guestagent")
+    rules = {(rule.direction, rule.port, rule.network) for rule in neutron_rules.of_guests(conf)}
+    assert ("egress", port, "127.0.0.1/32") in rules
 
 
-def test_a_broker_with_a_name_is_resolved_and_guests_may_resolve_it_too(
-    server: standin_neutron.Neutron, conf: cfg.ConfigOpts, instance_id: str
-) -> None:
-    conf.set_override("transport_url", "rabbit://u:p@localhost/guests", group="guest")
-    port_id = neutron.NeutronNetwork(conf).create_management_port(instance_id=instance_id)
-    (group_id,) = server.ports[str(port_id)]["security_groups"]
-    assert server.rules_of(group_id, "egress") >= {
-        ("IPv4", "tcp", 5672, "127.0.0.1/32"),
-        ("IPv4", "tcp", 53, "172.16.0.2/32"),
-        ("IPv4", "udp", 53, "172.16.0.2/32"),
-    }
+def test_a_broker_whose_name_nobody_knows_can_be_tried_again(conf: cfg.ConfigOpts) -> None:
+    conf.set_override("transport_url", "rabbit://u:p@nobody.invalid/guests", group="guest")
+    with pytest.raises(exception.DriverUnavailable, match=r"nobody\.invalid"):
+        neutron_rules.of_guests(conf)
+
+
+@pytest.mark.parametrize("endpoint", ["objects", "https://", "10.0.0.1:port"])
+def test_an_endpoint_that_is_none_is_refused(conf: cfg.ConfigOpts, endpoint: str) -> None:
+    conf.set_override("endpoints", [endpoint], group="guestagent")
+    with pytest.raises(exception.ConfigurationError, match=r"\[guestagent\] endpoints"):
+        neutron_rules.of_guests(conf)
 
 
 def test_a_group_for_guests_of_the_operators_is_used_as_it_is(
@@ -511,13 +514,6 @@ def test_a_group_for_guests_that_is_gone_is_made_anew(
     with pytest.raises(cloud.CloudNotFound):
         driver.create_management_port(instance_id=instance_id)
     assert driver.create_management_port(instance_id=instance_id) is not None
-
-
-@pytest.mark.parametrize("entry", ["nonsense", "x@10.0.0.0/8", "5671@somewhere"])
-def test_egress_that_makes_no_sense_is_refused_at_start(conf: cfg.ConfigOpts, entry: str) -> None:
-    conf.set_override("management_egress", [entry], group="neutron")
-    with pytest.raises(exception.ConfigurationError, match="management_egress"):
-        neutron.NeutronNetwork(conf)
 
 
 # -- removal and lists -----
@@ -603,6 +599,8 @@ def test_users_may_use_their_own_networks_and_what_is_shared_with_them(
     user: standin.Token,
 ) -> None:
     for_all = server.add_network("10.3.0.0/24", project_id="other", is_shared=True)
+    # guests keep the same addresses on both sides apart
+    beside = server.add_network("172.16.0.0/16", project_id=USERS_PROJECT)
     for_me = server.add_network("10.4.0.0/24", project_id="other", shared_with=(USERS_PROJECT,))
     server.requests.clear()
     for nic in (
@@ -611,6 +609,7 @@ def test_users_may_use_their_own_networks_and_what_is_shared_with_them(
         {"network_id": nets.network_id, "subnet_id": nets.subnet_id, "ip_address": "10.9.0.9"},
         {"network_id": for_all},
         {"network_id": for_me},
+        {"network_id": beside},
     ):
         driver.check_nic(nic, caller=caller)
     tokens = {
@@ -627,12 +626,10 @@ def test_users_may_not_use_what_is_not_theirs(
     driver: neutron.NeutronNetwork,
     nets: standin_neutron.Connected,
     caller: context.RequestContext,
-    management: str,
 ) -> None:
     foreign = server.add_network("10.5.0.0/24", project_id="other")
     (foreign_subnet,) = server.networks[foreign]["subnets"]
     mine = server.add_network("10.2.0.0/24", project_id=USERS_PROJECT)
-    beside = server.add_network("172.16.0.0/16", project_id=USERS_PROJECT)
     for nic, words in (
         ({"network_id": foreign}, "cannot be found"),
         ({"subnet_id": foreign_subnet}, "cannot be found"),
@@ -644,7 +641,6 @@ def test_users_may_not_use_what_is_not_theirs(
         ),
         ({"subnet_id": nets.subnet_id, "ip_address": "10.10.0.9"}, "is not in the subnet"),
         ({"subnet_id": nets.subnet_id, "ip_address": "nonsense"}, "is not an IP address"),
-        ({"network_id": beside}, "overlaps with the service's own network"),
     ):
         with pytest.raises(exception.BadRequest, match=words):
             driver.check_nic(nic, caller=caller)

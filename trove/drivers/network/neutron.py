@@ -9,12 +9,10 @@ port, floating address; and removed in the opposite one.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from keystoneauth1 import exceptions as ksa_exceptions
 from oslo_config import cfg
 from oslo_log import log
 
@@ -52,7 +50,6 @@ class NeutronNetwork(base.NetworkDriver):
         self._api = neutron_api.NeutronApi(conf)
         self._groups = neutron_groups.Groups(self._api)
         self._nics = neutron_nics.Nics(conf, self._api)
-        self._targets = neutron_rules.parse_targets(conf.neutron.management_egress)
         self._lock = threading.Lock()
         #: The group of ports to the guest bus, once this process has seen to its rules.
         self._guests_group_id: str | None = None
@@ -136,7 +133,7 @@ class NeutronNetwork(base.NetworkDriver):
             return None
         raw = self._find(instance_id, _GUEST_BUS)
         if raw is None:
-            group_id = self._guests_group(network_id)
+            group_id = self._guests_group()
             try:
                 raw = self._make(
                     instance_id,
@@ -149,7 +146,7 @@ class NeutronNetwork(base.NetworkDriver):
                 raise
         return str(raw.id)
 
-    def _guests_group(self, network_id: str) -> str:
+    def _guests_group(self) -> str:
         configured: str | None = self._conf.neutron.management_security_group
         if configured is not None:
             return configured
@@ -158,32 +155,9 @@ class NeutronNetwork(base.NetworkDriver):
                 self._guests_group_id = self._groups.ensure(
                     neutron_groups.GUESTS_NAME,
                     neutron_groups.GUESTS,
-                    neutron_rules.of_guests(
-                        self._targets or self._find_targets(), self._find_resolvers(network_id)
-                    ),
+                    neutron_rules.of_guests(self._conf),
                 )
             return self._guests_group_id
-
-    def _find_targets(self) -> list[tuple[str, int]]:
-        """Return what every guest needs: the broker, and the object store if there is one."""
-        object_store = None
-        with (
-            cloud.told("Keystone", "name the endpoint of the object store"),
-            contextlib.suppress(ksa_exceptions.EndpointNotFound),
-        ):
-            object_store = self._api.cloud.session.get_endpoint(
-                service_type="object-store",
-                interface="public",
-                region_name=self._api.cloud.region_name,
-            )
-        urls = [self._conf.guest.transport_url, object_store]
-        return list(dict.fromkeys(neutron_rules.hosts_of_urls(urls)))
-
-    def _find_resolvers(self, network_id: str) -> list[str]:
-        """Return where guests ask for names: the servers of the subnets, or their own DHCP."""
-        with self._api.asked("list the subnets of the management network") as api:
-            subnets = list(api.subnets(network_id=network_id))
-        return [each for subnet in subnets for each in subnet.dns_nameservers or [subnet.cidr]]
 
     # -- everything of an instance -----
 

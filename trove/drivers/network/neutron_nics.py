@@ -2,14 +2,14 @@
 
 The service could make a port on any network; so the user's own token asks Neutron, inside the
 user's request, and nothing of it is kept. A network must be the project's own or shared with it:
-external networks are seen by everybody, and are nobody's to attach to.
+external networks are seen by everybody, and are nobody's to attach to. Its addresses may be those
+of the management network, too: guests keep the two apart.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,9 +27,6 @@ class Nics:
         """Take the service's own connection, for what the service may be asked itself."""
         self._conf = conf
         self._api = api
-        self._lock = threading.Lock()
-        #: The networks of the management network's subnets.
-        self._management: Sequence[Any] | None = None
 
     def check(self, nic: Mapping[str, Any], caller: context.RequestContext) -> None:
         """Raise BadRequest unless the caller may use what the nic names."""
@@ -47,7 +44,8 @@ class Nics:
                 raise _refused(
                     f"network {network_id} is neither the project's own nor shared with it"
                 )
-            self._check_isolated(network.id, subnets or self._subnets(users, network.id))
+            if network.id == self._conf.neutron.management_network:
+                raise _refused(f"network {network_id} is not for instances of users")
         if nic.get("ip_address"):
             _check_address(nic["ip_address"], subnets)
 
@@ -69,45 +67,13 @@ class Nics:
         except cloud.CloudNotFound:
             raise _refused(f"{kind} {thing_id} cannot be found") from None
 
-    def _subnets(self, users: Any, network_id: str) -> list[Any]:
-        with neutron_api.told("list the subnets of a network to its user"):
-            return list(users.subnets(network_id=network_id))
-
-    def _check_isolated(self, network_id: str, subnets: Sequence[Any]) -> None:
-        """Refuse what a server could not tell from the management network."""
-        management_id = self._conf.neutron.management_network
-        if management_id is None:
-            return
-        if network_id == management_id:
-            raise _refused(f"network {network_id} is not for instances of users")
-        for subnet in subnets:
-            ours = _network_of(subnet)
-            for theirs in self._management_networks(management_id):
-                if ours.version == theirs.version and ours.overlaps(theirs):
-                    raise _refused(
-                        f"subnet {subnet.id} ({ours}) overlaps with the service's own network"
-                        f" ({theirs}); choose another subnet"
-                    )
-
-    def _management_networks(self, management_id: str) -> Sequence[Any]:
-        with self._lock:
-            if self._management is None:
-                with self._api.asked("list the subnets of the management network") as api:
-                    found = list(api.subnets(network_id=management_id))
-                self._management = [_network_of(subnet) for subnet in found]
-            return self._management
-
-
-def _network_of(subnet: Any) -> Any:
-    return ipaddress.ip_network(subnet.cidr)
-
 
 def _check_address(text: Any, subnets: Sequence[Any]) -> None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise _refused(f"{text!r} is not an IP address") from None
-    if not any(address in _network_of(subnet) for subnet in subnets):
+    if not any(address in ipaddress.ip_network(subnet.cidr) for subnet in subnets):
         raise _refused(f"{address} is not in the subnet")
 
 

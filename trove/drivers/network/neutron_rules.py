@@ -6,17 +6,16 @@ import dataclasses
 import ipaddress
 import socket
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from oslo_config import cfg
 
 from trove.common import exception
 
 INGRESS, EGRESS = "ingress", "egress"
-TCP, UDP = "tcp", "udp"
+TCP = "tcp"
 EVERYBODY = ("0.0.0.0/0", "::/0")
-
-_DNS_PORT = 53
-_AMQP_PORT = 5672
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,68 +78,53 @@ def of_engine(cidrs: Iterable[str], port: int) -> frozenset[Rule]:
 # -- what guests may reach over the management network -----
 
 
-def of_guests(targets: Sequence[tuple[str, int]], resolvers: Sequence[str]) -> frozenset[Rule]:
-    """Return the rules of a port to the guest bus: only to (host or network, port).
+def of_guests(conf: cfg.ConfigOpts) -> frozenset[Rule]:
+    """Return the rules of a port to the guest bus: only to the broker and ``endpoints``.
 
-    Where a host has a name, ``resolvers`` (networks) may be asked for it too. Raises
-    DriverUnavailable when such a name cannot be resolved here.
+    It is what the guest's own firewall admits. Raises DriverUnavailable when a name cannot be
+    resolved here, ConfigurationError for what names no host and port.
     """
+    known = {name.lower(): address for name, address in conf.guestagent.hosts.items()}
     rules = set()
-    has_names = False
-    for host, port in targets:
-        networks = _networks_of(host)
-        if networks is None:
-            has_names = True
-            networks = _resolve(host, port)
-        rules |= {Rule.of(EGRESS, TCP, port, network) for network in networks}
-    if has_names:
-        rules |= {
-            Rule.of(EGRESS, protocol, _DNS_PORT, network)
-            for protocol in (TCP, UDP)
-            for network in resolvers
-        }
+    for text in (conf.guest.transport_url, *conf.guestagent.endpoints):
+        for host, port in _targets(text or ""):
+            for network in _networks_of(known.get(host, host), port):
+                rules.add(Rule.of(EGRESS, TCP, port, network))
     return frozenset(rules)
 
 
-def _networks_of(host: str) -> list[str] | None:
+def _targets(text: str) -> Iterator[tuple[str, int]]:
+    """Give host and port of ``host:port``, or of a URL; a broker's may name several hosts."""
+    scheme, found, rest = text.rpartition("://")
+    hosts, _, tail = rest.partition("/")
+    is_tls = scheme.endswith("s") or "ssl=1" in tail or "ssl=true" in tail.lower()
+    usual = {"http": 80, "https": 443}.get(scheme, 5671 if is_tls else 5672) if found else None
+    for each in hosts.split(","):
+        # a password may be in front of the host: it is not to be seen anywhere
+        parts = urllib.parse.urlsplit(f"//{each.rpartition('@')[2]}")
+        try:
+            host, port = parts.hostname, parts.port or usual
+        except ValueError:
+            host, port = parts.hostname, None
+        if not host or port is None:
+            raise exception.ConfigurationError(
+                reason=f"[guest] transport_url or [guestagent] endpoints: {host or 'something'}"
+                " has no host or no port"
+            )
+        yield host, port
+
+
+def _networks_of(host: str, port: int) -> list[str]:
     try:
         return [_usual(host)]
     except ValueError:
-        return None
-
-
-def _resolve(host: str, port: int) -> list[str]:
+        pass
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as e:
         raise exception.DriverUnavailable(
-            service="network", reason=f"{host}, which guests need, cannot be resolved: {e}"
+            service="network",
+            reason=f"{host}, which guests need, cannot be resolved ({e}); [guestagent] hosts may"
+            " say its address",
         ) from e
     return sorted({str(entry[4][0]) for entry in found})
-
-
-def parse_targets(entries: Iterable[str]) -> list[tuple[str, int]]:
-    """Return ``[neutron] management_egress`` as (network, port); raises ConfigurationError."""
-    targets = []
-    for entry in entries:
-        port, _, network = entry.partition("@")
-        try:
-            targets.append((_usual(network), int(port)))
-        except ValueError:
-            raise exception.ConfigurationError(
-                reason=f"[neutron] management_egress: {entry!r} is not PORT@NETWORK"
-            ) from None
-    return targets
-
-
-def hosts_of_urls(urls: Iterable[str | None]) -> Iterator[tuple[str, int]]:
-    """Give (host, port) of each host of URLs; a broker's names several with commas between."""
-    for url in urls:
-        if not url:
-            continue
-        parts = urllib.parse.urlsplit(url)
-        usual = {"https": 443, "http": 80}.get(parts.scheme, _AMQP_PORT)
-        for each in parts.netloc.split(","):
-            host = urllib.parse.urlsplit(f"//{each.rpartition('@')[2]}")
-            if host.hostname:
-                yield host.hostname, host.port or usual
