@@ -116,8 +116,8 @@ build_debian() {
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
         --dpkgopt='path-exclude=/usr/share/lintian/*' --dpkgopt=force-unsafe-io \
-        --setup-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"; printf "do_symlinks=no\n" > "$1/etc/kernel-img.conf"' \
-        --setup-hook="cp '$HERE/images/base/files/etc/initramfs-tools/conf.d/trove' \"\$1/etc/initramfs-tools/conf.d/\"" \
+        --setup-hook='mkdir -p "$1/etc/tiny-initramfs"; printf "do_symlinks=no\n" > "$1/etc/kernel-img.conf"' \
+        --setup-hook="cp '$HERE/images/base/files/etc/tiny-initramfs/'* \"\$1/etc/tiny-initramfs/\"" \
         bookworm "$ROOT" -
     rm -f "$ROOT"/var/cache/apt/*.bin "$ROOT"/var/lib/apt/lists/*_Packages
 }
@@ -227,10 +227,10 @@ printf '{"datastore": "%s", "version": "%s", "manager": "%s", "port": %d, "agent
 [ -x "$ENGINE/hook.sh" ] && ROOT=$ROOT "$ENGINE/hook.sh"
 
 say "boot"
-words "$HERE/images/base/modules" > "$ROOT/etc/initramfs-tools/modules"
 KERNEL=$(basename "$(ls -v "$ROOT"/boot/vmlinuz-* | tail -1)"); KERNEL=${KERNEL#vmlinuz-}
-inside update-initramfs -u -k "$KERNEL" >/dev/null
-echo 'LABEL=trove-root / ext4 noatime,errors=remount-ro 0 0' > "$ROOT/etc/fstab"
+inside mktirfs -o "/boot/initrd.img-$KERNEL" "$KERNEL" >/dev/null
+ROOT_UUID=$(cat /proc/sys/kernel/random/uuid)
+echo "UUID=$ROOT_UUID / ext4 noatime,errors=remount-ro 0 0" > "$ROOT/etc/fstab"
 echo trove > "$ROOT/etc/hostname"
 mkdir -p "$ROOT/boot/extlinux"
 cat > "$ROOT/boot/extlinux/extlinux.conf" <<TEXT
@@ -241,7 +241,7 @@ DEFAULT trove
 LABEL trove
   LINUX /boot/vmlinuz-$KERNEL
   INITRD /boot/initrd.img-$KERNEL
-  APPEND root=/dev/vda rw console=tty0 console=ttyS0 net.ifnames=0 fsck.mode=skip quiet loglevel=3 systemd.show_status=false ${DEBUG:+systemd.debug_shell=ttyS0}
+  APPEND root=UUID=$ROOT_UUID rw console=tty0 console=ttyS0 net.ifnames=0 quiet loglevel=3 systemd.show_status=false ${DEBUG:+systemd.debug_shell=ttyS0}
 TEXT
 if [ -n "$DEBUG" ]; then
     say "WARNING: this image has a root shell on its console"
@@ -264,7 +264,7 @@ awk -F: '$2 !~ /^[!*]/ {print $1}' "$ROOT/etc/shadow" | grep . && die "these acc
 say "disk of $SIZE"
 rm -f "$WORK/disk"; truncate -s "$SIZE" "$WORK/disk"
 # what extlinux can read; -d fills it, no partition is in the way of growing it
-mke2fs -q -F -t ext4 -L trove-root -m 1 -O '^64bit,^metadata_csum' -E lazy_itable_init=1 -d "$ROOT" "$WORK/disk"
+mke2fs -q -F -t ext4 -L trove-root -U "$ROOT_UUID" -m 1 -O '^64bit,^metadata_csum' -E lazy_itable_init=1 -d "$ROOT" "$WORK/disk"
 mkdir "$WORK/mnt"
 mount -o loop "$WORK/disk" "$WORK/mnt"; MOUNTED=("$WORK/mnt")
 extlinux --install "$WORK/mnt/boot/extlinux" >/dev/null 2>&1

@@ -68,7 +68,7 @@ def _guest_modules() -> list[str]:
         ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
         for path in (root / "trove" / "guestagent").rglob("*.py")
     ]
-    return [*found, "trove.cmd.guestagent", "trove.cmd.guestagent_template"]
+    return [*found, *(f"trove.cmd.guestagent{each}" for each in ("", "_server", "_template"))]
 
 
 def _requirements(path: pathlib.Path) -> dict[str, str]:

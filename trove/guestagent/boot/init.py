@@ -27,7 +27,10 @@ _GUEST_CONF = "guest.conf"
 #: Seconds the kernel may take to show the drive and the interfaces, and between two looks.
 _PATIENCE_S = 30.0
 _LOOK_S = 0.2
-_NFT_TIMEOUT_S = 60.0
+_PROGRAM_TIMEOUT_S = 60.0
+#: Drivers of what is needed here, and of the power button: faster than to wait until udev comes to
+#: them. Those that this kernel has built in or not at all do not matter.
+_DRIVERS = ("virtio_net", "virtio_rng", "ata_piix", "ahci", "sr_mod", "isofs", "button", "evdev")
 
 T = TypeVar("T")
 
@@ -57,6 +60,11 @@ class Paths:
     def network_dir(self) -> pathlib.Path:
         """Files of systemd-networkd for this boot."""
         return self.root / "run/systemd/network"
+
+    @property
+    def done_file(self) -> pathlib.Path:
+        """There when this boot's run ended well."""
+        return self.root / "run/trove-guest-init.done"
 
     @property
     def image_file(self) -> pathlib.Path:
@@ -100,6 +108,7 @@ class Init:
         self._set_host_name(host_name(drive.hostname))
         self._write_hosts(conf, host_name(drive.hostname))
         self._network(drive, conf)
+        self._paths.done_file.touch()
         return f"instance {conf.instance_id}, {'first boot' if is_new else 'files kept'}"
 
     @staticmethod
@@ -183,6 +192,13 @@ class Init:
         return found
 
 
+def await_done(paths: Paths) -> None:
+    """Return when this boot's run has ended well; never when it failed."""
+    pause = threading.Event()
+    while not paths.done_file.exists():
+        pause.wait(_LOOK_S / 4)
+
+
 def host_name(text: str) -> str:
     """Return a proper host name made from a server's name."""
     label = re.sub(r"[^a-z0-9-]+", "-", text.partition(".")[0].lower()).strip("-")
@@ -206,10 +222,19 @@ def read_drive() -> configdrive.ConfigDrive | None:
         return configdrive.read(root)
 
 
+def load_drivers() -> None:
+    """Have the kernel look at once for what udev would find later."""
+    try:
+        process.run(["modprobe", "--all", "--quiet", *_DRIVERS], timeout_s=_PROGRAM_TIMEOUT_S)
+    except (OSError, TimeoutError):
+        # they come by themselves then
+        return
+
+
 def load_firewall(rules: str) -> None:
     """Put the rules into the kernel, all or none; raises BootError."""
     try:
-        result = process.run(["nft", "-f", "-"], timeout_s=_NFT_TIMEOUT_S, stdin=rules.encode())
+        result = process.run(["nft", "-f", "-"], timeout_s=_PROGRAM_TIMEOUT_S, stdin=rules.encode())
     except FileNotFoundError:
         raise errors.BootError("the program nft is missing in this image") from None
     if result.return_code != 0:
@@ -231,6 +256,7 @@ def main(argv: list[str] | None = None) -> int:
         load_firewall=load_firewall,
         set_host_name=set_host_name,
     )
+    load_drivers()
     try:
         said = init.run()
     except (errors.BootError, OSError) as e:

@@ -193,6 +193,8 @@ def _head(link: Link) -> str:
         f"IPv6AcceptRA={'yes' if link.accepts_ra else 'no'}\n"
         # duplicates are Neutron's to prevent; waiting for them costs a second
         "IPv6DuplicateAddressDetection=0\n"
+        # the agent says a last word while the machine goes down
+        "KeepConfiguration=dhcp-on-stop\n"
     )
 
 

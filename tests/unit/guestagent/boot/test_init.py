@@ -53,6 +53,7 @@ class Machine:
         self.paths.image_file.parent.mkdir(parents=True)
         self.paths.image_file.write_text(json.dumps({"port": 3306}))
         (root / "etc").mkdir()
+        (root / "run").mkdir()
         self.drive: configdrive.ConfigDrive | None = self.make_drive()
         self.rules = ""
         self.name = ""
@@ -103,6 +104,7 @@ def test_first_boot_writes_the_files_for_root_alone(machine: Machine) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(machine.paths.config_dir.stat().st_mode) == 0o700
     assert machine.name == "my-db"
+    init.await_done(machine.paths)
 
 
 def test_later_boot_leaves_keys_that_were_rotated(machine: Machine) -> None:
@@ -171,6 +173,7 @@ def test_without_a_firewall_there_is_no_network(
     with pytest.raises(errors.BootError):
         machine.boot()
     assert not machine.paths.network_dir.exists()
+    assert not machine.paths.done_file.exists()
 
 
 def test_missing_drive_and_missing_interface_are_told(machine: Machine) -> None:
