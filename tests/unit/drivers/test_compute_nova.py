@@ -264,6 +264,8 @@ def test_a_server_without_a_host_tells_service_cause_request_and_remedy(
         f"Nova failed to create the server: No valid host was found (request {request_id})."
         " Choose a smaller flavor or another availability zone, or have the operator add capacity"
     )
+    # the list has neither
+    assert [each.fault for each in driver.list_servers()] == [None]
     # without the request id it is told still
     nova.refuse("GET", "os-instance-actions", 500)
     server = driver.find_server(spec.instance_id)

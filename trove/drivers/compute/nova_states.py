@@ -79,8 +79,11 @@ def fault_of(
     """
     status = document.get("status")
     if status == "ERROR":
-        fault = document.get("fault") or {}
-        reason = str(fault.get("message") or "it gave no reason").rstrip(". ")
+        message = (document.get("fault") or {}).get("message")
+        if message is None and action is None:
+            # from a list, which need not have it
+            return None
+        reason = str(message or "it gave no reason").rstrip(". ")
         request = f" (request {request_id})" if request_id else ""
         lowered = reason.lower()
         remedy = next((text for words, text in _REMEDIES if words in lowered), _REMEDY)
