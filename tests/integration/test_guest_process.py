@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,15 +21,15 @@ from tests.fixtures.engine import (
     mariadb_template,
     needs_mariadb,
 )
+from tests.fixtures.plane import Plane, make_plane
 from tests.fixtures.project import environment_with_entry_points
 from tests.fixtures.rabbit import RabbitBroker
 from tests.fixtures.waiting import wait_until
 from trove import conf as trove_conf
-from trove.common import concurrency, crypto
+from trove.common import crypto
 from trove.guestagent.datastores import mysql as family
 from trove.guestagent.system import process
-from trove.rpc import conductor, payloads, serializer
-from trove.rpc import guest as guest_rpc
+from trove.rpc import payloads
 
 __all__ = ["guest", "mariadb_template"]
 
@@ -40,28 +39,6 @@ pytestmark = needs_mariadb
 #: runs the tests is shared.
 _MAX_RSS_KIB = 64 * 1024
 _MAX_START_S = 5.0
-
-
-@dataclasses.dataclass
-class Plane:
-    """A control plane of one instance: remembers reports, sends jobs and calls."""
-
-    instance_id: str
-    guests: guest_rpc.GuestClient
-    hellos: list[payloads.Hello] = dataclasses.field(default_factory=list)
-    heartbeats: list[payloads.Heartbeat] = dataclasses.field(default_factory=list)
-    outcomes: dict[str, payloads.JobOutcome] = dataclasses.field(default_factory=dict)
-
-    def run(self, job: Any, *, timeout_s: float = 60.0) -> payloads.JobOutcome:
-        """Send a job and return its outcome."""
-        job_id = str(uuid.uuid4())
-        self.guests.send_job(
-            self.instance_id,
-            payloads.Job(job_id=job_id, kind=job.KIND, payload=job.to_wire()),
-        )
-        outcome = wait_until(lambda: self.outcomes.get(job_id), timeout_s=timeout_s)
-        assert outcome is not None
-        return outcome
 
 
 @dataclasses.dataclass
@@ -102,7 +79,7 @@ template_dir = {guest.template}
     )
     conf = trove_conf.new(trove_conf.GUEST)
     conf([], project="trove", prog="test", default_config_files=[str(config)])
-    plane, server = _make_plane(conf, guest.instance_id, key)
+    plane, server = make_plane(conf, guest.instance_id, key)
     environment = environment_with_entry_points(tmp_path / "installed")
     started: list[subprocess.Popen[bytes]] = []
 
@@ -124,37 +101,6 @@ template_dir = {guest.template}
         guest.datastore = guest.datastore or family.make_mariadb(guest.environment())
         server.stop()
         plane.guests.close()
-
-
-def _make_plane(conf: Any, instance_id: str, key: bytes) -> tuple[Plane, Any]:
-    def key_of(wanted: str) -> bytes | None:
-        return key if wanted == instance_id else None
-
-    clock = concurrency.SystemClock()
-    sealer = serializer.Sealer(key_of, clock=clock, window_s=conf.guest.message_window_s)
-    plane = Plane(instance_id, guest_rpc.GuestClient(conf, key_of))
-
-    def deliver(envelope: object = None) -> dict[str, Any] | None:
-        opened = sealer.open(envelope, serializer.Direction.UP)
-        if opened.method == "hello":
-            plane.hellos.append(payloads.Hello.from_wire(opened.payload))
-        elif opened.method == "heartbeat":
-            plane.heartbeats.append(payloads.Heartbeat.from_wire(opened.payload))
-        else:
-            outcome = payloads.JobOutcome.from_wire(opened.payload)
-            plane.outcomes[outcome.job_id] = outcome
-        return sealer.seal(
-            instance_id,
-            serializer.Direction.UP_REPLY,
-            opened.method,
-            payloads.Ack(now_s=clock.now().timestamp()).to_wire(),
-            in_reply_to=opened.message_id,
-        )
-
-    server = conductor.make_server(conf, deliver, threads=2)
-    server.start()
-    assert server.wait_serving(20)
-    return plane, server
 
 
 def _memory_kib(pid: int) -> int:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from trove.guestagent import software
+
+if __name__ == "__main__" or sys.argv[0].endswith("trove-guestagent"):
+    # before anything else is imported: another release may be the one to run
+    software.hand_over(sys.argv[1:])
+
 from trove import conf as trove_conf
 from trove.common import exception
 from trove.guestagent import channel, credentials, service

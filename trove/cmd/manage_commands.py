@@ -8,7 +8,13 @@ from typing import Any
 
 import trove.datastores.all  # noqa: F401 registers the managers
 from trove import states
-from trove.cmd import manage_datastores, manage_images, manage_quotas, manage_secrets
+from trove.cmd import (
+    manage_datastores,
+    manage_guests,
+    manage_images,
+    manage_quotas,
+    manage_secrets,
+)
 from trove.cmd import manage_output as output
 from trove.common import concurrency, crypto, exception
 from trove.db import instance_views, migrations, operation_timings, operations
@@ -36,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_operation(groups.add_parser("operation", help="long-running work"))
     _add_instance(groups.add_parser("instance", help="instances of all projects"))
     manage_secrets.add_secret(groups.add_parser("secret", help="secrets of projects"))
+    manage_guests.add_guest(groups.add_parser("guest", help="agents in the instances' servers"))
     manage_secrets.add_authority(
         groups.add_parser("certificate-authority", help="who signs certificates of instances")
     )

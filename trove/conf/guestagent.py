@@ -45,5 +45,14 @@ OPTS = [
         min=1,
         help="Number of the agent's first start, above all starts in earlier servers.",
     ),
+    cfg.ListOpt(
+        "bundle_public_keys",
+        default=[],
+        help=(
+            "Keys that sign releases of the agent, as printed by 'trove-manage guest bundle-key'."
+            " Set it for trove-taskmanager and trove-manage: guests trust what was set when their"
+            " server was made."
+        ),
+    ),
     cfg.FloatOpt("probe_interval_s", default=2.0, min=0.1, help="Seconds between engine pings."),
 ]

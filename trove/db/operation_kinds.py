@@ -132,6 +132,9 @@ KINDS: Mapping[str, Kind] = {
         word="update_ssl",
         steps=("register_consumer", "install", "release_former", "finish"),
     ),
+    "upgrade_agent": Kind(
+        word="upgrade_agent", steps=("install_release", "await_release"), is_internal=True
+    ),
     "reapply_module": Kind(word="reapply", steps=("reapply",), is_internal=True),
     "cleanup": Kind(word="cleanup", steps=("delete_orphan",), is_internal=True),
     "audit": Kind(word="audit", steps=("tell_of_instances",), is_internal=True),

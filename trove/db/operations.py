@@ -45,6 +45,7 @@ STOP_DATABASE = "stop_database"
 MIGRATE_INSTANCE = "migrate_instance"
 UPDATE_SSL = "update_ssl"
 REAPPLY_MODULE = "reapply_module"
+UPGRADE_AGENT = "upgrade_agent"
 
 #: Where each kind begins: what ``create(step=...)`` is given.
 FIRST_STEPS: Mapping[str, str] = {
@@ -54,6 +55,7 @@ FIRST_STEPS: Mapping[str, str] = {
     RECOVER_INSTANCE: "start_server",
     UPDATE_SSL: "register_consumer",
     REAPPLY_MODULE: "reapply",
+    UPGRADE_AGENT: "install_release",
     CLEANUP: "delete_orphan",
     AUDIT: "tell_of_instances",
     CONFIGURE_INSTANCE: "configure",

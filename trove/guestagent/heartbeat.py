@@ -62,8 +62,13 @@ class Reporter:
         interval_s: float,
         make_heartbeat: Callable[[int], payloads.Heartbeat],
         make_csr: Callable[[], str | None],
+        on_hello: Callable[[], object] = lambda: None,
     ) -> None:
-        """Take the collaborators; ``make_heartbeat`` is given the sequence number."""
+        """Take the collaborators; ``make_heartbeat`` is given the sequence number.
+
+        ``on_hello`` is called when hello has been acknowledged.
+        """
+        self._on_hello = on_hello
         self._conductor = conductor
         self._journal = journal
         self._clock = clock
@@ -151,6 +156,7 @@ class Reporter:
             if not ack.accepted:
                 raise exception.ServiceUnavailable(reason="the control plane did not accept hello")
             self._said_hello = True
+            self._on_hello()
             self._plan_heartbeat()
         outcomes = self._journal.unreported()
         for entry in outcomes:

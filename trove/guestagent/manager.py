@@ -47,14 +47,16 @@ class Manager:
         *,
         make_heartbeat: Callable[[], payloads.Heartbeat],
         on_change: Callable[[], object],
-        data_volume: volume.DataVolume,
         rekey: Callable[[payloads.RekeyJob], None],
+        data_volume: volume.DataVolume,
+        upgrade: Callable[[payloads.UpgradeAgentJob], None],
     ) -> None:
         """Take the collaborators.
 
         ``on_change`` is called when there is something to report, ``rekey`` when there are a new
-        key and a new account for the channel.
+        key and a new account for the channel, ``upgrade`` when there is another release to install.
         """
+        self._upgrade_agent = upgrade
         modules = guest_modules.Modules(supervisor.layout, clock=concurrency.SystemClock())
         self._modules = modules
         self._volume = data_volume
@@ -106,6 +108,7 @@ class Manager:
             payloads.MountJob.KIND: self._mount,
             payloads.SslJob.KIND: self._ssl,
             payloads.ModulesJob.KIND: self._apply_modules,
+            payloads.UpgradeAgentJob.KIND: self._upgrade,
         }
 
     def start(self) -> None:
@@ -276,6 +279,10 @@ class Manager:
     def _ssl(self, job: payloads.SslJob) -> dict[str, Any]:
         self._datastore.tls.apply(job)
         return {}
+
+    def _upgrade(self, job: payloads.UpgradeAgentJob) -> dict[str, Any]:
+        self._upgrade_agent(job)
+        return {"version": job.version}
 
     def _stop(self, job: payloads.StopJob) -> dict[str, Any]:
         self._overlay = None

@@ -12,7 +12,7 @@ import os
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -22,7 +22,17 @@ from oslo_log import log
 from trove.common import concurrency, crypto, exception
 from trove.datastores import all as all_specs  # noqa: F401 (registers the specs)
 from trove.datastores import spec as datastore_spec
-from trove.guestagent import channel, heartbeat, journal, manager, state, supervisor, volume
+from trove.guestagent import (
+    channel,
+    heartbeat,
+    journal,
+    manager,
+    software,
+    state,
+    supervisor,
+    upgrade,
+    volume,
+)
 from trove.guestagent.datastores import base
 from trove.guestagent.system import filesystem, process, users
 from trove.rpc import payloads
@@ -36,6 +46,9 @@ _COUNT_INTERVAL_S = 30.0
 _LOGS_INTERVAL_S = 2.0
 #: Longest the engine may take to stop when the machine goes down.
 _POWER_OFF_TIMEOUT_S = 120.0
+#: Longest another release waits for the outcomes of jobs to be known, and how often it looks.
+_SETTLE_S = 15.0
+_SETTLE_LOOK_S = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +105,12 @@ class Agent:
         clock: concurrency.Clock,
         heartbeat_interval_s: float,
         probe_interval_s: float,
+        bundle_public_keys: Sequence[str] = (),
     ) -> None:
         """Put the parts together; the directories of the layout must exist."""
+        #: Called when the agent is to go on as another release.
+        self.on_release: Callable[[], object] = lambda: None
+        self.software = software.Software(environment.layout.state_dir)
         self._datastore = datastore
         self._layout = environment.layout
         self._store = environment.store
@@ -102,6 +119,9 @@ class Agent:
         self._next_count = 0.0
         self._boot = environment.store.count_boot(first=environment.first_boot)
         self._version = _agent_version()
+        self._upgrader = upgrade.Upgrader(
+            self.software, version=self._version, public_keys=bundle_public_keys
+        )
         self.journal = journal.Journal(self._layout.jobs_dir)
         self._volume = volume.DataVolume(
             self._layout.mount_point,
@@ -127,6 +147,7 @@ class Agent:
             interval_s=heartbeat_interval_s,
             make_heartbeat=self._make_heartbeat,
             make_csr=datastore.service.certificate_request,
+            on_hello=self._confirm_release,
         )
         self.manager = manager.Manager(
             datastore,
@@ -136,6 +157,7 @@ class Agent:
             rekey=conductor.rekey,
             on_change=self._poke,
             data_volume=self._volume,
+            upgrade=self._install,
         )
         self._logs_keeper = (
             concurrency.PeriodicThread("logs", self._tend_logs, interval_s=_LOGS_INTERVAL_S)
@@ -148,6 +170,23 @@ class Agent:
 
     def _poke(self) -> None:
         self.reporter.poke()
+
+    def _install(self, job: payloads.UpgradeAgentJob) -> None:
+        if self._upgrader.install(job):
+            self.on_release()
+
+    def _confirm_release(self) -> None:
+        if self.software.confirm():
+            LOG.info("this release of the agent has proved itself")
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until nothing is being done and all outcomes are known, for some time at most."""
+        until_s = self._clock.monotonic() + timeout_s
+        moment = threading.Event()
+        while self._clock.monotonic() < until_s and (
+            self.manager.current_job_id is not None or self.journal.unreported()
+        ):
+            moment.wait(_SETTLE_LOOK_S)
 
     def _anticipate(self) -> None:
         """Mount the volume and prepare for a job that is likely to come."""
@@ -305,11 +344,15 @@ def make_agent(
         clock=concurrency.SystemClock(),
         heartbeat_interval_s=conf.guest.heartbeat_interval_s,
         probe_interval_s=conf.guestagent.probe_interval_s,
+        bundle_public_keys=conf.guestagent.bundle_public_keys,
     )
 
 
 def run(agent: Agent, wire: channel.Channel) -> None:
-    """Run until a signal comes, then end as it says; does not return."""
+    """Run until a signal comes, then end as it says, or go on as another release.
+
+    Does not return.
+    """
     process.save_memory()
     ended = threading.Event()
     received: list[int] = []
@@ -320,10 +363,19 @@ def run(agent: Agent, wire: channel.Channel) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPWR):
         signal.signal(number, on_signal)
+    agent.on_release = ended.set
     wire.listen(agent.manager.handlers, agent.manager.on_job)
     agent.start()
     ended.wait()
+    if not received:
+        agent.settle(_SETTLE_S)
+    if not received:
+        LOG.info("going on as another release")
+        agent.close()
+        log.logging.shutdown()
+        software.restart()
     LOG.info("ending on signal %d", received[0])
+    agent.software.pause()
     if signal.SIGPWR in received:
         agent.power_off()
     else:

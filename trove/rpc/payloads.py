@@ -301,6 +301,27 @@ class RekeyJob(Payload):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradeAgentJob(Payload):
+    """Install another release of the agent from a signed bundle, and go on as that.
+
+    The bundle is an object: ``kind`` and ``grant`` open its store. It succeeds when the release is
+    installed; the hello that follows says whether it runs. Without a hello that is answered within
+    ``trial_s`` the agent goes back.
+    """
+
+    KIND: ClassVar[str] = "upgrade_agent"
+
+    version: str
+    sha256: str
+    size_bytes: int
+    kind: str
+    container: str
+    name: str
+    grant: dict[str, Any] = dataclasses.field(repr=False, default_factory=dict)
+    trial_s: float = 180.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RestartJob(Payload):
     """Restart the engine."""
 
@@ -679,6 +700,7 @@ JOBS: Mapping[str, type[Payload]] = {
     UnmountJob.KIND: UnmountJob,
     MountJob.KIND: MountJob,
     SslJob.KIND: SslJob,
+    UpgradeAgentJob.KIND: UpgradeAgentJob,
     ModulesJob.KIND: ModulesJob,
 }
 

@@ -142,6 +142,10 @@ class Store(abc.ABC):
         """Return the account of a project; within a request it is used with the caller's rights."""
 
     @abc.abstractmethod
+    def service_project(self) -> str:
+        """Return the id of the service's own project, whose account users do not reach."""
+
+    @abc.abstractmethod
     def grant(
         self,
         project_id: str,
@@ -149,11 +153,12 @@ class Store(abc.ABC):
         container: str,
         prefix: str,
         caller: context.RequestContext | None = None,
+        is_read_only: bool = False,
     ) -> Mapping[str, Any]:
         """Return what a guest opens the account of a project with; JSON types, maybe secret.
 
-        It needs no more than the objects of a container whose names begin with a prefix. Raises
-        StorageError.
+        It needs no more than the objects of a container whose names begin with a prefix, and with
+        ``is_read_only`` it need not change them. Raises StorageError.
         """
 
     @staticmethod

@@ -40,6 +40,7 @@ _READ_ATTEMPTS = 20
 _MAX_PATH_BYTES = 3000
 _MAX_SEGMENTS = 200
 _MAX_CONTAINER_FILE_NAME = 255
+_SERVICE_PROJECT = "trove service"
 _OBJECT, _DIRECTORY, _CONTINUED = "+o", "+d", "+c"
 
 _P = ParamSpec("_P")
@@ -424,9 +425,14 @@ class FilesystemStore(base.Store):
         container: str,
         prefix: str,
         caller: context.RequestContext | None = None,
+        is_read_only: bool = False,
     ) -> Mapping[str, Any]:
         """Return the path of the project's directory."""
         return {"directory": str(self._place(project_id))}
+
+    def service_project(self) -> str:
+        """Return an id that no project has."""
+        return _SERVICE_PROJECT
 
     @staticmethod
     def open_grant(grant: Mapping[str, Any]) -> base.Account:

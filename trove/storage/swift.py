@@ -407,8 +407,17 @@ class SwiftStore(base.Store):
             session = keystone.user_session(self._conf, caller, endpoint="")
         return SwiftAccount(session, find_url, segment_bytes=segment_bytes)
 
+    def service_project(self) -> str:
+        """Return the project of ``[service_credentials]``."""
+        url = self._own_url(self._conf.service_credentials.interface)
+        return url.rpartition("/")[2].removeprefix(self._conf.storage.swift_account_prefix)
+
     def _url_of(self, project_id: str, interface: str) -> str:
         """Return the URL of a project's account: the catalog has that of our own project."""
+        above = self._own_url(interface).rpartition("/")[0]
+        return f"{above}/{self._conf.storage.swift_account_prefix}{project_id}"
+
+    def _own_url(self, interface: str) -> str:
         own = self._session.get_endpoint(
             service_type="object-store",
             interface=interface,
@@ -419,8 +428,7 @@ class SwiftStore(base.Store):
                 reason="there is no object store in the catalog: the operator registers it, or"
                 " corrects region_name in [service_credentials]"
             )
-        above = str(own).rstrip("/").rpartition("/")[0]
-        return f"{above}/{self._conf.storage.swift_account_prefix}{project_id}"
+        return str(own).rstrip("/")
 
     def grant(
         self,
@@ -429,6 +437,7 @@ class SwiftStore(base.Store):
         container: str,
         prefix: str,
         caller: context.RequestContext | None = None,
+        is_read_only: bool = False,
     ) -> Mapping[str, Any]:
         """Return signatures for the objects of a container whose names begin with a prefix."""
         swift_objects.check_names(container, prefix)
@@ -450,7 +459,7 @@ class SwiftStore(base.Store):
             expires=expires,
             signatures={
                 method: tempurl.sign(key, method, path=path, expires=expires)
-                for method in tempurl.METHODS
+                for method in (tempurl.READING if is_read_only else tempurl.METHODS)
             },
             ca_pem=self._read_ca(),
         ).to_wire()

@@ -21,6 +21,7 @@ from trove.storage import base, swift_objects
 
 #: What a guest may do; reading covers HEAD.
 METHODS = ("GET", "PUT", "DELETE")
+READING = ("GET",)
 _TIMEOUT_S = 30.0
 #: Most bytes of one object, as Swift has it.
 _MOST_BYTES = 5 * 1024**3
@@ -54,7 +55,7 @@ class Grant:
             all(isinstance(wire.get(name), str) for name in texts)
             and isinstance(wire.get("expires"), int)
             and isinstance(signatures, dict)
-            and all(isinstance(signatures.get(method), str) for method in METHODS)
+            and all(isinstance(signatures.get(method), str) for method in READING)
             and isinstance(wire.get("ca_pem"), str | None)
             and urllib.parse.urlsplit(wire["url"]).scheme in ("http", "https")
         )
@@ -169,10 +170,13 @@ class TempUrlAccount(base.Account):
         self, method: str, name: str, headers: Mapping[str, str] | None = None, body: Any = None
     ) -> _Answer:
         grant = self._grant
+        signature = grant.signatures.get("GET" if method == "HEAD" else method)
+        if signature is None:
+            raise base.StorageError(reason="this guest was given objects to read only")
         split = urllib.parse.urlsplit(grant.url)
         query = urllib.parse.urlencode(
             {
-                "temp_url_sig": grant.signatures["GET" if method == "HEAD" else method],
+                "temp_url_sig": signature,
                 "temp_url_expires": grant.expires,
                 "temp_url_prefix": grant.prefix,
             }

@@ -12,7 +12,7 @@ from trove.rpc import payloads
 
 #: Changes only together with a reason why versions N-1 and N still understand each other: a new
 #: field has a default, no field is renamed, removed or retyped.
-FINGERPRINT = "28386c3cacd5077449fed3d0d49ec12daeea83e15ef43dc1e052bc01e41919cf"
+FINGERPRINT = "967db5c6d8b1e399e2577be11c1afbd74fed4340962ce6d1b2dda4e2c14fc86d"
 
 
 def payload_classes() -> list[type[payloads.Payload]]:

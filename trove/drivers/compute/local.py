@@ -404,7 +404,9 @@ class LocalCompute(base.ComputeDriver):
             "log_file": str(directory / "agent.err"),
             "cgroups": [str(path) for path in self._cgroups.create(instance_id, limits)],
             "boot": processes.boot_id(),
-            "env": _agent_environment(),
+            # an agent that goes back to its former release says so there
+            "env": _agent_environment()
+            | {"TROVE_GUESTAGENT_PID_FILE": str(directory / "agent.pid")},
             "directory": str(directory),
             "after": [after.pid, after.start_ticks, REBOOT_GRACE_S] if after else None,
         }

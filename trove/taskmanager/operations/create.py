@@ -74,7 +74,8 @@ class CreateVolume(engine.Step):
         if instance.volume_size_gib is None:
             return None
         driver = ctx.tools.drivers.volume
-        volume = driver.find_volume(instance.id) or driver.create_volume(
+        # asked for again it gives the one that there is, and removes what is one too many
+        volume = driver.create_volume(
             instance_id=instance.id,
             size_gib=instance.volume_size_gib,
             volume_type=instance.volume_type,
@@ -205,6 +206,9 @@ def render_guest_conf(
             "instance_id": instance_id,
             "datastore_manager": datastore_manager,
             "first_boot": first_boot,
+            "bundle_public_keys": ",".join(conf.guestagent.bundle_public_keys),
+            "endpoints": ",".join(conf.guestagent.endpoints),
+            "hosts": ",".join(f"{name}:{host}" for name, host in conf.guestagent.hosts.items()),
         },
     }
     parser = configparser.RawConfigParser()

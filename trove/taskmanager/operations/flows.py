@@ -18,6 +18,7 @@ from trove.taskmanager.operations import (
     recover,
     resize,
     restart,
+    upgrade_agent,
 )
 
 ALL: Sequence[engine.Flow] = (
@@ -38,4 +39,5 @@ ALL: Sequence[engine.Flow] = (
     reboot.REBOOT_FLOW,
     reboot.STOP_FLOW,
     reboot.MIGRATE_FLOW,
+    upgrade_agent.FLOW,
 )
