@@ -73,7 +73,6 @@ CREATE: list[Call] = [
     ("broker", "remove_accounts", 0),
 ]
 CREATE_LOOKS: list[Call] = [
-    ("volume", "find_volume", 0),
     ("compute", "find_server", 0),
     ("compute", "get_flavor", 0),
     ("compute", "find_server", 1),

@@ -103,5 +103,5 @@ def test_calls_of_drivers_are_measured(sqlite_database: base.Database) -> None:
     plane.settle(plane.runner())
     found = timings(plane, operation_id)
     for kind in ("compute", "volume", "network"):
-        assert found.spent_s[kind] >= 0.5
+        assert found.spent_s[kind] >= 0.25
     assert found.total_s == pytest.approx(took(plane, operation_id), abs=0.01)

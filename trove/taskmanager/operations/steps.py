@@ -163,10 +163,11 @@ def remove_volume(ctx: engine.Context) -> engine.Wait | None:
     """Remove the volume of the instance; None when it is gone."""
     driver = ctx.tools.drivers.volume
     volume = driver.find_volume(ctx.instance_id)
-    if volume is not None:
+    if volume is not None and volume.status != "deleting":
         driver.delete_volume(volume.id)
-        if driver.find_volume(ctx.instance_id) is not None:
-            return volume_wait(ctx, "volume-gone", REMOVAL_LOOK_S)
+        volume = driver.find_volume(ctx.instance_id)
+    if volume is not None:
+        return volume_wait(ctx, "volume-gone", REMOVAL_LOOK_S)
     record(
         ctx,
         lambda session, now: instances.set_volume(
