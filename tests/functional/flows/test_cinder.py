@@ -91,6 +91,7 @@ def test_a_volume_lives_and_dies_with_its_instance(
     assert plane.instance(instance_id).is_deleted
     assert cinder.volumes == {}
     assert nova.servers == {}
+    assert cinder.count("DELETE", "/volumes/") == 1
 
 
 @pytest.mark.parametrize("lost", [None, "extend", "detach", "attach"])

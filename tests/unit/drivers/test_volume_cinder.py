@@ -89,6 +89,22 @@ def test_of_two_that_were_made_at_once_the_older_one_stays(
     assert list(cinder.volumes) == other
 
 
+def test_a_second_one_that_is_still_being_made_goes_later(
+    driver: CinderVolume, cinder: Cinder, instance_id: str
+) -> None:
+    first = cinder.add_volume(name=f"trove-{instance_id}")["id"]
+    second = cinder.add_volume(name=f"trove-{instance_id}", status="creating", looks=1)["id"]
+    made = driver.create_volume(
+        instance_id=instance_id, size_gib=1, volume_type=None, project_id="p"
+    )
+    assert (made.id, made.status) == (first, "creating")
+    assert cinder.volumes[second]["status"] == "creating"
+    assert create(driver, instance_id) == first
+    assert cinder.volumes[second]["status"] == "deleting"
+    assert create(driver, instance_id) == first
+    assert list(cinder.volumes) == [first]
+
+
 def test_the_one_that_a_server_has_stays_even_if_it_is_younger(
     driver: CinderVolume, cinder: Cinder, instance_id: str
 ) -> None:

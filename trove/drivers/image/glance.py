@@ -26,6 +26,8 @@ from trove.drivers.image import base, files
 LOG = log.getLogger(__name__)
 
 _SERVICE = "Glance"
+#: Longest that Glance may take to store what it was sent, more than for any other request.
+_STORING_S = 600
 
 #: Properties of guest images.
 MANAGER = "trove_datastore"
@@ -184,7 +186,14 @@ class GlanceImage(base.ImageDriver):
                 ) as stream,
                 cloud.told(_SERVICE, f"take the contents of image {image.id}"),
             ):
-                sdk_exceptions.raise_from_response(image.upload(self._glance, data=stream))
+                sdk_exceptions.raise_from_response(
+                    self._glance.put(
+                        f"/images/{image.id}/file",
+                        data=stream,
+                        headers={"Content-Type": "application/octet-stream", "Accept": ""},
+                        timeout=_STORING_S,
+                    )
+                )
         except OSError as e:
             raise files.wrong(f"{found.path}: {e.strerror or e}") from e
         except cloud.CloudUnavailable:

@@ -7,6 +7,7 @@ Nothing is ever forced: a volume that Cinder gave up on is the operator's, and i
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,9 +72,9 @@ class CinderVolume(base.VolumeDriver):
     def create_volume(
         self, *, instance_id: str, size_gib: int, volume_type: str | None, project_id: str
     ) -> base.Volume:
-        """Begin to make a volume, or return the one that there is."""
-        found = self._find(instance_id)
-        if found is None:
+        """Begin to make a volume, or return the one that there is; a second one is removed."""
+        found = self._keep_one(instance_id)
+        if not found:
             values: dict[str, Any] = {
                 "name": cloud.name_of(instance_id),
                 "description": f"Data of database instance {instance_id}",
@@ -87,8 +88,12 @@ class CinderVolume(base.VolumeDriver):
                     **{name: value for name, value in values.items() if value is not None}
                 )
             LOG.info("instance %s: volume %s is being made", instance_id, made.id)
-            found = self._remove_twins(instance_id) or made
-        return self._volume(found)
+            found = self._keep_one(instance_id) or [made]
+        volume = self._volume(found[0])
+        if volume.status == "available" and len(found) > 1:
+            # whoever waits for it asks again, and the second one is removed then
+            return dataclasses.replace(volume, status="creating")
+        return volume
 
     def find_volume(self, instance_id: str) -> base.Volume | None:
         """Return the volume of an instance, or None."""
@@ -159,17 +164,17 @@ class CinderVolume(base.VolumeDriver):
     def _find(self, instance_id: str) -> Any:
         return next(iter(self._named(instance_id)), None)
 
-    def _remove_twins(self, instance_id: str) -> Any:
-        """Return the volume that counts; remove what somebody else made at the same time."""
+    def _keep_one(self, instance_id: str) -> list[Any]:
+        """Return the volume that counts, having removed what somebody made at the same time.
+
+        After it come those that cannot be removed yet, since they are being made.
+        """
         found = self._named(instance_id)
         for twin in found[1:]:
-            LOG.warning("instance %s: volume %s is a second one", instance_id, twin.id)
-            try:
+            if twin.status in _DELETABLE:
+                LOG.warning("instance %s: volume %s is a second one", instance_id, twin.id)
                 self.delete_volume(twin.id)
-            except cloud.CloudConflict as e:
-                # it is being made still: it goes with the instance at the latest
-                LOG.warning("instance %s: it stays for now: %s", instance_id, e)
-        return found[0] if found else None
+        return [*found[:1], *(twin for twin in found[1:] if twin.status == "creating")]
 
     def _volume(self, volume: Any, *, explain: bool = True) -> base.Volume:
         is_error = volume.status.startswith("error")
