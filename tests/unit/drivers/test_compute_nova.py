@@ -439,6 +439,26 @@ def test_what_is_done_already_is_not_asked_for_again(driver: NovaCompute, nova: 
     assert nova.count("POST", "/action$") == 0
 
 
+def test_what_another_has_begun_a_moment_ago_is_no_error(driver: NovaCompute, nova: Nova) -> None:
+    spec = boot(driver, nova)
+    target = server_id(driver, spec)
+    calls: list[tuple[str, Callable[[], None]]] = [
+        ("stopped", lambda: driver.start_server(target)),
+        ("active", lambda: driver.stop_server(target)),
+        ("active", lambda: driver.reboot_server(target)),
+        ("active", lambda: driver.resize_server(target, driver.list_flavors()[1])),
+    ]
+    for vm_state, call in calls:
+        nova.put(spec.instance_id, vm_state)
+        nova.refuse("POST", "action", 409, "Cannot do that while it is in task_state x", after=True)
+        call()
+    assert nova.count("POST", "action") == len(calls)
+    nova.put(spec.instance_id, "stopped")
+    nova.refuse("POST", "action", 409, "Cannot 'start' instance: it is locked")
+    with pytest.raises(cloud.CloudConflict, match="locked"):
+        driver.start_server(target)
+
+
 @pytest.mark.parametrize(
     ("vm_state", "expected"), [("active", "SOFT"), ("stopped", "HARD"), ("error", "HARD")]
 )

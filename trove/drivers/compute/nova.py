@@ -189,13 +189,13 @@ class NovaCompute(base.ComputeDriver):
         """Start a server that is SHUTOFF; nothing when it runs or is about to."""
         server = self._get(server_id, "start")
         if nova_states.status_of(server) is states.ServerStatus.SHUTOFF:
-            self._act("start", server_id, self._api.acting.servers.start)
+            self._begin("start", server_id, self._api.acting.servers.start)
 
     def stop_server(self, server_id: str) -> None:
         """Have the guest shut down, as by its power button; nothing when it is off."""
         server = self._get(server_id, "stop")
         if server["status"] != "SHUTOFF" and nova_states.task_of(server) != "powering-off":
-            self._act("stop", server_id, self._api.acting.servers.stop)
+            self._begin("stop", server_id, self._api.acting.servers.stop)
 
     def reboot_server(self, server_id: str) -> None:
         """Have the guest restart, or restart the server where its guest cannot be asked."""
@@ -204,7 +204,7 @@ class NovaCompute(base.ComputeDriver):
             return
         if server["status"] == "ACTIVE":
             try:
-                self._act("reboot", server_id, self._api.acting.servers.reboot, "SOFT")
+                self._begin("reboot", server_id, self._api.acting.servers.reboot, "SOFT")
                 return
             except cloud.CloudConflict as e:
                 LOG.info("server %s is rebooted the hard way: %s", server_id, e)
@@ -231,7 +231,7 @@ class NovaCompute(base.ComputeDriver):
         is_busy = nova_states.status_of(server) is states.ServerStatus.RESIZE
         if is_busy or _flavor_id(server) == flavor.id:
             return
-        self._act(
+        self._begin(
             f"resize to flavor {flavor.name}", server_id, self._api.acting.servers.resize, flavor.id
         )
 
@@ -264,7 +264,7 @@ class NovaCompute(base.ComputeDriver):
         ):
             return
         if host is None or _host(server) != host:
-            self._act("migrate", server_id, self._api.acting.servers.migrate, host)
+            self._begin("migrate", server_id, self._api.acting.servers.migrate, host)
 
     # -- volumes -----
 
@@ -394,6 +394,15 @@ class NovaCompute(base.ComputeDriver):
         with told(f"{action} server {server_id}"):
             document: Mapping[str, Any] = self._api.reading.servers.get(server_id).to_dict()
         return document
+
+    def _begin(self, action: str, server_id: str, call: Any, *args: Any) -> None:
+        """Ask for what takes time; where something is under way already, that is waited for."""
+        try:
+            self._act(action, server_id, call, *args)
+        except cloud.CloudConflict as e:
+            if nova_states.task_of(self._get(server_id, action)) is None:
+                raise
+            LOG.info("%s", e)
 
     def _act(self, action: str, server_id: str, call: Any, *args: Any) -> None:
         with told(f"{action} server {server_id}"):
