@@ -1,13 +1,16 @@
 """What every volume, image and secrets driver does."""
 
+import pathlib
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from tests.contract.conftest import Cloud
+from tests.fixtures.disks import qcow2
 from tests.fixtures.waiting import wait_until
 from trove.common import exception
+from trove.drivers.image.local import LocalImage
 from trove.drivers.volume.base import Volume
 
 
@@ -121,6 +124,30 @@ def test_an_unknown_image_is_not_found(cloud: Cloud) -> None:
     assert unknown not in {image.id for image in cloud.image.list_images()}
     with pytest.raises(exception.ImageNotFound):
         cloud.image.get_image(unknown)
+
+
+def test_an_image_is_imported_once_and_deleted(cloud: Cloud, tmp_path: pathlib.Path) -> None:
+    if isinstance(cloud.image, LocalImage):
+        # its images are engines of this machine: tests/integration imports one
+        return
+    file = tmp_path / "guest.qcow2"
+    file.write_bytes(qcow2(filling=uuid.uuid4().bytes))
+    images = [
+        each.image.import_image(
+            manager="mariadb", name="contract", file=str(file), image_id=None, version="0.0.1"
+        )
+        for each in (cloud, cloud.again())
+    ]
+    try:
+        assert images[0] == images[1] == cloud.image.get_image(images[0].id)
+        assert (images[0].manager, images[0].status) == ("mariadb", "active")
+        assert "mariadb" in images[0].tags
+        assert images[0] in cloud.image.list_images()
+    finally:
+        for _ in range(2):
+            cloud.image.delete_image(images[0].id)
+    with pytest.raises(exception.ImageNotFound):
+        cloud.image.get_image(images[0].id)
 
 
 def test_a_deleted_image_is_gone_and_may_be_deleted_again(cloud: Cloud) -> None:

@@ -7,25 +7,17 @@ import hashlib
 import io
 import json
 import pathlib
-import struct
 
 import pytest
 from oslo_config import cfg
 
 from tests.fixtures import cloud as standin
 from tests.fixtures.cloud.glance import Glance
+from tests.fixtures.disks import qcow2
 from trove.common import exception
 from trove.drivers import cloud
 from trove.drivers.image.base import Image
 from trove.drivers.image.glance import GlanceImage
-
-_GIB = 1024**3
-
-
-def qcow2(*, size: int = 3 * _GIB // 2, backing: int = 0, filling: bytes = b"x") -> bytes:
-    """Return the begin of an image of QEMU."""
-    header = struct.pack(">4sIQIIQ", b"QFI\xfb", 3, backing, 0, 16, size)
-    return header.ljust(512, b"\0") + filling * 70_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
