@@ -31,7 +31,14 @@ def status(cloud: Cloud, spec: ServerSpec) -> Status | None:
 def make(cloud: Cloud) -> ServerSpec:
     spec = cloud.new_spec()
     cloud.compute.create_server(spec)
-    wait(cloud, lambda: status(cloud, spec) is Status.ACTIVE)
+
+    def is_active() -> bool:
+        server = cloud.compute.find_server(spec.instance_id)
+        assert server is not None
+        assert server.status is not Status.ERROR, server.fault
+        return server.status is Status.ACTIVE
+
+    wait(cloud, is_active)
     return spec
 
 
