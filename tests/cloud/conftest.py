@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -70,14 +69,15 @@ def host(service: on_cloud.CloudService) -> Iterator[on_cloud.NetworkHost]:
 
 @pytest.fixture(autouse=True)
 def journal(service: on_cloud.CloudService, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Print the steps of every operation that a scenario began, with their times."""
-    known = {o.id for i in service.instances for o in service.operations(i)}
+    """Print the steps of every operation that has ended, with their times."""
     yield
     with capsys.disabled():
         for instance_id in service.instances:
             for operation in reversed(service.operations(instance_id)):
-                if operation.id not in known:
-                    shown = service.manage("operation", "show", operation.id)
-                    # only the table of times: all else is in the database
-                    tables = re.split(r"\n\n", shown.strip())
-                    print(f"\n{operation.kind} {operation.state.value}\n{tables[-1]}")  # noqa: T201
+                if operation.state.is_active or operation.id in service.printed:
+                    continue
+                service.printed.add(operation.id)
+                shown = service.manage("operation", "show", operation.id)
+                # only the table of times: all else is in the database
+                table = shown.strip().rpartition("\n\n")[2]
+                print(f"\n{operation.kind} {operation.state.value}\n{table}")  # noqa: T201
