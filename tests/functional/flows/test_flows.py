@@ -213,7 +213,7 @@ def test_a_server_that_vanishes_while_its_agent_is_awaited_fails_the_create(
     assert plane.leftovers() == NOTHING
 
 
-@pytest.mark.parametrize("step", ["await_agent", "prepare"])
+@pytest.mark.parametrize("step", ["await_agent", "secure_channel"])
 def test_an_agent_that_died_is_started_again(plane: ControlPlane, step: str) -> None:
     plane.guests.is_silent = step == "await_agent"
     plane.guests.lose_casts = 1000
@@ -387,7 +387,7 @@ def test_delete_does_not_wait_for_a_silent_agent(plane: ControlPlane) -> None:
     plane.settle(plane.runner())
     assert plane.instance(instance_id).is_deleted
     assert plane.clock.now() == began
-    assert [sent[1] for sent in plane.guests.sent] == ["prepare"]
+    assert [sent[1] for sent in plane.guests.sent] == ["rekey", "prepare"]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,9 @@ def kinds(plane: ControlPlane, instance_id: str) -> list[str]:
 
 
 def make_orphan(plane: ControlPlane, instance_id: str) -> None:
+    plane.network.create_management_port(instance_id=instance_id)
+    plane.dns.set_records(instance_id, ["192.0.2.1"])
+    plane.broker.ensure_account(instance_id, 0, "secret")
     plane.network.create_port(
         instance_id=instance_id, project_id="p", nic=None, access=None, engine_port=1
     )
@@ -225,6 +228,7 @@ def test_what_is_left_of_a_deleted_or_failed_instance_is_removed(plane: ControlP
     make_orphan(plane, failed)
     settle(plane, plane.reconciler(), runs=10)
     assert plane.leftovers() == NOTHING
+    assert not plane.broker.list_owners()
     assert plane.instance(failed).task is Task.BUILDING_ERROR_TIMEOUT_GA
 
 
@@ -239,8 +243,9 @@ def test_an_orphan_seen_once_in_a_while_is_not_one(plane: ControlPlane) -> None:
             plane.compute.delete_server(server.id)
         for volume in plane.volume.list_volumes():
             plane.volume.delete_volume(volume.id)
-        for port in plane.network.list_ports():
-            plane.network.delete_port(port.id)
+        plane.network.remove_all(orphan)
+        plane.dns.remove_records(orphan)
+        plane.broker.remove_accounts(orphan)
         plane.manual_clock.advance(20)
         reconciler.run()
     assert kinds(plane, orphan) == before
