@@ -162,7 +162,7 @@ def test_a_volume_grows(service: CloudService, host: NetworkHost, ready: str) ->
 
 
 def test_reboot(service: CloudService, host: NetworkHost, ready: str) -> None:
-    service.openstack("database", "instance", "reboot", ready)
+    service.openstack("database", "instance", "reboot", ready, cloud=service.settings.admin_cloud)
     service.wait_operations(ready)
     service.wait_ready(ready)
     assert _ask(service, host, ready, "SELECT MAX(n) FROM shop.kept") == "1"
