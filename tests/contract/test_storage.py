@@ -14,9 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fixtures.swift import Swift, swift
+from tests.fixtures.cloud.fixtures import real_cloud_name
+from tests.fixtures.swift import Swift, empty, make_cloud_store, swift
 from trove.common import exception
 from trove.storage import base, factory, filesystem
+from trove.storage.swift import SwiftStore
 
 __all__ = ["swift"]
 
@@ -36,17 +38,30 @@ class Stored:
         return self.store.account("project-a")
 
 
-@pytest.fixture(params=["filesystem", "swift"])
-def stored(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Stored:
+def _find_kinds() -> list[str]:
+    """Name all implementations, with a real cloud's where one is named."""
+    return ["filesystem", "swift", *(["cloud"] if real_cloud_name() else [])]
+
+
+@pytest.fixture(params=_find_kinds())
+def stored(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Stored]:
+    if request.param == "filesystem":
+
+        def make() -> base.Store:
+            return filesystem.FilesystemStore(tmp_path / "objects")
+
+        yield Stored(store=make(), again=make)
+        return
     prefix = f"AUTH_{uuid.uuid4().hex}"
-
-    def make() -> base.Store:
-        if request.param == "swift":
-            real: Swift = request.getfixturevalue("swift")
-            return real.make_store(tmp_path, prefix=prefix)
-        return filesystem.FilesystemStore(tmp_path / "objects")
-
-    return Stored(store=make(), again=make)
+    is_cloud = request.param == "cloud"
+    if is_cloud:
+        store = make_cloud_store(tmp_path, prefix=prefix)
+    else:
+        real: Swift = request.getfixturevalue("swift")
+        store = real.make_store(tmp_path, prefix=prefix)
+    yield Stored(store=store, again=lambda: SwiftStore(store._conf))
+    if is_cloud:
+        empty(store, "project-a", "project-b")
 
 
 @pytest.fixture
