@@ -1,6 +1,7 @@
 #!/bin/bash
 # Build a guest image: Debian 12, the agent, one database engine. Needs root, no network but what apt
 # and pip are configured for, no KVM. See doc/source/admin/images.rst.
+# shellcheck disable=SC2012,SC2016 # names of packages are plain; apt and mmdebstrap expand theirs themselves
 set -euo pipefail
 
 usage() {
@@ -22,7 +23,7 @@ die() { echo "build-image: $*" >&2; exit 1; }
 say() { printf 'build-image: %4ds %s\n' "$SECONDS" "$*"; }
 
 HERE=$(dirname "$(dirname "$(readlink -f "$0")")")
-TOOLS="mmdebstrap extlinux qemu-utils e2fsprogs"
+TOOLS=(mmdebstrap extlinux qemu-utils e2fsprogs python3-pip-whl python3-pip)
 DATASTORE='' OUTPUT='' SIZE=2560M WHEEL='' CACHE=/var/cache/trove-images USE_CACHE=yes DEBUG=''
 while [ $# -gt 0 ]; do
     case $1 in
@@ -32,19 +33,19 @@ while [ $# -gt 0 ]; do
         --wheel) WHEEL=$(readlink -e "${2:?}") || die "there is no $2"; shift 2 ;;
         --cache) CACHE=$(readlink -m "${2:?}"); shift 2 ;;
         --no-cache) USE_CACHE=; shift ;;
-        --install-tools) apt-get install -y -q --no-install-recommends $TOOLS; shift ;;
+        --install-tools) apt-get install -y -q --no-install-recommends "${TOOLS[@]}"; shift ;;
         --debug-shell) DEBUG=yes; shift ;;
         -h|--help) usage; exit 0 ;;
         *) usage >&2; die "what is $1?" ;;
     esac
 done
-[ -n "$DATASTORE" ] && [ -n "$OUTPUT" ] || { usage >&2; exit 2; }
+if [ -z "$DATASTORE" ] || [ -z "$OUTPUT" ]; then usage >&2; exit 2; fi
 [ "$(id -u)" = 0 ] || die "only root can make a file system tree of root's"
 ENGINE=$HERE/images/$DATASTORE
 [ -f "$ENGINE/engine.conf" ] || die "no image is known for $DATASTORE: images/$DATASTORE/engine.conf is missing"
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
 for program in mmdebstrap extlinux qemu-img mke2fs; do
-    command -v $program >/dev/null || die "$program is missing: apt-get install $TOOLS, or --install-tools"
+    command -v $program >/dev/null || die "$program is missing: apt-get install ${TOOLS[*]}, or --install-tools"
 done
 
 # shellcheck disable=SC1091
