@@ -98,7 +98,8 @@ def _look_wait(ctx: engine.Context, event: str, local_s: float, interval_s: floa
 def watch_server(ctx: engine.Context) -> None:
     """See to it that the server runs while something else is waited for.
 
-    Where servers are watched, it is looked at only after something was told of the instance.
+    Where servers are watched, it is looked at only after something was told of the instance, and
+    not while its agent is heard of.
     """
     now, signals = ctx.tools.clock.now(), ctx.operation.signals
     if ctx.tools.drivers.compute.look_interval_s:
@@ -107,6 +108,11 @@ def watch_server(ctx: engine.Context) -> None:
             since = now - datetime.datetime.fromisoformat(looked)
             if since.total_seconds() < _UNTOLD_S:
                 return
+        heartbeat = get_instance(ctx).heartbeat
+        silent_s = (now - heartbeat.received).total_seconds()
+        if heartbeat.boot > 0 and silent_s < ctx.tools.conf.guest.heartbeat_interval_s:
+            # not noted as a look: should it fall silent, what was told meanwhile counts
+            return
         ctx.data["looked"] = [signals, now.isoformat()]
     keep_server_running(ctx)
 
