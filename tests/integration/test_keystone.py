@@ -108,7 +108,7 @@ def api(keystone: Keystone, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         f"key_encryption_keys = {crypto.encode_key(crypto.generate_key())}\n"
         f"[database]\nconnection = sqlite:///{home}/trove.db\n"
         f"[api]\nauth_strategy = keystone\nbind_port = {port}\n"
-        "[taskmanager]\ncompute_driver = local\nvolume_driver = local\nnetwork_driver = local\nimage_driver = local\n"
+        "[taskmanager]\ncompute_driver = local\nvolume_driver = local\nimage_driver = local\n"
         "network_driver = local\n"
         f"[local]\nstate_dir = {home}\n"
         f"[keystone_authtoken]\nauth_url = {keystone.url}\nauth_type = password\n"
