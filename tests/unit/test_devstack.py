@@ -159,7 +159,7 @@ def test_the_configuration_is_one_that_the_service_takes(stacked: DevStack) -> N
 def test_every_option_that_is_set_exists(stacked: DevStack) -> None:
     conf = stacked.conf()
     factory.load(conf)  # has the options of the credential registered
-    written = configparser.ConfigParser(strict=False, interpolation=None)
+    written = configparser.RawConfigParser(strict=False, default_section="")
     written.read(stacked.conf_file)
     settings = [(group, name) for group in written.sections() for name in written[group]]
     assert ("taskmanager", "dns_driver") in settings
