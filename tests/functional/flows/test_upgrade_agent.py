@@ -9,12 +9,14 @@ import pathlib
 import pytest
 
 from tests.fixtures.control_plane import PROJECT, ControlPlane
+from tests.fixtures.crashes import Crash, crashing
 from tests.fixtures.wheels import make_bundle, make_wheel
 from trove import states
 from trove.cmd import manage, manage_guests
 from trove.db import heartbeats, instances, operations
 from trove.rpc import bundles, payloads
 from trove.storage.filesystem import FilesystemStore
+from trove.taskmanager.operations import engine, upgrade_agent
 
 State = states.OperationState
 _DATA = {
@@ -95,6 +97,28 @@ def test_release_that_reports_ends_the_operation(
     _report(plane, instance_id, "1.0.0")
     plane.settle(plane.runner())
     assert plane.operation(operation_id).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("step", [each.name for each in upgrade_agent.FLOW.steps])
+def test_upgrade_survives_a_crash(
+    plane: ControlPlane, store: FilesystemStore, step: str, before: bool
+) -> None:
+    instance_id = _made(plane)
+    operation_id = _begin(plane, store, instance_id)
+
+    def finish(runner: engine.Runner) -> None:
+        plane.settle(runner, until=lambda: plane.operation(operation_id).wake_on == "hello")
+        _report(plane, instance_id, "1.0.0")
+        plane.settle(runner)
+
+    with pytest.raises(Crash):
+        finish(plane.runner(crashing(upgrade_agent.FLOW, step, before=before)))
+    plane.manual_clock.advance(plane.conf.taskmanager.lease_s + 1)
+    finish(plane.runner())
+    assert plane.operation(operation_id).state is State.SUCCEEDED
+    ran = [kind for _, kind, _ in plane.guests.ran]
+    assert ran.count(payloads.UpgradeAgentJob.KIND) == 1
 
 
 def test_agent_that_went_back_is_told(plane: ControlPlane, store: FilesystemStore) -> None:
