@@ -15,7 +15,7 @@ import pytest
 import swiftclient
 from troveclient.v1 import instances as troveclient_instances
 
-from tests.fixtures.swift import Swift, swift
+from tests.fixtures.swift import PROJECT, Swift, swift
 from tests.fixtures.tokens import make_token
 from trove.common import concurrency, context, exception
 from trove.guestagent.logs import publisher, stream
@@ -170,6 +170,30 @@ def test_grant_leaves_a_users_own_key_and_holds_no_credential(
     assert token not in str(grant)
     assert key not in str(grant)
     assert str(grant["signatures"]) not in repr(tempurl.Grant.from_wire(grant))
+
+
+def test_guests_read_what_the_service_keeps_and_cannot_change_it(store: SwiftStore) -> None:
+    own = store.service_project()
+    assert own == PROJECT
+    name = f"bundle-{uuid.uuid4()}"
+    store.account(own).put("bundles", name, [b"whole"])
+    grant = dict(store.grant(own, container="bundles", prefix=name, is_read_only=True))
+    assert list(grant["signatures"]) == ["GET"]
+    granted = tempurl.open_grant(grant)
+    _, content = granted.open("bundles", name)
+    with content:
+        assert content.read() == b"whole"
+    with pytest.raises(base.StorageError, match="read only"):
+        granted.put("bundles", name, [b"forged"])
+    reading = grant["signatures"]["GET"]
+    forged = tempurl.open_grant(grant | {"signatures": dict.fromkeys(tempurl.METHODS, reading)})
+    for change in (
+        lambda: forged.put("bundles", name, [b"forged"]),
+        lambda: forged.delete("bundles", name),
+    ):
+        with pytest.raises(base.StorageError, match="expired"):
+            change()
+    assert store.account(own).get("bundles", name).size_bytes == 5
 
 
 @pytest.mark.parametrize("change", [{"url": "file:///etc"}, {"signatures": {}}, {"expires": "1"}])
