@@ -11,14 +11,12 @@ import amqp
 import pytest
 
 from tests.fixtures import guest_channel
-from tests.fixtures.rabbit import ManagedBroker, managed_rabbit
+from tests.fixtures.rabbit import ManagedBroker
 from trove.common import crypto
 from trove.drivers.broker.base import BrokerDriver
 from trove.drivers.broker.fake import FakeBroker
 from trove.drivers.broker.rabbitmq import RabbitManagement
 from trove.drivers.broker.shared import SharedAccount
-
-__all__ = ["managed_rabbit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,12 +112,10 @@ def test_what_is_gone_can_be_removed_again_and_others_stay(subject: Subject) -> 
     assert subject.accepts(urls[1])
 
 
-def test_a_driver_made_anew_knows_the_accounts(subject: Subject) -> None:
-    if not isinstance(subject.driver, RabbitManagement):
-        pytest.skip("keeps nothing, or only in memory")
+def test_a_driver_made_anew_knows_the_accounts(rabbitmq: Subject) -> None:
     instance_id = str(uuid.uuid4())
-    subject.driver.ensure_account(instance_id, 0, "p" * 32)
-    again = RabbitManagement(subject.driver._conf)
+    rabbitmq.driver.ensure_account(instance_id, 0, "p" * 32)
+    again = RabbitManagement(rabbitmq.driver._conf)
     assert instance_id in again.list_owners()
     again.remove_accounts(instance_id)
-    assert instance_id not in subject.driver.list_owners()
+    assert instance_id not in rabbitmq.driver.list_owners()

@@ -15,15 +15,13 @@ from oslo_config import cfg
 
 from tests.fixtures import guest_channel
 from tests.fixtures.guest_channel import heartbeat
-from tests.fixtures.rabbit import ManagedBroker, managed_rabbit
+from tests.fixtures.rabbit import ManagedBroker
 from tests.fixtures.rabbit_thief import Thief, connect, publish
 from tests.fixtures.waiting import wait_until
 from trove.common import crypto
 from trove.drivers.broker import rabbitmq
 from trove.guestagent import channel, credentials
 from trove.rpc import conductor, guest, payloads, serializer, transport
-
-__all__ = ["managed_rabbit"]
 
 UP, DOWN = transport.UP_EXCHANGE, transport.DOWN_EXCHANGE
 

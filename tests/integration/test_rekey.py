@@ -21,7 +21,7 @@ from tests.fixtures import guest_channel
 from tests.fixtures.control_plane import ControlPlane
 from tests.fixtures.guest_channel import heartbeat
 from tests.fixtures.project import environment_with_entry_points
-from tests.fixtures.rabbit import ManagedBroker, managed_rabbit
+from tests.fixtures.rabbit import ManagedBroker
 from tests.fixtures.rabbit_thief import connect, connected
 from tests.fixtures.waiting import wait_until
 from trove import states
@@ -31,8 +31,6 @@ from trove.db import base, guest_keys
 from trove.drivers.broker.rabbitmq import RabbitManagement
 from trove.rpc import guest, payloads, serializer, transport
 from trove.taskmanager.operations import create, engine, flows
-
-__all__ = ["managed_rabbit"]
 
 
 class Site:

@@ -66,6 +66,9 @@ _RABBIT_DEFAULTS: Mapping[str, object] = {
     "rabbit_retry_backoff": 1,
     "rabbit_interval_max": 2,
     "kombu_reconnect_delay": 0.0,
+    # of queues that nobody sends to, which the driver makes for every server: by default they stay
+    # for half an hour after their instance
+    "rabbit_transient_queues_ttl": 60,
     "heartbeat_timeout_threshold": 20,
     # half of 20 / 6 s is also how long an idle connection takes to notice that it is to close
     "heartbeat_rate": 6,

@@ -49,6 +49,14 @@ def test_two_configurations_share_no_values() -> None:
     assert first.oslo_messaging_rabbit.amqp_auto_delete is True
 
 
+def test_queues_of_the_absent_are_gone_within_a_minute() -> None:
+    conf = trove_conf.new()
+    transport.prepare(conf)
+    conf([], project="trove", default_config_files=[])
+    assert conf.oslo_messaging_rabbit.amqp_auto_delete
+    assert conf.oslo_messaging_rabbit.rabbit_transient_queues_ttl == 60
+
+
 def test_preparing_twice_changes_nothing() -> None:
     conf = trove_conf.new()
     transport.prepare(conf)
