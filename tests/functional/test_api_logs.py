@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+import uuid
 from typing import Any
 
 import pytest
 
 from tests.fixtures import api as api_fixture
 from tests.fixtures import guest_logs
+from tests.fixtures.swift import Swift, swift
 from trove import states
 from trove.datastores import mariadb, spec
 from trove.db import base
 from trove.storage import base as storage
 from trove.storage.filesystem import FilesystemStore
+
+__all__ = ["swift"]
 
 _OTHER = {"project": "project-b"}
 _ADMIN = {"project": "operators", "roles": "admin"}
@@ -228,3 +233,39 @@ def test_instance_that_goes_leaves_what_it_published(
     _change(api, path, "general", publish=1)
     api.request("DELETE", path.removesuffix("/log"), status=202)
     assert len(_names(store.account("project-a"))) == 1
+
+
+def test_swift_is_published_to_by_signed_urls_and_emptied_from_here(
+    sqlite_database: base.Database, swift: Swift, tmp_path: pathlib.Path
+) -> None:
+    prefix = f"AUTH_{uuid.uuid4().hex}"
+    store = swift.make_store(tmp_path, prefix=prefix)
+    api = api_fixture.make_api(sqlite_database, objects=store)
+    api.add_datastore()
+    path = f"/instances/{api.create_instance(active=True)}/log"
+    account = store.account("project-a")
+    for line in ("one\n", "two\n"):
+        _logs(api, path).find("general").pending.append(line)
+        shown = _change(api, path, "general", publish=1)
+    assert len(_names(account)) == 2
+    assert all(name.startswith(str(shown["prefix"])) for name in _names(account))
+    (_, request) = _logs(api, path).requests
+    assert request.storage is not None
+    assert request.storage.grant["prefix"] == str(shown["prefix"]).rstrip("/")
+    account.put("database_logs", "mine", [b"of the user"])
+    _change(api, path, "general", discard=1)
+    assert _names(account) == ["mine"]
+
+
+def test_swift_that_is_down_is_told(
+    sqlite_database: base.Database, swift: Swift, tmp_path: pathlib.Path
+) -> None:
+    down = dataclasses.replace(swift, url="http://127.0.0.1:1").make_store(tmp_path)
+    api = api_fixture.make_api(sqlite_database, objects=down)
+    api.add_datastore()
+    path = f"/instances/{api.create_instance(active=True)}/log"
+    for what in ("publish", "discard"):
+        message = _change(api, path, "general", 503, **{what: 1})["message"]
+        assert "object store failed: it cannot be reached" in message
+    # what needs no store goes on
+    assert _change(api, path, "general", enable=1)["name"] == "general"
