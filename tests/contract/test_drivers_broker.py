@@ -12,6 +12,7 @@ import pytest
 
 from tests.fixtures import guest_channel
 from tests.fixtures.rabbit import ManagedBroker
+from tests.fixtures.waiting import wait_until
 from trove.common import crypto
 from trove.drivers.broker.base import BrokerDriver
 from trove.drivers.broker.fake import FakeBroker
@@ -28,15 +29,20 @@ class Subject:
     accepts: Callable[[str], bool]
 
 
-def accepts(url: str) -> bool:
+def _connect(url: str) -> amqp.Connection:
     parts = urllib.parse.urlsplit(url)
-    connection = amqp.Connection(
+    return amqp.Connection(
         host=f"{parts.hostname}:{parts.port}",
         userid=parts.username,
         password=parts.password,
         virtual_host=parts.path[1:],
         connect_timeout=5,
     )
+
+
+def accepts(url: str) -> bool:
+    """Tell whether the broker takes an account."""
+    connection = _connect(url)
     try:
         connection.connect()
     except (OSError, amqp.AMQPError):
@@ -119,3 +125,25 @@ def test_a_driver_made_anew_knows_the_accounts(rabbitmq: Subject) -> None:
     assert instance_id in again.list_owners()
     again.remove_accounts(instance_id)
     assert instance_id not in rabbitmq.driver.list_owners()
+
+
+def test_queues_go_with_the_last_account(rabbitmq: Subject) -> None:
+    one, other = (str(uuid.uuid4()) for _ in range(2))
+    for each in (one, other):
+        connection = _connect(rabbitmq.driver.ensure_account(each, 0, "p" * 32))
+        connection.connect()
+        for name in (f"guest.{each}", f"answer.{each}.a_fanout_b"):
+            connection.channel().queue_declare(name, auto_delete=False)
+        connection.close()
+    rabbitmq.driver.ensure_account(one, 1, "q" * 32)
+    rabbitmq.driver.remove_accounts(one, keep=1)
+    assert _queues(rabbitmq, one) == 2
+    rabbitmq.driver.remove_accounts(one)
+    wait_until(lambda: not _queues(rabbitmq, one), timeout_s=5)
+    assert _queues(rabbitmq, other) == 2
+    rabbitmq.driver.remove_accounts(other)
+
+
+def _queues(rabbitmq: Subject, instance_id: str) -> int:
+    listed = rabbitmq.driver._ask("GET", f"queues/{rabbitmq.driver._quoted_vhost}")
+    return sum(instance_id in queue["name"] for queue in listed)

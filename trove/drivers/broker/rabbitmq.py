@@ -104,6 +104,8 @@ class RabbitManagement(base.BrokerDriver):
             if owner == instance_id and generation != keep:
                 self._ask("DELETE", f"users/{_PREFIX}{owner}-{generation}", missing_is_fine=True)
                 LOG.info("instance %s: its broker account %d is removed", owner, generation)
+        if keep is None:
+            self._remove_queues(instance_id)
 
     def list_owners(self) -> Collection[str]:
         """Return the ids of instances that have accounts."""
@@ -141,6 +143,16 @@ class RabbitManagement(base.BrokerDriver):
                     },
                 )
             self._has_policies = True
+
+    def _remove_queues(self, instance_id: str) -> None:
+        """Remove the queues that an agent left, before they run out; their exchanges go along."""
+        own = re.compile(_own(instance_id))
+        path = f"queues/{self._quoted_vhost}"
+        query = {"page": 1, "page_size": _PAGE, "name": instance_id, "columns": "name"}
+        for queue in self._ask("GET", path, query=query)["items"]:
+            if own.fullmatch(queue["name"]):
+                name = urllib.parse.quote(queue["name"], safe="")
+                self._ask("DELETE", f"{path}/{name}", missing_is_fine=True)
 
     def _list_accounts(self, prefix: str) -> list[tuple[str, int]]:
         """Return owner and generation of the accounts whose names begin with ``prefix``."""
@@ -205,9 +217,14 @@ class RabbitManagement(base.BrokerDriver):
         raise _refused(what, answer.status_code)
 
 
+def _own(instance_id: str) -> str:
+    """Return the pattern of the names that belong to an agent."""
+    return rf"(guest|answer)\.{instance_id}([._].*)?"
+
+
 def _rights_of(instance_id: str) -> Mapping[str, Mapping[str, str]]:
     """Return the rights of an agent, the narrower ones first; they are regular expressions."""
-    own = rf"(guest|answer)\.{instance_id}([._].*)?"
+    own = _own(instance_id)
     # what an agent binds, word for word: no wildcard of a topic passes
     topics = (
         rf"guest\.{instance_id}(\.{instance_id})?",
