@@ -146,7 +146,7 @@ def test_progress_is_shown_only_while_an_operation_is_under_way(api: api_fixture
         "operation": "create",
         "step": "create_port",
         "step_number": 1,
-        "step_count": 6,
+        "step_count": 10,
         "percent": 0,
         "since": "2026-05-01T12:00:00",
     }
@@ -188,7 +188,7 @@ def test_progress_counts_the_job_of_the_agent_and_foretells_the_end(api: api_fix
     api.clock.advance(45)
     shown = progress(api, instance_id)
     assert shown is not None
-    assert (shown["step_number"], shown["percent"]) == (5, 75)
+    assert (shown["step_number"], shown["percent"]) == (8, 75)
     # half of such operations take up to a minute
     assert shown["estimated_end"] == "2026-05-01T12:01:00"
     api.clock.advance(45)
@@ -201,6 +201,15 @@ def test_progress_counts_the_job_of_the_agent_and_foretells_the_end(api: api_fix
     shown = progress(api, instance_id)
     assert shown is not None
     assert shown["percent"] == 66
+
+
+def test_progress_tells_what_holds_an_operation_up(api: api_fixture.Api) -> None:
+    instance_id = api.create_instance()
+    with api.database.writer() as session:
+        session.execute(sa.update(models.Operation).values(attempts=2, error="Nova is down."))
+    shown = progress(api, instance_id)
+    assert shown is not None
+    assert shown["message"] == "Tried again until it passes: Nova is down."
 
 
 # -- events -----
