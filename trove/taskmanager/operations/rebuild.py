@@ -93,8 +93,9 @@ class StopGuest(delete.StopGuest):
             )
             steps.record_server(ctx, server)
         if instance.heartbeat.boot <= ctx.data.get("boot_before_back", -1):
-            return engine.Wait(event="hello", timeout_s=steps.AGENT_LOOK_S)
-        steps.record_server(ctx, server)
+            steps.watch_server(ctx)
+            return steps.agent_wait(ctx)
+        steps.record_server(ctx, steps.keep_server_running(ctx))
         outcome = channel.secure(ctx, name="rekey-back") or steps.try_job(
             ctx,
             payloads.PrepareJob.KIND,
