@@ -193,7 +193,7 @@ def write(
     )
     text = manifest.to_bytes()
     Manifest.from_bytes(text)
-    with tarfile.open(path, "w:", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(path, "w:", format=tarfile.PAX_FORMAT) as archive:
         for name, content in ((_MANIFEST, text), (_SIGNATURE, key.sign(text))):
             member = tarfile.TarInfo(name)
             member.size = len(content)

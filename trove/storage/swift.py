@@ -1,10 +1,11 @@
 """Swift, as the control plane uses it: an account for each project.
 
 Objects of a project are reached with the rights of who asks, when that is a user of the project,
-and otherwise with the service's own, whose user needs the role that Swift calls reseller admin. A
-small object is one request; a large one is segments in the container ``<container>_segments`` and a
-manifest, which is put last: an object appears whole. What a crash leaves are segments that no
-manifest names; they go when the object is put or deleted again.
+and otherwise with the service's own, whose user needs the role that Swift calls reseller admin. An
+object up to the size of a segment is one request; a larger one is segments in the container
+``<container>_segments`` and a manifest, which is put last: an object appears whole. Signed URLs are
+good for one container, so guests read objects of one request only. What a crash leaves are
+segments that no manifest names; they go when the object is put or deleted again.
 
 Guests get signatures for names with one prefix (:mod:`trove.storage.tempurl`). The key that signs
 is derived from the first of ``[guest] key_encryption_keys``, for each container another, and stored
@@ -15,13 +16,15 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 import json
 import pathlib
 import secrets
+import tempfile
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, NoReturn
+from typing import IO, Any, BinaryIO, NoReturn
 
 import requests
 from keystoneauth1 import exceptions as ksa_exceptions
@@ -65,13 +68,15 @@ class SwiftAccount(base.Account):
         headers = {"Content-Type": content_type} | swift_objects.metadata_headers(metadata or {})
         before = self._head(container, name)
         pieces = swift_objects.Content(content)
-        first = pieces.take(min(swift_objects.DIRECT_BYTES, self._segment_bytes))
-        if pieces.is_over():
-            headers["ETag"] = pieces.etag
-            self._put(container, quoted_name=name, headers=headers, data=first)
-            kept = None
-        else:
-            kept = self._put_large(container, name, pieces, first, headers)
+        with tempfile.SpooledTemporaryFile(max_size=swift_objects.DIRECT_BYTES) as first:
+            for piece in pieces.pieces(b"", self._segment_bytes):
+                first.write(piece)
+            if pieces.is_over():
+                headers |= {"ETag": pieces.etag, "Content-Length": str(pieces.size_bytes)}
+                self._put(container, quoted_name=name, headers=headers, data=first)
+                kept = None
+            else:
+                kept = self._put_large(container, name, pieces, first, headers)
         if kept is not None or (before is not None and swift_objects.is_large(before)):
             self._purge(container, name, keep=kept)
         return self.get(container, name)
@@ -81,7 +86,7 @@ class SwiftAccount(base.Account):
         container: str,
         name: str,
         pieces: swift_objects.Content,
-        first: bytes,
+        first: IO[bytes],
         headers: Mapping[str, str],
     ) -> str:
         """Store segments, then the manifest; returns what the segments' names begin with."""
@@ -90,9 +95,10 @@ class SwiftAccount(base.Account):
         folder = f"{_folder(name)}{secrets.token_hex(8)}/"
         manifest: list[dict[str, Any]] = []
         try:
-            while first or not pieces.is_over():
-                part = _Part(pieces.pieces(first, self._segment_bytes - len(first)))
-                first = b""
+            while not manifest or not pieces.is_over():
+                part = _Part(
+                    pieces.pieces(b"", self._segment_bytes) if manifest else _chunks(first)
+                )
                 segment = f"{folder}{len(manifest):08d}"
                 # what is sent cannot be sent again: the container has to be there
                 if not manifest:
@@ -112,7 +118,7 @@ class SwiftAccount(base.Account):
                 container,
                 quoted_name=name,
                 headers={**headers, **swift_objects.md5_header(pieces.etag)},
-                data=json.dumps(manifest).encode(),
+                data=io.BytesIO(json.dumps(manifest).encode()),
                 params={"multipart-manifest": "put"},
             )
         except BaseException:
@@ -127,13 +133,20 @@ class SwiftAccount(base.Account):
         *,
         quoted_name: str,
         headers: Mapping[str, str],
-        data: bytes,
+        data: IO[bytes],
         params: Mapping[str, str] | None = None,
     ) -> None:
         """Put an object; its container is made when it is missing."""
         for attempt in (1, 2):
+            data.seek(0)
             answer = self._send(
-                "PUT", container, quoted_name, headers=headers, data=data, params=params
+                "PUT",
+                container,
+                quoted_name,
+                headers=headers,
+                # nothing at all would be sent in chunks
+                data=data if data.read(1) and data.seek(0) == 0 else b"",
+                params=params,
             )
             if answer.status_code != _GONE or attempt == 2:
                 break
@@ -280,12 +293,12 @@ class SwiftAccount(base.Account):
         *,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
-        data: bytes | Iterator[bytes] | None = None,
+        data: bytes | IO[bytes] | Iterator[bytes] | None = None,
         stream: bool = False,
     ) -> Any:
         """Send a request and return whatever answer comes; raises StorageError without one."""
         url = self.url() + (swift_objects.quote(container, name) if container else "")
-        can_repeat = not isinstance(data, Iterator)
+        can_repeat = data is None or isinstance(data, bytes)
         try:
             return self._session.request(
                 url,
@@ -342,6 +355,13 @@ class _Part:
             self._digest.update(piece)
             self.size_bytes += len(piece)
             yield piece
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield what is in a file, from its beginning."""
+    file.seek(0)
+    while chunk := file.read(_READ_BYTES):
+        yield chunk
 
 
 def _folder(name: str) -> str:

@@ -18,7 +18,9 @@ _PUBLIC = bundles.public_key_of(_KEY)
 
 @pytest.fixture
 def bundle(tmp_path: pathlib.Path) -> pathlib.Path:
-    wheels = [tmp_path / "trove-2.1.0-py3-none-any.whl", tmp_path / "a-1-py3-none-any.whl"]
+    tags = "cp311-cp311-manylinux1_x86_64.manylinux2014_x86_64.manylinux_2_17_x86_64"
+    names = ["trove-2.1.0-py3-none-any", "a-1-py3-none-any", f"{'long' * 15}-1.0-{tags}"]
+    wheels = [tmp_path / f"{name}.whl" for name in names]
     for wheel in wheels:
         wheel.write_bytes(wheel.name.encode() * 1000)
     path = tmp_path / "x.bundle"
