@@ -36,6 +36,11 @@ function install_trove_dashboard {
 
 function create_trove_accounts {
     create_service_user "$TROVE_SERVICE_USER" admin
+    if is_service_enabled s-proxy; then
+        # logs are put into the accounts of users' projects
+        get_or_create_role ResellerAdmin
+        get_or_add_user_project_role ResellerAdmin "$TROVE_SERVICE_USER" "$SERVICE_PROJECT_NAME"
+    fi
     get_or_create_service trove database "Trove Database Service"
     local url="$SERVICE_PROTOCOL://$SERVICE_HOST/database/v1.0/\$(project_id)s"
     get_or_create_endpoint database "$TROVE_REGION" "$url" "$url" "$url"
@@ -135,6 +140,8 @@ function configure_trove {
     fi
     if is_service_enabled s-proxy; then
         iniset "$TROVE_CONF" storage driver swift
+        iniset "$TROVE_CONF" storage swift_guest_url "http://$(trove_guest_broker_host):8080"
+        iniset "$TROVE_CONF" guestagent endpoints "$(trove_guest_broker_host):8080"
     fi
 
     write_uwsgi_config "$TROVE_UWSGI_CONF" "$TROVE_UWSGI" "/database" "" trove-api
