@@ -40,6 +40,10 @@ class OneGuest(FakeGuests):
     def deliver(self, instance_id: str, job: payloads.Job) -> None:
         """Have the agent do the job, and report its outcome as the conductor does."""
         assert self.guest.agent is not None
+        if job.kind == payloads.RekeyJob.KIND:
+            # the agent of this test is spoken to without a channel
+            super().deliver(instance_id, job)
+            return
         self.ran.append((instance_id, job.kind, job.job_id))
         self.guest.agent.manager.on_job(job)
         outcome = wait_until(
