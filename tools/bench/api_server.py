@@ -90,7 +90,7 @@ def main() -> int:
     conf = trove_conf.new()
     conf([], project="trove", prog="trove-api", default_config_files=[sys.argv[1]])
     database = base.Database.from_config(conf)
-    application = app.make_app(
+    built = app.build(
         conf,
         app.Collaborators(
             database=database,
@@ -100,8 +100,10 @@ def main() -> int:
             key_ring=crypto.KeyRing([crypto.generate_key()]),
         ),
     )
+    # as trove-api does when it starts, which opens the first connection for writing
+    built.limiter.prune()
     server = service.HttpServer(
-        Measuring(application),
+        Measuring(built.wsgi),
         listener=service.listen(conf),
         threads=conf.api.threads,
     )
