@@ -72,7 +72,7 @@ def test_the_first_run_ends_with_an_answer_over_tls_and_the_next_keeps_the_data(
 def test_a_failure_names_its_step_and_where_to_look(root: pathlib.Path) -> None:
     (root / "s").mkdir()
     (root / "s" / "thesis.tex").touch()
-    done = _run(root)
+    done = _run(root, "--port", str(free_port()))
     assert done.returncode == 1
     assert "--state-dir" in done.stderr
     assert "This step failed: Starting the service" in done.stderr
