@@ -127,23 +127,28 @@ def test_a_driver_made_anew_knows_the_accounts(rabbitmq: Subject) -> None:
     assert instance_id not in rabbitmq.driver.list_owners()
 
 
-def test_queues_go_with_the_last_account(rabbitmq: Subject) -> None:
+def test_queues_and_exchanges_go_with_the_last_account(rabbitmq: Subject) -> None:
     one, other = (str(uuid.uuid4()) for _ in range(2))
     for each in (one, other):
         connection = _connect(rabbitmq.driver.ensure_account(each, 0, "p" * 32))
         connection.connect()
         for name in (f"guest.{each}", f"answer.{each}.a_fanout_b"):
             connection.channel().queue_declare(name, auto_delete=False)
+        connection.channel().exchange_declare(f"guest.{each}_x", "fanout", auto_delete=False)
         connection.close()
     rabbitmq.driver.ensure_account(one, 1, "q" * 32)
     rabbitmq.driver.remove_accounts(one, keep=1)
-    assert _queues(rabbitmq, one) == 2
+    assert _left(rabbitmq, one) == 3
     rabbitmq.driver.remove_accounts(one)
-    wait_until(lambda: not _queues(rabbitmq, one), timeout_s=5)
-    assert _queues(rabbitmq, other) == 2
+    wait_until(lambda: not _left(rabbitmq, one), timeout_s=5)
+    assert _left(rabbitmq, other) == 3
     rabbitmq.driver.remove_accounts(other)
 
 
-def _queues(rabbitmq: Subject, instance_id: str) -> int:
-    listed = rabbitmq.driver._ask("GET", f"queues/{rabbitmq.driver._quoted_vhost}")
-    return sum(instance_id in queue["name"] for queue in listed)
+def _left(rabbitmq: Subject, instance_id: str) -> int:
+    listed = [
+        item["name"]
+        for kind in ("queues", "exchanges")
+        for item in rabbitmq.driver._ask("GET", f"{kind}/{rabbitmq.driver._quoted_vhost}")
+    ]
+    return sum(instance_id in name for name in listed)

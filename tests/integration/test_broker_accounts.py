@@ -16,14 +16,12 @@ from oslo_config import cfg
 from tests.fixtures import guest_channel
 from tests.fixtures.guest_channel import heartbeat
 from tests.fixtures.rabbit import ManagedBroker
-from tests.fixtures.rabbit_thief import Thief, connect, publish
+from tests.fixtures.rabbit_thief import ATTEMPTS, Aim, Attempts, Thief, connect, publish
 from tests.fixtures.waiting import wait_until
 from trove.common import crypto
 from trove.drivers.broker import rabbitmq
 from trove.guestagent import channel, credentials
 from trove.rpc import conductor, guest, payloads, serializer, transport
-
-UP, DOWN = transport.UP_EXCHANGE, transport.DOWN_EXCHANGE
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -130,95 +128,17 @@ def test_an_agent_does_all_its_work_with_its_own_account(bus: Bus) -> None:
         wait_until(lambda jobs=agent.jobs: jobs, timeout_s=5)
 
 
-def attempts_on_queues(bus: Bus) -> dict[str, Callable[[Any], object]]:
-    """Return what touches queues that are not the thief's own."""
-    found: dict[str, Callable[[Any], object]] = {}
-    control = bus.client._sender.open_inbox()._topic
-    topic = guest.topic(bus.other.id)
-    for name in (topic, f"{topic}.{bus.other.id}", bus.other.inbox, conductor.TOPIC, control):
-        found |= {
-            f"consume {name}": lambda ch, q=name: ch.basic_consume(q),
-            f"get {name}": lambda ch, q=name: ch.basic_get(q),
-            f"purge {name}": lambda ch, q=name: ch.queue_purge(q),
-            f"delete {name}": lambda ch, q=name: ch.queue_delete(q),
-            f"declare {name}": lambda ch, q=name: ch.queue_declare(q, auto_delete=True),
-            f"divert {name}": lambda ch, q=name: ch.queue_bind(q, DOWN, guest.topic(bus.one.id)),
-            f"cut {name}": lambda ch, q=name: ch.queue_unbind(q, DOWN, topic),
-        }
-    return found
-
-
-def attempts_on_topics(bus: Bus) -> dict[str, Callable[[Any], object]]:
-    """Return what would have messages for others come to a queue of the thief's own."""
-    own = guest.topic(bus.one.id)
-    topics = (
-        guest.topic(bus.other.id),
-        bus.other.inbox,
-        "#",
-        "*.*",
-        "guest.*",
-        f"{own}.#",
-        "answer.#",
-        f"answer.{bus.other.id}.*",
-    )
-    found: dict[str, Callable[[Any], object]] = {
-        f"bind {topic}": lambda ch, t=topic: ch.queue_bind(own, DOWN, t) for topic in topics
-    }
-    up = (conductor.TOPIC, bus.client._sender.open_inbox()._topic)
-    return found | {
-        f"bind {topic} of {exchange}": lambda ch, t=topic, e=exchange: ch.queue_bind(own, e, t)
-        for topic in up
-        for exchange in (UP, "amq.fanout", f"{conductor.TOPIC}_fanout")
-    }
-
-
-def attempts_to_publish(bus: Bus) -> dict[str, Callable[[Any], object]]:
-    """Return what would reach another agent, straight or in a roundabout way."""
-    own, victim = guest.topic(bus.one.id), guest.topic(bus.other.id)
-    found: dict[str, Callable[[Any], object]] = {
-        f"publish to {exchange or 'the default exchange'} for {key}": publish(exchange, key)
-        for exchange in (DOWN, "", "amq.fanout", f"{victim}_fanout", f"{conductor.TOPIC}_fanout")
-        for key in (victim, bus.other.inbox, own)
-    }
-    return found | {
-        "bind exchanges": lambda ch: (
-            ch.exchange_declare(f"{own}_x", "topic", auto_delete=False),
-            ch.exchange_bind(DOWN, f"{own}_x", "#"),
-        ),
-        "listen through an exchange": lambda ch: (
-            ch.exchange_declare(f"{own}_x", "topic", auto_delete=False),
-            ch.exchange_bind(f"{own}_x", DOWN, "#"),
-        ),
-        "alternate exchange": lambda ch: ch.exchange_declare(
-            f"{own}_y", "fanout", auto_delete=False, arguments={"alternate-exchange": DOWN}
-        ),
-        "dead letters": lambda ch: ch.queue_declare(
-            f"{own}_q",
-            auto_delete=True,
-            arguments={
-                "x-message-ttl": 1,
-                "x-dead-letter-exchange": DOWN,
-                "x-dead-letter-routing-key": victim,
-            },
-        ),
-        "dead letters to a queue": lambda ch: ch.queue_declare(
-            f"{own}_q",
-            auto_delete=True,
-            arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": victim},
-        ),
-        "remove the exchange": lambda ch: ch.exchange_delete(UP),
-        "remove another's exchange": lambda ch: ch.exchange_delete(f"{victim}_fanout"),
-        "declare the control exchange": lambda ch: ch.exchange_declare(
-            transport.CONTROL_EXCHANGE, "topic", auto_delete=True
-        ),
-    }
-
-
-@pytest.mark.parametrize("make", [attempts_on_queues, attempts_on_topics, attempts_to_publish])
+@pytest.mark.parametrize("make", ATTEMPTS)
 def test_a_stolen_account_is_refused_everything_else(
-    bus: Bus, thief: Thief, make: Callable[[Bus], dict[str, Callable[[Any], object]]]
+    bus: Bus, thief: Thief, make: Callable[[Aim], Attempts]
 ) -> None:
-    allowed = [name for name, attempt in make(bus).items() if not thief.is_refused(attempt)]
+    aim = Aim(
+        own=bus.one.id,
+        victim=bus.other.id,
+        victim_inbox=bus.other.inbox,
+        control_inbox=bus.client._sender.open_inbox()._topic,
+    )
+    allowed = [name for name, attempt in make(aim).items() if not thief.is_refused(attempt)]
     assert allowed == []
     assert bus.client.call(bus.other.id, "ping", payloads.Empty()) == heartbeat()
 

@@ -105,7 +105,7 @@ class RabbitManagement(base.BrokerDriver):
                 self._ask("DELETE", f"users/{_PREFIX}{owner}-{generation}", missing_is_fine=True)
                 LOG.info("instance %s: its broker account %d is removed", owner, generation)
         if keep is None:
-            self._remove_queues(instance_id)
+            self._remove_left(instance_id)
 
     def list_owners(self) -> Collection[str]:
         """Return the ids of instances that have accounts."""
@@ -144,15 +144,19 @@ class RabbitManagement(base.BrokerDriver):
                 )
             self._has_policies = True
 
-    def _remove_queues(self, instance_id: str) -> None:
-        """Remove the queues that an agent left, before they run out; their exchanges go along."""
+    def _remove_left(self, instance_id: str) -> None:
+        """Remove the queues that an agent left, before they run out, and exchanges if it made any.
+
+        Those of its queues go along with these; a thief's need not.
+        """
         own = re.compile(_own(instance_id))
-        path = f"queues/{self._quoted_vhost}"
-        query = {"page": 1, "page_size": _PAGE, "name": instance_id, "columns": "name"}
-        for queue in self._ask("GET", path, query=query)["items"]:
-            if own.fullmatch(queue["name"]):
-                name = urllib.parse.quote(queue["name"], safe="")
-                self._ask("DELETE", f"{path}/{name}", missing_is_fine=True)
+        for kind in ("queues", "exchanges"):
+            path = f"{kind}/{self._quoted_vhost}"
+            query = {"page": 1, "page_size": _PAGE, "name": instance_id, "columns": "name"}
+            for item in self._ask("GET", path, query=query)["items"]:
+                if own.fullmatch(item["name"]):
+                    name = urllib.parse.quote(item["name"], safe="")
+                    self._ask("DELETE", f"{path}/{name}", missing_is_fine=True)
 
     def _list_accounts(self, prefix: str) -> list[tuple[str, int]]:
         """Return owner and generation of the accounts whose names begin with ``prefix``."""
