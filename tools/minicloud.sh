@@ -3,7 +3,9 @@
 #
 #   tools/minicloud.sh up [--extras]     install, configure and start; may be repeated
 #   tools/minicloud.sh status            what runs and what answers
-#   tools/minicloud.sh test [ARGUMENT..] run tests/cloud on it, with arguments for pytest
+#   tools/minicloud.sh test [ARGUMENT..] run tests/cloud on it, with arguments for pytest and the
+#                                        virtual environment $TROVE_VENV (.venv); $TROVE_TEST_IMAGE
+#                                        is the guest image, built of this tree unless it is named
 #   tools/minicloud.sh stop|start nova-api   have one service go and come back, as tests need
 #   tools/minicloud.sh down [--purge]    stop what was started; --purge: servers and all data go too
 #
@@ -23,7 +25,7 @@ HERE=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 . "$HERE/minicloud/services.sh"
 
 usage() {
-    sed -n '2,13s/^# \{0,1\}//p' "$HERE/minicloud.sh"
+    sed -n '2,15s/^# \{0,1\}//p' "$HERE/minicloud.sh"
 }
 
 # stage NAME COMMAND...: run a part and tell how long it took.
@@ -68,7 +70,7 @@ up() {
 
 status() {
     local name code failed=0
-    for name in "${SERVICES[@]}" "${EXTRA_SERVICES[@]}"; do
+    for name in "${STORES[@]}" "${SERVICES[@]}" "${EXTRA_SERVICES[@]}"; do
         if is_running "$name"; then
             printf '%-24s runs (%s)\n' "$name" "$(cat "$RUN/$name.pid")"
         elif [ -e "$RUN/$name.pid" ]; then
@@ -81,7 +83,10 @@ status() {
         return 1
     }
     for name in keystone:$KEYSTONE_PORT placement:$PLACEMENT_PORT glance:$GLANCE_PORT nova:$NOVA_PORT \
-        neutron:$NEUTRON_PORT cinder:$CINDER_PORT swift:$SWIFT_PORT; do
+        neutron:$NEUTRON_PORT cinder:$CINDER_PORT swift:$SWIFT_PORT barbican:$BARBICAN_PORT \
+        designate-api:$DESIGNATE_PORT; do
+        # what is an extra need not be there
+        [ -e "$RUN/${name%:*}.pid" ] || [[ ${name%:*} != barbican && ${name%:*} != designate-api ]] || continue
         code=$(curl -s -o /dev/null -m 5 -w '%{http_code}' "http://$HOST_IP:${name#*:}/" || true)
         printf '%-24s answers %s\n' "${name%:*}" "$code"
         [ "$code" != 000 ] || failed=1
@@ -90,11 +95,19 @@ status() {
 }
 
 run_tests() {
-    local venv=${TROVE_VENV:-$HERE/../.venv}
+    local venv=${TROVE_VENV:-$HERE/../.venv} image=${TROVE_TEST_IMAGE:-$STATE/mariadb.qcow2}
+    [ -x "$venv/bin/python" ] || {
+        echo "There is no virtual environment in $venv; TROVE_VENV names one." >&2
+        return 1
+    }
     is_running keystone || up
+    # an image that is not named is this tree's, whatever was built before
+    [ -n "${TROVE_TEST_IMAGE:-}" ] ||
+        stage image "$HERE/build-image.sh" --datastore mariadb --output "$image"
     cd "$HERE/.."
-    OS_CLIENT_CONFIG_FILE=$CLOUDS_YAML TROVE_TEST_CLOUD=minicloud "$venv/bin/python" -m pytest \
-        -p no:cacheprovider tests/cloud "$@"
+    # the programs that are started are this tree's too, whichever the environment was made for
+    OS_CLIENT_CONFIG_FILE=$CLOUDS_YAML TROVE_TEST_CLOUD=minicloud-trove TROVE_TEST_IMAGE=$image \
+        PYTHONPATH=$PWD "$venv/bin/python" -m pytest -p no:cacheprovider tests/cloud "$@"
 }
 
 # stop_one, start_one NAME: Nova's API alone; there is no use for others yet.

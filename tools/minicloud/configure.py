@@ -684,6 +684,8 @@ def for_tests():
         "control_transport_url": f"rabbit://trove:{PASSWORD}@{HOST_IP}:{broker_port}/trove",
         "guest_transport_url": f"rabbit://trove:{PASSWORD}@{GUEST_IP}:{broker_port}/trove-guests",
         "guest_management_url": f"http://trove:{PASSWORD}@{HOST_IP}:{E['BROKER_API_PORT']}",
+        # where the catalog says that objects are: reached from the guests' network too
+        "guest_endpoints": [f"http://{HOST_IP}:{E['SWIFT_PORT']}"],
         "management_network": "trove-mgmt",
         "user_network": "private",
         "external_network": "provider",

@@ -70,7 +70,7 @@ def identity(cloud):
 
     roles = {
         name: api.find_role(name) or api.create_role(name=name)
-        for name in ("admin", "member", "reader", "service", "creator")
+        for name in ("admin", "member", "reader", "service", "creator", "ResellerAdmin")
     }
 
     def grant(user_name, project_name, *role_names):
@@ -79,7 +79,8 @@ def identity(cloud):
 
     for name in SERVICE_USERS:
         grant(name, "service", "admin", "service")
-    grant("trove", "service", "creator")
+    # the second is for Swift: published logs of a project that nobody's token speaks for
+    grant("trove", "service", "creator", "ResellerAdmin")
     for name in TENANTS:
         grant(name, name, "member", "creator")
     for name, kind, url in SERVICES:

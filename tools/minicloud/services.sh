@@ -297,5 +297,5 @@ remove_state() {
     [ ! -e /etc/libvirt/qemu.conf.before-minicloud ] ||
         mv /etc/libvirt/qemu.conf.before-minicloud /etc/libvirt/qemu.conf
     ! grep -qs 'minicloud:' /usr/sbin/mount.nfs || rm -f /usr/sbin/mount.nfs
-    rm -rf --one-file-system "$DATA" "$ETC" "$RUN" "$CLOUDS_YAML"
+    rm -rf --one-file-system "$DATA" "$ETC" "$RUN" "$CLOUDS_YAML" "$STATE"/mariadb.qcow2*
 }
