@@ -10,18 +10,17 @@ from typing import Any
 import pytest
 
 from tests.fixtures.engine import (
-    ENGINE_USER,
     Guest,
     is_available,
     needs_mariadb,
     passable_directory,
+    template_of,
 )
 from trove.common import exception
 from trove.datastores import all as all_specs
 from trove.datastores import parameters
 from trove.datastores import spec as datastore_spec
 from trove.datastores.parameters import ParameterType
-from trove.guestagent import templates
 from trove.guestagent.datastores.mysql import configuration, connection
 from trove.rpc import payloads
 
@@ -60,9 +59,7 @@ _SIZES: Mapping[str, Any] = {"memory_mib": 256, "vcpus": 1, "volume_size_gib": 1
 def instance() -> Iterator[Guest]:
     """A running instance."""
     with passable_directory() as directory:
-        template = directory / "template"
-        templates.build("mariadb", target=template, user=ENGINE_USER, basedir=None)
-        guest = Guest(directory=directory, manager="mariadb", template=template)
+        guest = Guest(directory=directory, template=template_of("mariadb"))
         try:
             guest.start_agent()
             guest.prepare(overrides={"max_connections": 77}, overrides_digest="first")
@@ -385,7 +382,7 @@ def test_a_stopped_server_is_not_started_by_its_configuration(plain: Guest) -> N
 
 def test_before_there_is_a_database_nothing_is_configured() -> None:
     with passable_directory() as directory:
-        guest = Guest(directory=directory, manager="mariadb")
+        guest = Guest(directory=directory)
         try:
             guest.start_agent()
             outcome = guest.run(payloads.ConfigureJob(**_SIZES))

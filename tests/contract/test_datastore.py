@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures.engine import (
-    ENGINE_USER,
-    MAKERS,
+    ENGINES,
     Guest,
     is_available,
     passable_directory,
+    template_of,
 )
 from tests.fixtures.project import entry_points
 from trove.common import exception
@@ -33,10 +33,9 @@ assert all_specs
 
 ROWS = [
     pytest.param(
-        manager,
-        marks=pytest.mark.skipif(not is_available(manager), reason=f"{manager} is not installed"),
+        row, marks=pytest.mark.skipif(not is_available(row), reason=f"{row} is not installed")
     )
-    for manager in MAKERS
+    for row in ENGINES
 ]
 
 
@@ -44,9 +43,8 @@ ROWS = [
 def instance(request: pytest.FixtureRequest) -> Iterator[Guest]:
     """A running instance of each datastore."""
     with passable_directory() as directory:
-        template = directory / "template"
-        templates.build(request.param, target=template, user=ENGINE_USER, basedir=None)
-        guest = Guest(directory=directory, manager=request.param, template=template)
+        template = template_of(request.param)
+        guest = Guest(directory=directory, row=request.param, template=template)
         try:
             guest.start_agent()
             guest.prepare()
@@ -96,7 +94,7 @@ def test_entry_point_names_the_maker(instance: Guest) -> None:
     module, _, attribute = entry_points()["trove.guestagent.datastores"][
         instance.manager
     ].partition(":")
-    maker = MAKERS[instance.manager]
+    maker = instance.row_engine.maker
     assert (maker.__module__, maker.__name__) == (module, attribute)
 
 
@@ -457,7 +455,10 @@ def test_template_is_left_alone_when_it_exists(instance: Guest, tmp_path: pathli
     assert instance.template is not None
     before = instance.template.stat()
     made = templates.build(
-        instance.manager, target=instance.template, user=ENGINE_USER, basedir=None
+        instance.manager,
+        target=instance.template,
+        user=instance.row_engine.user,
+        basedir=instance.row_engine.find_basedir(),
     )
     assert made["version"]
     after = instance.template.stat()

@@ -17,7 +17,7 @@ import pymysql
 import pytest
 
 from tests.fixtures.engine import (
-    MAKERS,
+    ENGINES,
     Authority,
     Guest,
     guest,
@@ -434,7 +434,7 @@ def test_install_interrupted_anywhere_is_completed_by_the_next(
 ) -> None:
     """The same directories, a fresh process each time: only what is on disk counts."""
     job = payloads.PrepareJob(memory_mib=256, vcpus=1, volume_size_gib=1)
-    datastore = MAKERS["mariadb"](guest.environment())
+    datastore = ENGINES["mariadb"].maker(guest.environment())
     original = getattr(owner, name)
 
     def crash(*args: object, **kwargs: object) -> object:
@@ -475,7 +475,7 @@ def test_prepare_again_with_a_new_job_changes_nothing_that_is_there(running: Gue
 
 def test_copy_made_before_a_reboot_is_not_trusted(guest: Guest) -> None:
     environment = guest.environment()
-    datastore = MAKERS["mariadb"](environment)
+    datastore = ENGINES["mariadb"].maker(environment)
     datastore.service.anticipate()
     ready = guest.layout.mount_point / "data.ready"
     assert ready.is_dir()

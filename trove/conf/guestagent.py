@@ -36,8 +36,10 @@ OPTS = [
     cfg.StrOpt("template_dir", help="Ready data directory that new instances are copied from."),
     cfg.StrOpt(
         "engine_user",
-        default="mysql",
-        help="System user the engine runs as when the agent is root; else the agent's own user.",
+        help=(
+            "System user the engine runs as when the agent is root, by default the one that the"
+            " engine's package makes; else the agent's own user."
+        ),
     ),
     cfg.IntOpt(
         "first_boot",

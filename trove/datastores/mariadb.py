@@ -59,6 +59,7 @@ SPEC = spec.register(
     spec.DatastoreSpec(
         manager="mariadb",
         port=3306,
+        system_user="mysql",
         root_name="root",
         capabilities=frozenset(
             {

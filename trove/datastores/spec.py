@@ -28,6 +28,8 @@ class Capability(enum.StrEnum):
     LOGS = "logs"
     UPGRADE = "upgrade"
     TLS = "tls"
+    METRICS = "metrics"
+    QUERIES = "queries"
 
 
 class LogType(enum.StrEnum):
@@ -58,6 +60,8 @@ class DatastoreSpec:
 
     manager: str
     port: int
+    #: The user of the operating system that the engine's package makes for it.
+    system_user: str
     root_name: str
     capabilities: frozenset[Capability]
     reserved_databases: frozenset[str]

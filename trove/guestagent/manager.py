@@ -94,6 +94,7 @@ class Manager:
             "remove_module": _empty(lambda r: modules.remove(r.id)),
             "diagnostics": lambda request: self._diagnose(make_heartbeat()),
             "hwinfo": lambda request: facts.read_hardware(),
+            "top_queries": lambda request: datastore.queries.top(request),
         }
         self._jobs: Mapping[str, Callable[[Any], dict[str, Any]]] = {
             payloads.RekeyJob.KIND: self._rekey,

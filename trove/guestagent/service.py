@@ -297,22 +297,22 @@ def make_environment(conf: cfg.ConfigOpts, identity: Identity) -> base.Environme
     Raises ConfigurationError when another agent runs on them.
     """
     options = conf.guestagent
+    specs: Mapping[str, datastore_spec.DatastoreSpec] = datastore_spec.registry()
+    spec = specs.get(options.datastore_manager)
+    if spec is None:
+        raise exception.ConfigurationError(
+            reason=f"[guestagent] datastore_manager {options.datastore_manager} is unknown"
+        )
     layout = state.Layout(
         state_dir=pathlib.Path(options.state_dir).absolute(),
         mount_point=pathlib.Path(options.mount_point).absolute(),
-        engine_user=users.engine_user(options.engine_user),
+        engine_user=users.engine_user(options.engine_user or spec.system_user),
     )
     layout.make_state()
     # held, and inherited by nobody, until this process ends
     if filesystem.lock_file(layout.agent_dir / "lock") is None:
         raise exception.ConfigurationError(
             reason=f"another agent runs on {layout.state_dir}: stop it first"
-        )
-    specs: Mapping[str, datastore_spec.DatastoreSpec] = datastore_spec.registry()
-    spec = specs.get(options.datastore_manager)
-    if spec is None:
-        raise exception.ConfigurationError(
-            reason=f"[guestagent] datastore_manager {options.datastore_manager} is unknown"
         )
     return base.Environment(
         instance_id=identity.instance_id,

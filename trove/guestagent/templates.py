@@ -1,15 +1,19 @@
-"""Ready data directories, by datastore manager."""
+"""Ready data directories, by datastore manager.
+
+The module ``template`` of a family's package has ``make(manager, target=..., user=...,
+basedir=...)``, which returns version and server program. Only the family at hand is imported.
+"""
 
 from __future__ import annotations
 
+import importlib
 import pathlib
+from collections.abc import Mapping
 
 from trove.common import exception
-from trove.guestagent.datastores.mysql import dialect as dialects
-from trove.guestagent.datastores.mysql import template
 from trove.guestagent.system import users
 
-_DIALECTS = {dialects.MARIADB.spec.manager: dialects.MARIADB}
+_FAMILIES: Mapping[str, str] = {"mariadb": "mysql"}
 
 
 def build(manager: str, *, target: pathlib.Path, user: str, basedir: str | None) -> dict[str, str]:
@@ -17,11 +21,13 @@ def build(manager: str, *, target: pathlib.Path, user: str, basedir: str | None)
 
     An existing target is left as it is.
     """
-    dialect = _DIALECTS.get(manager)
-    if dialect is None:
+    family = _FAMILIES.get(manager)
+    if family is None:
         raise exception.ConfigurationError(
-            reason=f"no template can be made for {manager}; known are {', '.join(_DIALECTS)}"
+            reason=f"no template can be made for {manager}; known are {', '.join(_FAMILIES)}"
         )
-    version = template.build(dialect, target=target, user=users.engine_user(user), basedir=basedir)
-    binary = template.find_server(dialect, basedir=basedir)
-    return {"version": version, "binary": str(binary), "target": str(target)}
+    template = importlib.import_module(f"trove.guestagent.datastores.{family}.template")
+    version, program = template.make(
+        manager, target=target, user=users.engine_user(user), basedir=basedir
+    )
+    return {"version": version, "binary": str(program), "target": str(target)}

@@ -202,6 +202,8 @@ class Heartbeat(Payload):
     job_id: str | None = None
     job_progress_percent: int | None = None
     message: str | None = None
+    #: The engine's figures by the names of :mod:`trove.datastores.metrics`.
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -652,6 +654,36 @@ class Logs(Payload):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TopQueriesRequest(Payload):
+    """The ``limit`` statements with the largest ``order_by``, a figure of :class:`TopQuery`."""
+
+    limit: int = 20
+    order_by: str = "total_seconds"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TopQuery(Payload):
+    """A statement with its literals taken out, and what it cost since the statistics began."""
+
+    text: str
+    database: str | None = None
+    user: str | None = None
+    calls: int = 0
+    total_seconds: float = 0.0
+    mean_seconds: float = 0.0
+    max_seconds: float = 0.0
+    rows: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TopQueries(Payload):
+    """The statements that cost most; ``since`` is when the statistics began, ISO 8601 or None."""
+
+    queries: tuple[TopQuery, ...] = ()
+    since: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Failure(Payload):
     """Instead of an answer: why a call failed. ``code`` is one of trove.common.exception's."""
 
@@ -685,6 +717,7 @@ CALLS: Mapping[str, tuple[type[Payload], type[Payload]]] = {
     "remove_module": (ModuleRef, Empty),
     "diagnostics": (Empty, Diagnostics),
     "hwinfo": (Empty, HwInfo),
+    "top_queries": (TopQueriesRequest, TopQueries),
 }
 
 #: Jobs: kind -> type of the payload.

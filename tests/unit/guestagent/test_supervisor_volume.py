@@ -56,6 +56,9 @@ class Engine(base.Service):
     def ping(self) -> str:
         return "1.0"
 
+    def set_read_only(self, is_read_only: bool) -> None:
+        """Nothing to do."""
+
     def explain_exit(self, return_code: int | None, log: str) -> str:
         return "ended"
 

@@ -12,7 +12,7 @@ from trove.rpc import payloads
 
 #: Changes only together with a reason why versions N-1 and N still understand each other: a new
 #: field has a default, no field is renamed, removed or retyped.
-FINGERPRINT = "967db5c6d8b1e399e2577be11c1afbd74fed4340962ce6d1b2dda4e2c14fc86d"
+FINGERPRINT = "5f13ed06386d2d9a1022444fbee4dadefc6f9a41e8213140bb0b5995dd9c1a5e"
 
 
 def payload_classes() -> list[type[payloads.Payload]]:

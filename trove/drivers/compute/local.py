@@ -354,7 +354,7 @@ class LocalCompute(base.ComputeDriver):
             )
 
     def _local_conf(self, spec: base.ServerSpec, directory: pathlib.Path, basedir: str) -> str:
-        values = {
+        values: dict[str, object] = {
             "key_file": directory / "instance.key",
             "state_dir": directory,
             "mount_point": (
@@ -363,8 +363,9 @@ class LocalCompute(base.ComputeDriver):
             "bind_address": spec.address,
             "basedir": basedir,
             "template_dir": self._state.image(spec.image_id) / "template",
-            "engine_user": self._conf.guestagent.engine_user,
         }
+        if self._conf.guestagent.engine_user:
+            values["engine_user"] = self._conf.guestagent.engine_user
         parser = configparser.RawConfigParser(default_section="")
         parser["DEFAULT"] = {
             "log_file": str(directory / "agent.log"),

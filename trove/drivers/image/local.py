@@ -24,6 +24,8 @@ from oslo_config import cfg
 from oslo_log import log
 
 from trove.common import exception
+from trove.datastores import all as all_specs  # noqa: F401 (registers the specs)
+from trove.datastores import spec as datastore_spec
 from trove.drivers import local_state
 from trove.drivers.image import base
 
@@ -146,6 +148,11 @@ class LocalImage(base.ImageDriver):
             tags=(manager, version),
         )
 
+    def _engine_user(self, manager: str) -> str:
+        """Return the user that agents run the engine as."""
+        configured: str | None = self._conf.guestagent.engine_user
+        return configured or datastore_spec.registry()[manager].system_user
+
     def _make_template(self, manager: str, program: str, directory: pathlib.Path) -> None:
         self._state.directory("images")
         fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
@@ -156,7 +163,7 @@ class LocalImage(base.ImageDriver):
                 _run_template_program(
                     [
                         *("--manager", manager, "--target", str(fresh / "template")),
-                        *("--user", self._conf.guestagent.engine_user),
+                        *("--user", self._engine_user(manager)),
                         *("--basedir", _basedir(program)),
                     ]
                 )

@@ -106,6 +106,15 @@ class Service(Part, abc.ABC):
         """Return the version of the engine when it answers; raises NotReady."""
 
     @abc.abstractmethod
+    def set_read_only(self, is_read_only: bool) -> None:
+        """Have a running engine refuse the tenants' writes, or take them again.
+
+        Called when the disk is nearly full and when there is space again; reading and deleting
+        go on as far as the engine can tell them from other writes. A restart of the engine ends
+        it. Raises GuestError, NotReady.
+        """
+
+    @abc.abstractmethod
     def explain_exit(self, return_code: int | None, log: str) -> str:
         """Return why the engine ended and what helps, from what it wrote since its start."""
 
@@ -233,6 +242,59 @@ class Logs(Part, abc.ABC):
         """Keep all logs within their bounds; called every few seconds."""
 
 
+class Metrics(Part, abc.ABC):
+    """Figures of a running engine, by the names of :mod:`trove.datastores.metrics`."""
+
+    capabilities = frozenset({datastore_spec.Capability.METRICS})
+
+    @abc.abstractmethod
+    def read(self) -> dict[str, float]:
+        """Return what the engine counts; costs it 2 ms at most. Raises NotReady, GuestError."""
+
+
+class Queries(Part, abc.ABC):
+    """Statistics of the statements that an engine is asked."""
+
+    capabilities = frozenset({datastore_spec.Capability.QUERIES})
+
+    @abc.abstractmethod
+    def top(self, request: payloads.TopQueriesRequest) -> payloads.TopQueries:
+        """Return the statements that cost most, their literals taken out; raises GuestError."""
+
+
+class Upgrade(Part, abc.ABC):
+    """An engine of another version on the data of this one.
+
+    Versions are the engines' own, such as ``10.11.19``. The agent remembers the version that last
+    ran on the data; a start on it by another version goes through this.
+    """
+
+    capabilities = frozenset({datastore_spec.Capability.UPGRADE})
+
+    @abc.abstractmethod
+    def check(self, *, old: str, new: str) -> None:
+        """Raise GuestError, with what to do instead, unless there is a way from old to new."""
+
+    @abc.abstractmethod
+    def begin(self, *, old: str, new: str) -> None:
+        """Make the data ready for the new version before it starts; the engine is stopped.
+
+        What is needed to go back is kept. May be called again after a crash in between.
+        """
+
+    @abc.abstractmethod
+    def complete(self, *, old: str, new: str) -> None:
+        """Do what is left once the new version answers; may be called again."""
+
+    @abc.abstractmethod
+    def revert(self, *, old: str, new: str) -> None:
+        """Have the data again as the old version left it; the engine is stopped."""
+
+    @abc.abstractmethod
+    def commit(self) -> None:
+        """Remove what was kept to go back: the new version has proved itself."""
+
+
 class Unsupported(Part):
     """In the place of a part that an engine does not have: every use raises."""
 
@@ -262,7 +324,9 @@ class Datastore:
     replication: Part
     cluster: Part
     logs: Logs | Unsupported
-    upgrade: Part
+    metrics: Metrics | Unsupported
+    queries: Queries | Unsupported
+    upgrade: Upgrade | Unsupported
 
     @property
     def capabilities(self) -> frozenset[datastore_spec.Capability]:
@@ -277,6 +341,8 @@ class Datastore:
             self.replication,
             self.cluster,
             self.logs,
+            self.metrics,
+            self.queries,
             self.upgrade,
         )
         return frozenset().union(*(part.capabilities for part in parts))

@@ -31,5 +31,7 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
         replication=base.Unsupported(manager, "replication"),
         cluster=base.Unsupported(manager, "cluster"),
         logs=logs.make(server.log_files, environment),
+        metrics=base.Unsupported(manager, "metrics"),
+        queries=base.Unsupported(manager, "statistics of statements"),
         upgrade=base.Unsupported(manager, "upgrade"),
     )

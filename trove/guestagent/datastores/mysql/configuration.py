@@ -1,15 +1,11 @@
-"""The configuration of a server of the family: written, tried, and changed while it runs.
+"""The configuration of a server of the family: how it is tried, and what a running server is told.
 
-The text comes from :mod:`trove.datastores.mysql_configuration`. New values are tried by the server
-program before anything is written, then the file is written, then the running server is told the
-dynamic ones. What is refused anywhere leaves file and server as they were. The settings from before
-are remembered until the end, so that a job that was interrupted is done again completely.
+The text comes from :mod:`trove.datastores.mysql_configuration`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -18,11 +14,10 @@ from oslo_log import log
 
 from trove.common import exception
 from trove.datastores import mysql_configuration
-from trove.datastores import spec as datastore_spec
 from trove.guestagent.datastores import base
+from trove.guestagent.datastores import configuration as careful
 from trove.guestagent.datastores.mysql import connection
 from trove.guestagent.datastores.mysql import dialect as dialects
-from trove.rpc import payloads
 
 LOG = log.getLogger(__name__)
 
@@ -48,20 +43,8 @@ def render(template: str, settings: base.Settings, **places: object) -> str:
     )
 
 
-class ConfiguredServer(Protocol):
+class ConfiguredServer(careful.ConfiguredServer, Protocol):
     """What is asked of the server's files and program."""
-
-    def find_settings(self) -> base.Settings | None:
-        """Return the settings, None before a database was made."""
-
-    def find_former_settings(self) -> base.Settings | None:
-        """Return the settings from before a change that has not ended yet."""
-
-    def remember_former_settings(self, settings: base.Settings | None) -> None:
-        """Remember the settings from before a change; None once it has ended."""
-
-    def configure(self, settings: base.Settings) -> None:
-        """Remember the settings and write the server's configuration from them."""
 
     def render_configuration(self, settings: base.Settings) -> str:
         """Return the text of the configuration file."""
@@ -73,10 +56,8 @@ class ConfiguredServer(Protocol):
         """Return the options that the running server read at its start, when they are known."""
 
 
-class MysqlConfiguration(base.Configuration):
+class MysqlConfiguration(careful.CarefulConfiguration):
     """Configuration of a server of the family."""
-
-    capabilities = frozenset({datastore_spec.Capability.CONFIGURATION})
 
     def __init__(
         self,
@@ -85,40 +66,18 @@ class MysqlConfiguration(base.Configuration):
         connector: connection.Connector,
     ) -> None:
         """Take the collaborators."""
+        super().__init__(server)
         self._dialect = dialect
         self._server = server
         self._connector = connector
 
-    def configure(self, job: payloads.ConfigureJob, *, is_running: bool) -> bool:
-        """Write the configuration and tell a running server; tell whether it must restart.
+    def check(self, settings: base.Settings) -> None:
+        """Have the server program read the configuration."""
+        self._server.try_configuration(self._server.render_configuration(settings))
 
-        Raises ConfigurationRefused, GuestError, OSError; everything is as it was then.
-        """
-        current = self._server.find_settings()
-        if current is None:
-            raise exception.GuestError(reason="there is no database on this instance yet")
-        old = self._server.find_former_settings() or current
-        new = dataclasses.replace(
-            old,
-            memory_mib=job.memory_mib,
-            vcpus=job.vcpus,
-            volume_size_gib=job.volume_size_gib,
-            overrides=dict(job.overrides),
-        )
-        self._server.try_configuration(self._server.render_configuration(new))
-        self._server.remember_former_settings(old)
-        restart_required = False
-        try:
-            self._server.configure(new)
-            if is_running and job.is_live:
-                restart_required = self._tell(self._values(old), self._values(new))
-        except (exception.GuestError, OSError):
-            with contextlib.suppress(OSError):
-                self._server.configure(old)
-                self._server.remember_former_settings(None)
-            raise
-        self._server.remember_former_settings(None)
-        return restart_required
+    def tell(self, old: base.Settings, new: base.Settings) -> bool:
+        """Set the dynamic variables that differ."""
+        return self._tell(self._values(old), self._values(new))
 
     def _values(self, settings: base.Settings) -> dict[str, Any]:
         """Return what settings mean for the server's variables, typed as statements need them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from trove.datastores import mariadb
 from trove.datastores import spec as datastore_spec
@@ -51,3 +52,6 @@ MARIADB = Dialect(
     ),
     reload_tls="FLUSH LOCAL SSL",
 )
+
+#: All members by manager.
+DIALECTS: Mapping[str, Dialect] = {dialect.spec.manager: dialect for dialect in (MARIADB,)}

@@ -12,15 +12,11 @@ import pathlib
 from collections.abc import Mapping
 
 from trove.datastores import mysql
-from trove.datastores import spec as datastore_spec
-from trove.guestagent.datastores import base
+from trove.guestagent.datastores import base, logs
 from trove.guestagent.datastores.mysql import connection
-from trove.guestagent.logs import own, part, stream
+from trove.guestagent.logs import part, stream
 from trove.guestagent.system import filesystem
 
-_MIB = 1024 * 1024
-#: System logs are small.
-_SYSTEM_BOUNDS = stream.Bounds(total_bytes=8 * _MIB, piece_bytes=_MIB)
 #: Log -> (system variable that switches it, statement that has it opened anew).
 _SWITCHED: Mapping[str, tuple[str, str]] = {
     mysql.GENERAL_LOG: ("general_log", "FLUSH LOCAL GENERAL LOGS"),
@@ -91,58 +87,13 @@ class MysqlLogFiles:
         self._execute("FLUSH LOCAL ERROR LOGS")
 
 
-def _bounds(environment: base.Environment) -> stream.Bounds:
-    """Return how much of the volume a log may take: a 32nd, 16 to 256 MiB."""
-    volume_gib = (environment.store.find("settings") or {}).get("volume_size_gib") or 1
-    total = max(16, min(int(volume_gib) * 32, 256)) * _MIB
-    return stream.Bounds(total_bytes=total, piece_bytes=total // 8)
-
-
-def _is_nearly_full(environment: base.Environment) -> bool:
-    try:
-        return filesystem.disk_use(environment.layout.mount_point).is_nearly_full
-    except FileNotFoundError:
-        # nothing is installed yet
-        return False
-
-
 def make(files: MysqlLogFiles, environment: base.Environment) -> part.StreamLogs:
     """Return the logs of an instance, put together."""
-    layout = environment.layout
-    own_dir = layout.agent_dir / "logs"
-    own_log = own.OwnLog(own_dir / "guest.log")
-    switched = tuple(
-        part.Source(
-            spec=datastore_spec.LogSpec(name=name, type=datastore_spec.LogType.USER),
-            stream=files.streams[name],
-            bounds=functools.partial(_bounds, environment),
-            switch=functools.partial(files.switch, name),
-        )
-        for name in _SWITCHED
-    )
-    error = part.Source(
-        spec=datastore_spec.LogSpec(name=mysql.ERROR_LOG, type=datastore_spec.LogType.SYS),
-        stream=stream.Stream(
-            layout.log,
-            own_dir / mysql.ERROR_LOG,
-            reopen=files.reopen_errors,
-            make_active=files.ensure_error_log,
-        ),
-        bounds=lambda: _SYSTEM_BOUNDS,
-        keeps_published=True,
-    )
-    guest = part.Source(
-        spec=datastore_spec.GUEST_LOG,
-        stream=stream.Stream(
-            own_dir / "guest.log",
-            own_dir / datastore_spec.GUEST_LOG.name,
-            reopen=own_log.reopen,
-        ),
-        bounds=lambda: _SYSTEM_BOUNDS,
-        keeps_published=True,
-    )
-    return part.StreamLogs(
-        (*switched, error, guest),
-        is_nearly_full=functools.partial(_is_nearly_full, environment),
-        own_log=own_log,
+    return logs.compose(
+        environment,
+        switched=files.streams,
+        switch=files.switch,
+        error_log=mysql.ERROR_LOG,
+        reopen_errors=files.reopen_errors,
+        make_error_log=files.ensure_error_log,
     )

@@ -54,6 +54,15 @@ def server_version(program: pathlib.Path) -> str:
     return found.group(1)
 
 
+def make(
+    manager: str, *, target: pathlib.Path, user: users.SystemUser, basedir: str | None
+) -> tuple[str, pathlib.Path]:
+    """Make the template of a member of the family; returns version and server program."""
+    dialect = dialects.DIALECTS[manager]
+    version = build(dialect, target=target, user=user, basedir=basedir)
+    return version, find_server(dialect, basedir=basedir)
+
+
 def build(
     dialect: dialects.Dialect, *, target: pathlib.Path, user: users.SystemUser, basedir: str | None
 ) -> str:
