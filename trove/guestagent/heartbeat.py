@@ -23,6 +23,8 @@ LOG = log.getLogger(__name__)
 #: Seconds before a report that failed is tried again: first and longest.
 _RETRY_S = (0.2, 10.0)
 _JITTER = 0.2
+#: Its own: whoever seeds or watches Python's shared one is not disturbed by this thread.
+_RANDOM = random.Random()  # noqa: S311 (no secret)
 #: Shortest time between two heartbeats, however much changes.
 _SHORTEST_GAP_S = 0.05
 
@@ -185,7 +187,7 @@ class Reporter:
 
     @staticmethod
     def _jittered(seconds: float) -> float:
-        return seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 (no secret)
+        return seconds * _RANDOM.uniform(1 - _JITTER, 1 + _JITTER)
 
     def _note_outage(self, error: exception.TroveError | None) -> None:
         if error is not None and not self._outage:

@@ -44,6 +44,8 @@ _BACKOFF_FIRST_S = 0.5
 _BACKOFF_LARGEST_S = 30.0
 #: Hints beyond this many are dropped: the sweep finds what they were for.
 _MAX_QUEUED = 1000
+#: Its own: Python's shared one is left to whoever seeds or watches it.
+_RANDOM = random.Random()  # noqa: S311 (no secret)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +176,7 @@ class Flow:
 def backoff_s(attempts: int) -> float:
     """Return the jittered pause after the failure number ``attempts`` (from 0)."""
     longest = min(_BACKOFF_FIRST_S * 2.0 ** min(attempts, 16), _BACKOFF_LARGEST_S)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return longest * _RANDOM.uniform(0.5, 1.0)
 
 
 def _is_passing(error: Exception) -> bool:
