@@ -224,11 +224,13 @@ class Reconciler:
             return False
         server = servers.get(snapshot.id)
         seen = states.ServerStatus.MISSING if server is None else server.status
-        if seen is not snapshot.server_status:
-            return True
-        if seen is not states.ServerStatus.SHUTOFF or snapshot.task not in _IDLE:
+        is_off = seen is states.ServerStatus.SHUTOFF and snapshot.task in _IDLE
+        if seen is snapshot.server_status and not is_off:
             return False
-        # it may be that it cannot be started: one does not ask for it again in every run
+        if seen not in (states.ServerStatus.MISSING, snapshot.server_status):
+            return True
+        # it may be that it cannot be started, or that it is there though no list has it: one does
+        # not ask for it again in every run
         if snapshot.id in self._let_be:
             return False
         self._let_be[snapshot.id] = self._tools.clock.monotonic() + self._limits.pause_s / 2
@@ -237,6 +239,12 @@ class Reconciler:
     def _look_into(self, snapshot: instances.InstanceSnapshot) -> None:
         """Look again at one server, show its status, and have it started if it should run."""
         server = self._tools.drivers.compute.find_server(snapshot.id)
+        if server is None and snapshot.server_id is not None:
+            try:
+                self._tools.drivers.compute.check_gone(snapshot.server_id)
+            except exception.DriverError as e:
+                LOG.warning("instance %s: its server is not listed: %s", snapshot.id, e)
+                return
         seen = states.ServerStatus.MISSING if server is None else server.status
         if seen is not snapshot.server_status:
             self._show(snapshot, seen)

@@ -487,6 +487,34 @@ def test_a_resize_that_finds_no_host_leaves_the_old_flavor(driver: NovaCompute, 
     server = driver.find_server(spec.instance_id)
     assert server is not None
     assert (server.status, server.flavor_id) == (Status.ACTIVE, small.id)
+    request_id = nova.server_of(spec.instance_id).actions[-1]["request_id"]
+    assert driver.find_setback(server.id) == (
+        f"Nova failed to resize the server: No valid host was found (request {request_id})."
+        " Choose a smaller flavor or another availability zone, or have the operator add capacity"
+    )
+    nova.refuse("GET", "os-instance-actions", 500)
+    assert driver.find_setback(server.id) is None
+
+
+def test_what_went_well_is_no_setback(driver: NovaCompute, nova: Nova) -> None:
+    spec = boot(driver, nova)
+    assert driver.find_setback(server_id(driver, spec)) is None
+
+
+def test_a_server_that_lists_leave_out_is_not_gone(driver: NovaCompute, nova: Nova) -> None:
+    spec = boot(driver, nova)
+    found = server_id(driver, spec)
+    # as Nova says of a server whose cell does not answer
+    nova.refuse("GET", f"/servers/{found}", 500, "Cell c1 is not responding")
+    with pytest.raises(cloud.CloudUnavailable, match="not responding"):
+        driver.check_gone(found)
+    # and of one that lost its tags
+    with pytest.raises(cloud.CloudUnavailable, match="not listed"):
+        driver.check_gone(found)
+    nova.put(spec.instance_id, "active", "deleting")
+    driver.check_gone(found)
+    del nova.servers[found]
+    driver.check_gone(found)
 
 
 def test_a_resize_that_breaks_the_server_tells_why(driver: NovaCompute, nova: Nova) -> None:

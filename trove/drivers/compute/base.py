@@ -103,6 +103,12 @@ class ComputeDriver(abc.ABC):
     def find_server(self, instance_id: str) -> Server | None:
         """Return the server made for an instance, or None."""
 
+    def check_gone(self, server_id: str) -> None:  # noqa: B027 - most drivers find what there is
+        """Look whether a server that is not found is gone; raises DriverError when it is not.
+
+        Parts of a service may be down, and what is there then be left out of its lists.
+        """
+
     @abc.abstractmethod
     def list_servers(self) -> Sequence[Server]:
         """Return all servers made by this service (one call, for the reconciler)."""
@@ -133,6 +139,10 @@ class ComputeDriver(abc.ABC):
         When it ends ACTIVE with its old flavor, the resize failed. Asked again for the same
         flavor, it does nothing. Raises DriverError.
         """
+
+    def find_setback(self, server_id: str) -> str | None:
+        """Return why what was last begun with a server did not happen; None when nobody knows."""
+        return None
 
     @abc.abstractmethod
     def confirm_resize(self, server_id: str) -> None:

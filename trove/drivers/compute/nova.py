@@ -176,6 +176,22 @@ class NovaCompute(base.ComputeDriver):
             return self._troubled(found, instance_id)
         return _server(found, instance_id=instance_id)
 
+    def check_gone(self, server_id: str) -> None:
+        """Ask for the server by its id: a list leaves out, silently, the servers of a cell that is
+        down. Raises CloudError, unless it is gone or going.
+        """
+        try:
+            server = self._get(server_id, "show")
+        except cloud.CloudNotFound:
+            return
+        if not nova_states.is_going(server):
+            raise cloud.refused(
+                SERVICE,
+                f"list server {server_id}",
+                status=None,
+                reason="it is there, but is not listed by its tags",
+            )
+
     def list_servers(self) -> Sequence[base.Server]:
         """Return all servers of this service; one request, or as many as there are pages."""
         made = []
@@ -234,6 +250,25 @@ class NovaCompute(base.ComputeDriver):
         self._begin(
             f"resize to flavor {flavor.name}", server_id, self._api.acting.servers.resize, flavor.id
         )
+
+    def find_setback(self, server_id: str) -> str | None:
+        """Return what Nova noted of its last action with a server, when that did not end well."""
+        actions = self._api.reading.instance_action
+        try:
+            with told(f"list actions of server {server_id}"):
+                last = actions.list(server_id)[:1]
+                if not last:
+                    return None
+                request_id = last[0].request_id
+                noted = self._api.acting.instance_action.get(server_id, request_id).to_dict()
+        except cloud.CloudError as e:
+            LOG.info("%s", e)
+            return None
+        failed = [each for each in noted["events"] if each.get("result") == "Error"]
+        if not failed:
+            return None
+        reason = next((each["details"] for each in failed if each.get("details")), None)
+        return nova_states.setback(noted["action"], reason, request_id)
 
     def confirm_resize(self, server_id: str) -> None:
         """Confirm a resize; nothing when none waits for it, or is being confirmed."""

@@ -83,11 +83,16 @@ def fault_of(
         if message is None and action is None:
             # from a list, which need not have it
             return None
-        reason = str(message or "it gave no reason").rstrip(". ")
-        request = f" (request {request_id})" if request_id else ""
-        lowered = reason.lower()
-        remedy = next((text for words, text in _REMEDIES if words in lowered), _REMEDY)
-        return f"{SERVICE} failed to {action or 'run'} the server: {reason}{request}. {remedy}"
+        return setback(action, message, request_id)
     if status_of(document) is _Status.UNKNOWN and not is_going(document):
         return f"{SERVICE} has the server in status {status}, which this service does not change"
     return None
+
+
+def setback(action: str | None, reason: str | None, request_id: str | None) -> str:
+    """Return what failed and why, in the words that all faults have, with what helps."""
+    said = str(reason or "it gave no reason").rstrip(". ")
+    request = f" (request {request_id})" if request_id else ""
+    lowered = said.lower()
+    remedy = next((text for words, text in _REMEDIES if words in lowered), _REMEDY)
+    return f"{SERVICE} failed to {action or 'run'} the server: {said}{request}. {remedy}"

@@ -106,9 +106,11 @@ class MigrateServer(engine.Step):
         elif server.status is _Server.ACTIVE:
             asked = ctx.data.get("asked", 0)
             if asked >= _MOST_ASKED:
-                raise engine.StepFailed(
-                    "The server could not be moved.",
-                    details=server.fault or f"asked {asked} times, it stays on {server.host}",
+                raise steps.setback(
+                    ctx,
+                    server,
+                    "The server could not be moved",
+                    details=f"asked {asked} times, it stays on {server.host}",
                 )
             ctx.data["asked"] = asked + 1
             compute.migrate_server(server.id, wanted)

@@ -91,9 +91,11 @@ class ResizeServer(engine.Step):
                 return None
             asked = ctx.data.get("resize_asked", 0)
             if asked >= _MOST_ASKED:
-                raise engine.StepFailed(
-                    "The server could not be given the new flavor.",
-                    details=server.fault or f"asked {asked} times, it keeps {server.flavor_id}",
+                raise steps.setback(
+                    ctx,
+                    server,
+                    "The server could not be given the new flavor",
+                    details=f"asked {asked} times, it keeps {server.flavor_id}",
                 )
             ctx.data["resize_asked"] = asked + 1
             compute.resize_server(server.id, compute.get_flavor(ctx.data["flavor_id"]))

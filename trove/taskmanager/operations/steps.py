@@ -52,8 +52,28 @@ def get_server(ctx: engine.Context) -> Server:
     """Return the server of the instance; raises StepFailed when it is gone."""
     server = ctx.tools.drivers.compute.find_server(ctx.instance_id)
     if server is None:
+        server_id = _recorded_server(ctx)
+        if server_id is not None:
+            ctx.tools.drivers.compute.check_gone(server_id)
         raise engine.StepFailed("The server of the instance is gone.", details="find_server: none")
     return server
+
+
+def _recorded_server(ctx: engine.Context) -> str | None:
+    """Return the server that the instance has by its row, which may be there though not found."""
+    with ctx.tools.database.reader() as session:
+        instance = instances.find_instance(session, ctx.instance_id)
+    return None if instance is None else instance.server_id
+
+
+def setback(
+    ctx: engine.Context, server: Server, message: str, *, details: str
+) -> engine.StepFailed:
+    """Return the failure of what was asked of a server again and again, with its reason."""
+    reason = server.fault or ctx.tools.drivers.compute.find_setback(server.id)
+    if reason is None:
+        return engine.StepFailed(f"{message}.", details=details)
+    return engine.StepFailed(f"{message}: {shorten(reason, default='')}", details=details)
 
 
 def record_server(ctx: engine.Context, server: Server) -> None:
@@ -136,10 +156,12 @@ def remove_server(ctx: engine.Context) -> engine.Wait | None:
     """Remove the server of the instance, then the accounts of its agent; None when it is gone."""
     compute = ctx.tools.drivers.compute
     server = compute.find_server(ctx.instance_id)
-    if server is not None:
-        compute.delete_server(server.id)
+    server_id = _recorded_server(ctx) if server is None else server.id
+    if server_id is not None:
+        compute.delete_server(server_id)
         if compute.find_server(ctx.instance_id) is not None:
             return server_wait(ctx, "server-gone", REMOVAL_LOOK_S)
+        compute.check_gone(server_id)
     ctx.tools.drivers.broker.remove_accounts(ctx.instance_id)
     _remove_group(ctx)
     record(
