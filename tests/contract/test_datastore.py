@@ -1,465 +1,586 @@
-"""What every datastore promises, asked of the real engine: one suite, a row for each manager."""
+"""What every datastore promises, asked of the real engine: one suite, a row for each of ENGINES.
+
+What an engine can do is asked of its spec, how to speak to it of its probe: a new engine adds a row
+and a probe.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
+import shutil
 import string
 import uuid
-from collections.abc import Iterator
 
-import pymysql
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tests.fixtures.engine import (
-    ENGINES,
-    Guest,
-    is_available,
-    passable_directory,
-    template_of,
-)
+from tests.fixtures.engine import Guest, passable_directory
+from tests.fixtures.probes import Refused
 from tests.fixtures.project import entry_points
+from tests.fixtures.rows import Subject, clean, subject
+from tests.fixtures.waiting import wait_until
 from trove.common import exception
-from trove.datastores import all as all_specs
-from trove.datastores import mariadb, mysql
+from trove.datastores import metrics
 from trove.datastores import spec as datastore_spec
+from trove.datastores.spec import Capability
 from trove.guestagent import templates
 from trove.guestagent.datastores import base
+from trove.guestagent.logs import stream as streams
 from trove.rpc import payloads
 
-assert all_specs
-
-ROWS = [
-    pytest.param(
-        row, marks=pytest.mark.skipif(not is_available(row), reason=f"{row} is not installed")
-    )
-    for row in ENGINES
-]
-
-
-@pytest.fixture(scope="module", params=ROWS)
-def instance(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    """A running instance of each datastore."""
-    with passable_directory() as directory:
-        template = template_of(request.param)
-        guest = Guest(directory=directory, row=request.param, template=template)
-        try:
-            guest.start_agent()
-            guest.prepare()
-            yield guest
-        finally:
-            guest.destroy()
-
-
-@pytest.fixture
-def clean(instance: Guest) -> Guest:
-    """The instance without databases and users."""
-    for database in instance.call("list_databases", payloads.Page(limit=1000)).databases:
-        instance.call("delete_database", payloads.DatabaseRef(name=database.name))
-    for user in instance.call("list_users", payloads.Page(limit=1000)).users:
-        instance.call("delete_user", _ref(user))
-    return instance
-
-
-def _ref(user: payloads.User) -> payloads.UserRef:
-    return payloads.UserRef(name=user.name, host=user.host)
-
-
-def _create(guest: Guest, *names: str) -> None:
-    databases = tuple(payloads.Database(name=name) for name in names)
-    guest.call("create_databases", payloads.Databases(databases=databases))
-
-
-def _add(guest: Guest, *users: payloads.User) -> None:
-    guest.call("create_users", payloads.Users(users=users))
-
-
-def _names(guest: Guest) -> list[str]:
-    page = guest.call("list_databases", payloads.Page(limit=1000))
-    return [database.name for database in page.databases]
-
+__all__ = ["clean", "subject"]
 
 # -- composition -----
 
 
-def test_capabilities_are_those_of_the_spec(instance: Guest) -> None:
-    assert instance.datastore is not None
-    assert instance.datastore.capabilities == instance.datastore.spec.capabilities
-    assert instance.datastore.spec is datastore_spec.registry()[instance.manager]
+def test_capabilities_are_those_of_the_spec(subject: Subject) -> None:
+    assert subject.guest.datastore is not None
+    assert subject.guest.datastore.capabilities == subject.spec.capabilities
+    assert subject.guest.datastore.spec is subject.spec
 
 
-def test_entry_point_names_the_maker(instance: Guest) -> None:
+def test_entry_point_names_the_maker(subject: Subject) -> None:
     module, _, attribute = entry_points()["trove.guestagent.datastores"][
-        instance.manager
+        subject.guest.manager
     ].partition(":")
-    maker = instance.row_engine.maker
+    maker = subject.guest.row_engine.maker
     assert (maker.__module__, maker.__name__) == (module, attribute)
 
 
-def test_absent_parts_say_that_they_are_unsupported(instance: Guest) -> None:
-    assert instance.datastore is not None
-    parts = [getattr(instance.datastore, f.name) for f in dataclasses.fields(instance.datastore)]
-    absent = [part for part in parts if isinstance(part, base.Unsupported)]
-    assert absent
-    for part in absent:
-        with pytest.raises(exception.NotImplementedByEngine, match=instance.manager):
-            part.anything()
+def test_absent_parts_say_that_they_are_unsupported(subject: Subject) -> None:
+    datastore = subject.guest.datastore
+    assert datastore is not None
+    parts = [getattr(datastore, f.name) for f in dataclasses.fields(datastore)]
+    for part in parts:
+        if isinstance(part, base.Unsupported):
+            with pytest.raises(exception.NotImplementedByEngine, match=subject.guest.manager):
+                part.anything()
 
 
-def test_every_call_of_the_wire_format_has_a_handler(instance: Guest) -> None:
-    assert instance.agent is not None
-    assert set(instance.agent.manager.handlers) == set(payloads.CALLS)
+def test_every_call_of_the_wire_format_has_a_handler(subject: Subject) -> None:
+    assert subject.guest.agent is not None
+    assert set(subject.guest.agent.manager.handlers) == set(payloads.CALLS)
+
+
+def test_probe_says_what_the_spec_says(subject: Subject) -> None:
+    users = {log.name for log in subject.spec.logs if log.type is datastore_spec.LogType.USER}
+    assert (subject.probe.log in users) if users else (subject.probe.log is None)
+    if subject.can(Capability.CONFIGURATION):
+        rules = subject.spec.parameters()
+        dynamic, static = subject.probe.dynamic, subject.probe.static
+        assert not rules[dynamic[0]].restart_required
+        assert rules[static[0]].restart_required
+        for name, value in (dynamic, static):
+            assert rules[name].check(value) is None
+
+
+# -- lifecycle -----
+
+
+def keep_a_value(subject: Subject) -> tuple[str | None, str]:
+    """Have a value kept by a user; returns the database and the value."""
+    database = subject.tenant_user()
+    value = uuid.uuid4().hex
+    with subject.login("joe", "secret", database=database) as session:
+        session.write(value)
+    return database, value
+
+
+def read(subject: Subject, database: str | None) -> str | None:
+    with subject.login("joe", "secret", database=database) as session:
+        return session.read()
+
+
+def test_a_later_agent_adopts_the_running_engine(clean: Subject) -> None:
+    guest, kept = clean.guest, keep_a_value(clean)
+    before = guest.engine()
+    with clean.login("joe", "secret", database=kept[0]) as session:
+        guest.stop_agent()
+        assert session.read() == kept[1]
+        guest.start_agent()
+        guest.wait_status("HEALTHY")
+        assert session.read() == kept[1]
+    assert guest.engine() == before
+    assert [user.name for user in clean.users()] == ["joe"]
+
+
+def test_stop_start_and_restart_keep_the_data(clean: Subject) -> None:
+    guest, (database, value) = clean.guest, keep_a_value(clean)
+    before = guest.engine()
+    assert guest.run(payloads.StopJob()).succeeded
+    assert guest.engine() is None
+    assert not clean.is_let_in("joe", "secret", database=database)
+    guest.wait_status("SHUTDOWN")
+    outcome = guest.run(payloads.StartJob())
+    assert outcome.succeeded, outcome.error
+    started = guest.engine()
+    assert started is not None
+    assert started != before
+    assert read(clean, database) == value
+    clean.restart()
+    assert guest.engine() not in (None, started)
+    assert read(clean, database) == value
+
+
+def test_a_killed_engine_is_back_with_its_data(clean: Subject) -> None:
+    guest, (database, value) = clean.guest, keep_a_value(clean)
+    killed = guest.engine()
+    assert killed is not None
+    os.kill(killed.pid, 9)
+    reports = len(guest.conductor.heartbeats)
+
+    def is_back() -> bool:
+        return guest.engine() not in (None, killed) and clean.is_let_in(
+            "joe", "secret", database=database
+        )
+
+    wait_until(is_back, timeout_s=30, what="engine after kill -9")
+    assert read(clean, database) == value
+    guest.wait_status("HEALTHY")
+    told = [report.message or "" for report in guest.conductor.heartbeats[reports:]]
+    assert any("signal 9" in message or "memory" in message for message in told)
+
+
+def test_a_damaged_template_is_said_and_nothing_is_made_of_it(subject: Subject) -> None:
+    guest = subject.guest
+    if guest.template is None:
+        pytest.skip(f"{guest.manager} needs no template")
+    with passable_directory() as directory:
+        template = directory / "template"
+        shutil.copytree(guest.template, template)
+        victim = max(template.rglob("*"), key=lambda path: path.stat().st_size)
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 0x55
+        victim.write_bytes(content)
+        other = Guest(directory=directory, row=guest.row, template=template)
+        try:
+            other.start_agent()
+            outcome = other.run(payloads.PrepareJob(**other.sizes))
+            assert not outcome.succeeded
+            assert "template" in str(outcome.error)
+            assert other.wait_status("FAILED").message == outcome.heartbeat.message
+            assert not other.layout.data_dir.exists()
+        finally:
+            other.destroy()
+
+
+def test_template_is_left_alone_when_it_exists(subject: Subject) -> None:
+    template = subject.guest.template
+    if template is None:
+        pytest.skip(f"{subject.guest.manager} needs no template")
+
+    def look() -> list[tuple[pathlib.Path, int, int]]:
+        paths = [template, *sorted(template.rglob("*"))]
+        return [(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in paths]
+
+    before = look()
+    made = templates.build(
+        subject.guest.manager,
+        target=template,
+        user=subject.guest.row_engine.user,
+        basedir=subject.guest.row_engine.find_basedir(),
+    )
+    assert made["version"]
+    assert look() == before
 
 
 # -- databases -----
 
 
-def test_databases_come_back_in_order_and_pages_are_full(clean: Guest) -> None:
-    names = ["B", "a", "b", "x.y", "z-1", "A", "é"]
-    _create(clean, *names)
+def test_databases_come_back_in_order_and_pages_are_full(clean: Subject) -> None:
+    clean.need(Capability.DATABASES)
+    names = [n for n in clean.probe.database_names if clean.spec.check_database_name(n) is None]
+    assert len(names) >= 3
+    clean.create(*names)
     seen: list[str] = []
     marker = None
-    pages = 0
     while True:
-        page = clean.call("list_databases", payloads.Page(limit=2, marker=marker))
+        page = clean.guest.call("list_databases", payloads.Page(limit=2, marker=marker))
         seen += [database.name for database in page.databases]
-        pages += 1
         marker = page.next_marker
         if marker is None:
             break
         assert len(page.databases) == 2  # reserved ones are taken out before the page is cut
     assert seen == sorted(names, key=lambda name: name.encode())
-    assert pages == 4
 
 
-def test_character_set_and_collation_are_kept(clean: Guest) -> None:
-    wanted = payloads.Database(name="c", character_set="latin1", collate="latin1_bin")
-    clean.call("create_databases", payloads.Databases(databases=(wanted,)))
-    page = clean.call("list_databases", payloads.Page(limit=10))
-    assert page.databases == (wanted,)
-
-
-def test_creating_databases_is_all_or_nothing(clean: Guest) -> None:
-    _create(clean, "there")
+def test_creating_databases_is_all_or_nothing(clean: Subject) -> None:
+    clean.need(Capability.DATABASES)
+    clean.create("there")
     with pytest.raises(exception.AlreadyExists) as caught:
-        _create(clean, "new", "there")
+        clean.create("new", "there")
     assert caught.value.kwargs == {"kind": "database", "name": "there"}
-    assert _names(clean) == ["there"]
+    assert clean.databases() == ["there"]
 
 
-def test_missing_database_cannot_be_deleted(clean: Guest) -> None:
+def test_missing_database_cannot_be_deleted(clean: Subject) -> None:
+    clean.need(Capability.DATABASES)
     with pytest.raises(exception.DatabaseNotFound):
-        clean.call("delete_database", payloads.DatabaseRef(name="nothing"))
+        clean.delete_database("nothing")
 
 
-def test_deleting_a_dotted_database_leaves_its_namesake(clean: Guest) -> None:
-    _create(clean, "x", "x.y")
-    clean.call("delete_database", payloads.DatabaseRef(name="x.y"))
-    assert _names(clean) == ["x"]
+def test_a_deleted_database_is_gone_with_its_data(clean: Subject) -> None:
+    clean.need(Capability.DATABASES)
+    database, _ = keep_a_value(clean)
+    assert database is not None
+    clean.delete_database(database)
+    assert clean.databases() == []
+    clean.create(database)
+    clean.grant("joe", database)
+    assert read(clean, database) is None
 
 
-@pytest.mark.parametrize("name", ["mysql", "MySQL", "sys", "../etc", "a/b", "", "x" * 65, "a\0b"])
-def test_reserved_and_bad_database_names_are_refused_by_the_agent_too(
-    clean: Guest, name: str
-) -> None:
-    with pytest.raises(exception.GuestError):
-        _create(clean, name)
-    with pytest.raises(exception.GuestError):
-        clean.call("delete_database", payloads.DatabaseRef(name=name))
+def test_reserved_and_bad_database_names_are_refused_by_the_agent_too(clean: Subject) -> None:
+    clean.need(Capability.DATABASES)
+    reserved = sorted(clean.spec.reserved_databases)
+    for name in [*reserved, *(each.upper() for each in reserved), "", "x" * 300, "a\0b"]:
+        with pytest.raises(exception.GuestError):
+            clean.create(name)
+        with pytest.raises(exception.GuestError):
+            clean.delete_database(name)
+    assert clean.databases() == []
 
 
 # -- users -----
 
 
-def test_users_come_back_in_order_and_pages_are_full(clean: Guest) -> None:
-    wanted = [("a", "%"), ("a", "10.0.0.1"), ("a@b", "%"), ("b", "%"), ("B", "%")]
-    _add(clean, *(payloads.User(name=n, host=h, password="x") for n, h in wanted))
+def test_users_come_back_in_order_and_pages_are_full(clean: Subject) -> None:
+    clean.need(Capability.USERS)
+    names = [n for n in clean.probe.user_names if clean.spec.check_user_name(n) is None]
+    wanted = [(name, "%") for name in names]
+    if clean.can(Capability.HOSTS):
+        wanted.append((names[0], "10.0.0.1"))
+    assert len(wanted) >= 3
+    clean.add(*(payloads.User(name=n, host=h, password="x-Word-1") for n, h in wanted))
     seen: list[tuple[str, str]] = []
     marker = None
     while True:
-        page = clean.call("list_users", payloads.Page(limit=2, marker=marker))
+        page = clean.guest.call("list_users", payloads.Page(limit=2, marker=marker))
         seen += [(user.name, user.host) for user in page.users]
         assert all(user.password is None for user in page.users)
         marker = page.next_marker
         if marker is None:
             break
         assert len(page.users) == 2
-    assert seen == sorted(wanted)
+    assert seen == sorted(wanted, key=lambda pair: (pair[0].encode(), pair[1].encode()))
 
 
-def test_creating_users_is_all_or_nothing(clean: Guest) -> None:
-    _add(clean, payloads.User(name="there", password="x"))
-    with pytest.raises(exception.AlreadyExists):
-        _add(clean, *(payloads.User(name=n, password="x") for n in ("new", "there")))
-    users = clean.call("list_users", payloads.Page(limit=10)).users
-    assert [user.name for user in users] == ["there"]
+def test_creating_users_is_all_or_nothing(clean: Subject) -> None:
+    clean.need(Capability.USERS)
+    clean.add(payloads.User(name="there", password="x-Word-1"))
+    with pytest.raises(exception.AlreadyExists) as caught:
+        clean.add(*(payloads.User(name=n, password="other") for n in ("new", "there")))
+    assert caught.value.kwargs == {"kind": "user", "name": "there"}
+    assert [user.name for user in clean.users()] == ["there"]
+    assert not clean.is_let_in("there", "other")
 
 
-def test_missing_users_are_told_apart(clean: Guest) -> None:
-    _add(clean, payloads.User(name="u", host="10.0.0.1", password="x"))
+def test_missing_users_are_told_apart(clean: Subject) -> None:
+    clean.need(Capability.USERS)
     missing = payloads.UserRef(name="u", host="%")
-    change = payloads.UserChange(new_password="y")
-    for method, request in (
+    if clean.can(Capability.HOSTS):
+        clean.add(payloads.User(name="u", host="10.0.0.1", password="x-Word-1"))
+    requests: list[tuple[str, payloads.Payload]] = [
         ("get_user", missing),
         ("delete_user", missing),
-        ("update_user", payloads.UpdateUser(user=missing, change=change)),
-        ("grant", payloads.Grant(user=missing, databases=())),
-        ("revoke", payloads.Grant(user=missing, databases=())),
-    ):
+        (
+            "update_user",
+            payloads.UpdateUser(user=missing, change=payloads.UserChange(new_password="y-1")),
+        ),
+    ]
+    if clean.can(Capability.DATABASES):
+        nothing = payloads.Grant(user=missing, databases=())
+        requests += [("grant", nothing), ("revoke", nothing)]
+    for method, request in requests:
         with pytest.raises(exception.UserNotFound) as caught:
-            clean.call(method, request)
+            clean.guest.call(method, request)
         assert caught.value.kwargs == {"name": "u", "host": "%"}
 
 
-def test_new_name_host_and_password_keep_the_grants(clean: Guest) -> None:
-    _create(clean, "d_1")
-    _add(clean, payloads.User(name="old", password="old", databases=("d_1",)))
-    change = payloads.UserChange(new_name="new", new_host="127.%", new_password="new")
-    request = payloads.UpdateUser(user=payloads.UserRef(name="old"), change=change)
-    clean.call("update_user", request)
-    user = clean.call("get_user", payloads.UserRef(name="new", host="127.%"))
-    assert user.databases == ("d_1",)
-    with clean.connect("new", "new", database="d_1"):
-        pass
-    with pytest.raises(pymysql.err.OperationalError):
-        clean.connect("new", "old")
+def test_new_name_and_password_keep_the_grants(clean: Subject) -> None:
+    clean.need(Capability.USERS)
+    database = clean.tenant_user("old", "old-Word", "d_1")
+    clean.change("old", new_name="new")
+    assert clean.may_write("new", "old-Word", database)
+    clean.change("new", new_password="new-Word")
+    user = clean.get_user("new")
+    assert user.databases == (() if database is None else (database,))
+    assert clean.may_write("new", "new-Word", database)
+    assert not clean.is_let_in("new", "old-Word", database=database)
+    assert not clean.is_let_in("old", "old-Word", database=database)
+    clean.change("new", new_name="newer", new_password="newer-Word")
+    assert clean.may_write("newer", "newer-Word", database)
 
 
-def test_renaming_to_an_existing_user_is_refused_and_changes_nothing(clean: Guest) -> None:
-    _add(clean, *(payloads.User(name=n, password=n) for n in ("a", "b")))
-    change = payloads.UserChange(new_name="b", new_password="new")
+def test_renaming_to_an_existing_user_is_refused_and_changes_nothing(clean: Subject) -> None:
+    clean.need(Capability.USERS)
+    database = clean.tenant_user("a", "a-Word")
+    clean.tenant_user("b", "b-Word")
     with pytest.raises(exception.AlreadyExists):
-        clean.call(
-            "update_user", payloads.UpdateUser(user=payloads.UserRef(name="a"), change=change)
-        )
-    with clean.connect("a", "a"):
-        pass
+        clean.change("a", new_name="b", new_password="new-Word")
+    for name in ("a", "b"):
+        assert clean.is_let_in(name, f"{name}-Word", database=database)
 
 
-@pytest.mark.parametrize("name", ["root", "os_admin", "mariadb.sys", "PUBLIC", "Root"])
-def test_reserved_users_can_be_neither_seen_nor_touched(clean: Guest, name: str) -> None:
-    reference = payloads.UserRef(name=name, host="localhost")
-    change = payloads.UserChange(new_password="x")
-    with pytest.raises(exception.GuestError):
-        _add(clean, payloads.User(name=name, password="x"))
-    for method, request in (
-        ("get_user", reference),
-        ("delete_user", reference),
-        ("update_user", payloads.UpdateUser(user=reference, change=change)),
-        ("grant", payloads.Grant(user=reference, databases=())),
-    ):
-        with pytest.raises(exception.GuestError):
-            clean.call(method, request)
-    assert clean.call("list_users", payloads.Page(limit=10)).users == ()
+def test_a_deleted_user_is_locked_out(clean: Subject) -> None:
+    clean.need(Capability.USERS)
+    database = clean.tenant_user()
+    assert clean.is_let_in("joe", "secret", database=database)
+    clean.delete_user("joe")
+    assert clean.users() == []
+    assert not clean.is_let_in("joe", "secret", database=database)
 
 
-def test_user_cannot_be_renamed_to_a_reserved_name(clean: Guest) -> None:
-    _add(clean, payloads.User(name="a", password="a"))
-    change = payloads.UserChange(new_name="os_admin", new_host="localhost")
-    with pytest.raises(exception.GuestError, match="reserved"):
-        clean.call(
-            "update_user", payloads.UpdateUser(user=payloads.UserRef(name="a"), change=change)
-        )
+def test_reserved_users_can_be_neither_seen_nor_touched(clean: Subject) -> None:
+    clean.need(Capability.USERS)
+    change = payloads.UserChange(new_password="x-Word-1")
+    for name in sorted(clean.spec.reserved_users):
+        reference = payloads.UserRef(name=name)
+        requests: list[tuple[str, payloads.Payload]] = [
+            ("create_users", payloads.Users(users=(payloads.User(name=name, password="x"),))),
+            ("create_users", payloads.Users(users=(payloads.User(name=name.upper()),))),
+            ("get_user", reference),
+            ("delete_user", reference),
+            ("update_user", payloads.UpdateUser(user=reference, change=change)),
+        ]
+        if clean.can(Capability.DATABASES):
+            requests.append(("grant", payloads.Grant(user=reference, databases=())))
+        for method, request in requests:
+            with pytest.raises(exception.GuestError):
+                clean.guest.call(method, request)
+    assert clean.users() == []
+
+
+def test_user_cannot_be_renamed_to_a_reserved_name(clean: Subject) -> None:
+    clean.need(Capability.USERS)
+    clean.add(payloads.User(name="a", password="a-Word"))
+    for name in sorted(clean.spec.reserved_users):
+        with pytest.raises(exception.GuestError, match="reserved"):
+            clean.change("a", new_name=name)
+    assert [user.name for user in clean.users()] == ["a"]
 
 
 # -- grants -----
 
 
-@pytest.mark.parametrize(("granted", "other"), [("a_b", "axb"), ("a%b", "aXXb"), ("a%", "ab")])
-def test_grant_reaches_one_database_and_no_other(clean: Guest, granted: str, other: str) -> None:
-    _create(clean, granted, other)
-    _add(clean, payloads.User(name="u", password="u"))
-    grant = payloads.Grant(user=payloads.UserRef(name="u"), databases=(granted,))
-    clean.call("grant", grant)
-    with clean.connect("u", "u", database=granted) as connection:
-        connection.cursor().execute("CREATE TABLE t (i INT)")
-    with pytest.raises(pymysql.err.OperationalError, match="1044"):
-        clean.connect("u", "u", database=other)
-    assert clean.call("get_user", payloads.UserRef(name="u")).databases == (granted,)
-    clean.call("revoke", grant)
-    assert clean.call("get_user", payloads.UserRef(name="u")).databases == ()
-    with pytest.raises(pymysql.err.OperationalError, match="1044"):
-        clean.connect("u", "u", database=granted)
+def test_grant_reaches_one_database_and_no_other(clean: Subject) -> None:
+    clean.need(Capability.DATABASES, Capability.USERS)
+    for granted, other in clean.probe.lookalikes:
+        if any(clean.spec.check_database_name(name) for name in (granted, other)):
+            continue
+        clean.clean()
+        clean.create(granted, other)
+        clean.add(payloads.User(name="u", password="u-Word"))
+        assert not clean.may_write("u", "u-Word", granted)
+        clean.grant("u", granted)
+        assert clean.may_write("u", "u-Word", granted)
+        assert not clean.may_write("u", "u-Word", other)
+        assert clean.get_user("u").databases == (granted,)
+        clean.revoke("u", granted)
+        assert clean.get_user("u").databases == ()
+        assert not clean.may_write("u", "u-Word", granted)
 
 
-def test_grant_adds_and_asks_for_existing_databases(clean: Guest) -> None:
-    _create(clean, "a", "b")
-    user = payloads.UserRef(name="u")
-    _add(clean, payloads.User(name="u", password="u", databases=("a",)))
-    clean.call("grant", payloads.Grant(user=user, databases=("b",)))
-    clean.call("grant", payloads.Grant(user=user, databases=("b",)))
-    assert clean.call("get_user", user).databases == ("a", "b")
+def test_grant_adds_and_asks_for_existing_databases(clean: Subject) -> None:
+    clean.need(Capability.DATABASES, Capability.USERS)
+    clean.create("a", "b")
+    clean.add(payloads.User(name="u", password="u-Word", databases=("a",)))
+    clean.grant("u", "b")
+    clean.grant("u", "b")
+    assert clean.get_user("u").databases == ("a", "b")
     with pytest.raises(exception.DatabaseNotFound):
-        clean.call("grant", payloads.Grant(user=user, databases=("none",)))
+        clean.grant("u", "none")
     with pytest.raises(exception.DatabaseNotFound):
-        clean.call("revoke", payloads.Grant(user=user, databases=("none",)))
+        clean.revoke("u", "none")
+    clean.revoke("u", "a", "b")
+    assert clean.get_user("u").databases == ()
 
 
-def test_grant_that_the_tenants_root_made_without_escapes_can_be_revoked(clean: Guest) -> None:
-    _create(clean, "a_b")
-    _add(clean, payloads.User(name="u", password="u"))
-    clean.call("enable_root", payloads.EnableRoot(password="r"))
-    with clean.connect("root", "r", autocommit=True) as connection:
-        connection.cursor().execute("GRANT SELECT ON `a_b`.* TO u@'%'")
-    user = payloads.UserRef(name="u")
-    assert clean.call("get_user", user).databases == ("a_b",)
-    clean.call("revoke", payloads.Grant(user=user, databases=("a_b",)))
-    assert clean.call("get_user", user).databases == ()
-    clean.call("disable_root", payloads.Empty())
+# -- the superuser, and the agent's own account -----
 
 
-# -- root -----
+def test_root_is_let_in_with_each_new_password_and_locked_out_again(clean: Subject) -> None:
+    clean.need(Capability.ROOT)
+    for password in ("first-Word", "sec'ond\\"):
+        answer = clean.guest.call("enable_root", payloads.EnableRoot(password=password))
+        assert answer.name == clean.spec.root_name
+        with clean.login(answer.name, password) as session:
+            session.try_admin()
+    assert not clean.is_let_in(clean.spec.root_name, "first-Word")
+    clean.guest.call("disable_root", payloads.Empty())
+    clean.guest.call("disable_root", payloads.Empty())
+    assert not clean.is_let_in(clean.spec.root_name, "sec'ond\\")
 
 
-def test_root_is_let_in_with_each_new_password_and_locked_out_again(clean: Guest) -> None:
-    for password in ("first", "sec'ond\\"):
-        answer = clean.call("enable_root", payloads.EnableRoot(password=password))
-        assert answer.name == datastore_spec.registry()[clean.manager].root_name
-        with clean.connect(answer.name, password, autocommit=True) as connection:
-            connection.cursor().execute("CREATE USER made_by_root@'%'")
-            connection.cursor().execute("DROP USER made_by_root@'%'")
-    with pytest.raises(pymysql.err.OperationalError):
-        clean.connect("root", "first")
-    clean.call("disable_root", payloads.Empty())
-    clean.call("disable_root", payloads.Empty())
-    with pytest.raises(pymysql.err.OperationalError):
-        clean.connect("root", "sec'ond\\")
+def test_a_user_of_the_tenants_is_no_superuser(clean: Subject) -> None:
+    clean.need(Capability.USERS)
+    if not clean.can(Capability.DATABASES):
+        pytest.skip("who may use the keyspace of this engine may use all of it")
+    database = clean.tenant_user()
+    with clean.login("joe", "secret", database=database) as session, pytest.raises(Refused):
+        session.try_admin()
 
 
-def test_template_and_instance_have_no_account_without_password(clean: Guest) -> None:
-    assert isinstance(clean.datastore, base.Datastore)
-    for user in ("", "root", "mysql", "os_admin", "mariadb.sys", "anybody"):
-        with pytest.raises(pymysql.err.OperationalError):
-            clean.connect(user, "")
+def test_nobody_is_let_in_without_a_password(clean: Subject) -> None:
+    for user in clean.probe.anonymous():
+        assert not clean.is_let_in(user, ""), user
+
+
+def test_root_cannot_lock_the_agent_out_for_longer_than_until_a_restart(clean: Subject) -> None:
+    clean.need(Capability.ROOT)
+    with clean.root() as session:
+        session.attack()
+    clean.restart()
+    clean.guest.wait_status("HEALTHY")
+    database = clean.tenant_user()
+    assert clean.may_write("joe", "secret", database)
+    clean.guest.call("disable_root", payloads.Empty())
 
 
 # -- every name that passes the checks -----
 
 _TEXT = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cs"]) | st.sampled_from("`'\"\\%_.; -*/{}"),
+    st.characters(codec="utf-8", exclude_categories=["Cs"]) | st.sampled_from("`'\"\\%_.; -*/{}$"),
     min_size=1,
     max_size=70,
 )
-_SETTINGS = settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
-)
+_NAME = st.text(string.ascii_letters + string.digits + "_-. `'\"\\%$é", min_size=1, max_size=40)
 
 
-@_SETTINGS
-@given(name=_TEXT)
-def test_every_database_name_that_passes_the_checks_works(instance: Guest, name: str) -> None:
-    spec = datastore_spec.registry()[instance.manager]
-    assume(spec.check_database_name(name) is None and not spec.is_reserved_database(name))
-    user = f"u{uuid.uuid4().hex[:12]}"
-    _create(instance, name)
-    try:
-        assert name in _names(instance)
-        _add(instance, payloads.User(name=user, password="x", databases=(name,)))
+def _settings(examples: int) -> settings:
+    checks = [
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.filter_too_much,
+        HealthCheck.too_slow,
+        HealthCheck.nested_given,
+    ]
+    return settings(max_examples=examples, deadline=None, suppress_health_check=checks)
+
+
+def test_every_database_name_that_passes_the_checks_works(clean: Subject) -> None:
+    clean.need(Capability.DATABASES, Capability.USERS)
+    spec = clean.spec
+
+    @_settings(clean.probe.examples)
+    @given(name=_TEXT | _NAME)
+    def try_name(name: str) -> None:
+        assume(spec.check_database_name(name) is None and not spec.is_reserved_database(name))
+        user = f"u{uuid.uuid4().hex[:12]}"
+        clean.create(name)
         try:
-            reference = payloads.UserRef(name=user)
-            assert instance.call("get_user", reference).databases == (name,)
-            with instance.connect(user, "x", database=name) as connection:
-                connection.cursor().execute("CREATE TABLE t (i INT)")
-            instance.call("revoke", payloads.Grant(user=reference, databases=(name,)))
-            assert instance.call("get_user", reference).databases == ()
+            assert name in clean.databases()
+            clean.add(payloads.User(name=user, password="x-Word-1", databases=(name,)))
+            try:
+                assert clean.get_user(user).databases == (name,)
+                assert clean.may_write(user, "x-Word-1", name)
+                clean.revoke(user, name)
+                assert clean.get_user(user).databases == ()
+            finally:
+                clean.delete_user(user)
         finally:
-            instance.call("delete_user", payloads.UserRef(name=user))
-    finally:
-        instance.call("delete_database", payloads.DatabaseRef(name=name))
-    assert name not in _names(instance)
+            clean.delete_database(name)
+        assert name not in clean.databases()
+
+    try_name()
 
 
-@_SETTINGS
-@given(name=_TEXT, password=_TEXT)
-def test_every_user_and_password_that_pass_the_checks_work(
-    instance: Guest, name: str, password: str
+def test_every_user_and_password_that_pass_the_checks_work(clean: Subject) -> None:
+    clean.need(Capability.USERS)
+    spec = clean.spec
+    database = clean.tenant_user("first", "first-Word")
+    clean.delete_user("first")
+    databases = () if database is None else (database,)
+
+    @_settings(clean.probe.examples)
+    @given(name=_TEXT | _NAME, password=_TEXT)
+    def try_names(name: str, password: str) -> None:
+        assume(spec.check_user_name(name) is None and not spec.is_reserved_user(name))
+        assume(spec.check_password(password) is None)
+        clean.add(payloads.User(name=name, password="first-Word", databases=databases))
+        try:
+            clean.change(name, new_password=password)
+            assert clean.is_let_in(name, password, database=database)
+            assert [user.name for user in clean.users()] == [name]
+            assert clean.get_user(name).databases == databases
+        finally:
+            clean.delete_user(name)
+
+    try_names()
+
+
+# -- logs -----
+
+_SMALL = streams.Bounds(total_bytes=1024 * 1024, piece_bytes=128 * 1024)
+
+
+def test_a_log_is_switched_while_the_engine_runs_and_stays_within_its_bounds(
+    clean: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = datastore_spec.registry()[instance.manager]
-    assume(spec.check_user_name(name) is None and not spec.is_reserved_user(name))
-    assume(spec.check_password(password) is None)
-    reference = payloads.UserRef(name=name)
-    _add(instance, payloads.User(name=name, password="first"))
-    try:
-        change = payloads.UserChange(new_password=password)
-        instance.call("update_user", payloads.UpdateUser(user=reference, change=change))
-        with instance.connect(name, password.encode()):
-            pass
-        users = instance.call("list_users", payloads.Page(limit=10)).users
-        assert [user.name for user in users] == [name]
-        assert instance.call("get_user", reference).name == name
-    finally:
-        instance.call("delete_user", reference)
+    clean.need(Capability.LOGS)
+    name = clean.probe.log
+    if name is None:
+        pytest.skip(f"{clean.guest.manager} has no log that is switched")
+    guest, database = clean.guest, clean.tenant_user()
+    assert guest.datastore is not None
+    logs = guest.datastore.logs
+    sources = logs._sources  # type: ignore[union-attr]
+    before = guest.engine()
+
+    def show() -> payloads.Log:
+        log = guest.call("show_log", payloads.LogRequest(name=name))
+        assert isinstance(log, payloads.Log)
+        return log
+
+    assert show().status == "Disabled"
+    monkeypatch.setitem(sources, name, dataclasses.replace(sources[name], bounds=lambda: _SMALL))
+    with clean.login("joe", "secret", database=database) as session:
+        guest.call("change_log", payloads.LogRequest(name=name, enable=True))
+        session.provoke(name, 4096)
+        wait_until(lambda: show().pending_bytes > 0, what=f"something in the log {name}")
+
+        def overflow() -> bool:
+            session.provoke(name, _SMALL.piece_bytes)
+            logs.tend()
+            return show().dropped_bytes > 0
+
+        wait_until(overflow, what="pieces that are dropped")
+        assert show().pending_bytes <= _SMALL.total_bytes
+        guest.call("change_log", payloads.LogRequest(name=name, disable=True))
+        logs.tend()
+        settled = show()
+        session.provoke(name, 4096)
+    assert settled.status == "Disabled"
+    assert show().pending_bytes == settled.pending_bytes
+    assert guest.engine() == before
 
 
-_HOST = st.one_of(
-    st.ip_addresses(v=4).map(str),
-    st.ip_addresses(v=6).map(str),
-    st.text(string.ascii_letters + string.digits + "-._%", min_size=1, max_size=60),
-    st.integers(1, 31).map(lambda bits: f"0.0.0.0/{_netmask(bits)}"),
-)
+def test_every_log_of_the_spec_is_listed(subject: Subject) -> None:
+    subject.need(Capability.LOGS)
+    logs = subject.guest.call("list_logs", payloads.Empty()).logs
+    assert [(log.name, log.type) for log in logs] == [
+        (log.name, log.type.value) for log in subject.spec.logs
+    ]
 
 
-def _netmask(bits: int) -> str:
-    value = (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF
-    return ".".join(str(value >> shift & 0xFF) for shift in (24, 16, 8, 0))
+# -- metrics -----
 
 
-@_SETTINGS
-@given(host=_HOST)
-def test_every_host_that_passes_the_checks_works(instance: Guest, host: str) -> None:
-    spec = datastore_spec.registry()[instance.manager]
-    assume(spec.check_host(host) is None)
-    reference = payloads.UserRef(name="h", host=host)
-    _add(instance, payloads.User(name="h", host=host, password="x"))
-    try:
-        assert instance.call("get_user", reference).host.lower() == host.lower()
-        with pytest.raises(exception.AlreadyExists):
-            _add(instance, payloads.User(name="h", host=host, password="x"))
-    finally:
-        instance.call("delete_user", reference)
-
-
-# -- facts that the spec holds about the engine -----
-
-
-def test_character_sets_of_the_spec_are_those_of_the_server(instance: Guest) -> None:
-    if instance.manager != "mariadb":
-        pytest.skip("another engine has another table")
-    instance.call("enable_root", payloads.EnableRoot(password="r"))
-    try:
-        with instance.connect("root", "r") as connection:
-            cursor = connection.cursor()
-            cursor.execute(
-                "SELECT character_set_name, collation_name, full_collation_name"
-                " FROM information_schema.collation_character_set_applicability"
-                " WHERE character_set_name <> 'filename'"
-            )
-            rows = cursor.fetchall()
-    finally:
-        instance.call("disable_root", payloads.Empty())
-    table: dict[str, set[str]] = {}
-    for charset, short, full in rows:
-        table.setdefault(charset, set()).update((short, full))
-    assert {name: set(members) for name, members in mariadb.collations().items()} == table
-
-
-def test_agent_user_is_reserved(instance: Guest) -> None:
-    assert datastore_spec.registry()[instance.manager].is_reserved_user(mysql.AGENT_USER)
-
-
-def test_template_is_left_alone_when_it_exists(instance: Guest, tmp_path: pathlib.Path) -> None:
-    assert instance.template is not None
-    before = instance.template.stat()
-    made = templates.build(
-        instance.manager,
-        target=instance.template,
-        user=instance.row_engine.user,
-        basedir=instance.row_engine.find_basedir(),
-    )
-    assert made["version"]
-    after = instance.template.stat()
-    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+def test_metrics_are_in_the_vocabulary_and_counters_grow(clean: Subject) -> None:
+    clean.need(Capability.METRICS)
+    assert clean.guest.datastore is not None
+    database = clean.tenant_user()
+    figures = clean.guest.datastore.metrics
+    before = figures.read()
+    assert set(before) <= set(metrics.METRICS)
+    assert "connections" in before
+    with clean.login("joe", "secret", database=database) as session:
+        for number in range(20):
+            session.write(str(number))
+        after = figures.read()
+        assert after["connections"] >= 1
+    counters = [n for n in before if metrics.METRICS[n].kind is metrics.Kind.COUNTER]
+    assert all(after[name] >= before[name] for name in counters)
+    assert any(after[name] >= before[name] + 20 for name in counters)

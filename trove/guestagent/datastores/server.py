@@ -17,7 +17,7 @@ from typing import ClassVar
 from oslo_log import log
 
 from trove.common import exception
-from trove.guestagent import certificates, tls
+from trove.guestagent import certificates, templates, tls
 from trove.guestagent.datastores import base
 from trove.guestagent.system import filesystem, process
 from trove.rpc import payloads
@@ -97,7 +97,9 @@ class Server(base.Service):
             source = self._environment.template_dir
             try:
                 if source is not None and source.is_dir():
+                    templates.check(source)
                     filesystem.copy_tree(source, work, owner=self._layout.engine_user)
+                    (work / templates.SEAL).unlink(missing_ok=True)
                 else:
                     self.make_data(work)
             except BaseException:

@@ -1,0 +1,112 @@
+"""What only the MySQL family has: hosts, character sets, patterns in grants."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from tests.fixtures.probes_mysql import MysqlProbe
+from tests.fixtures.rows import MYSQL_ROWS, Subject, clean, running
+from trove.common import exception
+from trove.datastores import mariadb, mysql
+from trove.rpc import payloads
+
+__all__ = ["clean"]
+
+
+@pytest.fixture(scope="module", params=MYSQL_ROWS)
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    """Give a running instance of each member of the family."""
+    with running(request.param) as made:
+        yield made
+
+
+def test_character_set_and_collation_are_kept(clean: Subject) -> None:
+    wanted = payloads.Database(name="c", character_set="latin1", collate="latin1_bin")
+    clean.guest.call("create_databases", payloads.Databases(databases=(wanted,)))
+    page = clean.guest.call("list_databases", payloads.Page(limit=10))
+    assert page.databases == (wanted,)
+
+
+def test_deleting_a_dotted_database_leaves_its_namesake(clean: Subject) -> None:
+    clean.create("x", "x.y")
+    clean.delete_database("x.y")
+    assert clean.databases() == ["x"]
+
+
+@pytest.mark.parametrize("name", ["MySQL", "sys", "../etc", "a/b", "x" * 65])
+def test_names_that_would_leave_the_data_directory_are_refused(clean: Subject, name: str) -> None:
+    with pytest.raises(exception.GuestError):
+        clean.create(name)
+
+
+def test_a_new_host_keeps_the_grants(clean: Subject) -> None:
+    clean.tenant_user("old", "old-Word", "d_1")
+    clean.change("old", new_name="new", new_host="127.%", new_password="new-Word")
+    assert clean.get_user("new", "127.%").databases == ("d_1",)
+    assert clean.may_write("new", "new-Word", "d_1")
+    with pytest.raises(exception.UserNotFound):
+        clean.get_user("new")
+
+
+def test_grant_that_the_tenants_root_made_without_escapes_can_be_revoked(clean: Subject) -> None:
+    clean.create("a_b")
+    clean.add(payloads.User(name="u", password="u"))
+    with clean.root() as session:
+        session._execute("GRANT SELECT ON `a_b`.* TO u@'%'")  # type: ignore[attr-defined]
+    assert clean.get_user("u").databases == ("a_b",)
+    clean.revoke("u", "a_b")
+    assert clean.get_user("u").databases == ()
+
+
+_HOST = st.one_of(
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(str),
+    st.text(string.ascii_letters + string.digits + "-._%", min_size=1, max_size=60),
+    st.integers(1, 31).map(lambda bits: f"0.0.0.0/{_netmask(bits)}"),
+)
+
+
+def _netmask(bits: int) -> str:
+    value = (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF
+    return ".".join(str(value >> shift & 0xFF) for shift in (24, 16, 8, 0))
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
+)
+@given(host=_HOST)
+def test_every_host_that_passes_the_checks_works(subject: Subject, host: str) -> None:
+    assume(subject.spec.check_host(host) is None)
+    subject.add(payloads.User(name="h", host=host, password="x"))
+    try:
+        assert subject.get_user("h", host).host.lower() == host.lower()
+        with pytest.raises(exception.AlreadyExists):
+            subject.add(payloads.User(name="h", host=host, password="x"))
+    finally:
+        subject.delete_user("h", host)
+
+
+def test_character_sets_of_the_spec_are_those_of_the_server(subject: Subject) -> None:
+    if subject.guest.manager != "mariadb":
+        pytest.skip("another engine has another table")
+    found = MysqlProbe.execute(
+        subject.guest,
+        "SELECT character_set_name, collation_name, full_collation_name"
+        " FROM information_schema.collation_character_set_applicability"
+        " WHERE character_set_name <> 'filename'",
+    )
+    table: dict[str, set[str]] = {}
+    for charset, short, full in found:
+        table.setdefault(charset, set()).update((short, full))
+    assert {name: set(members) for name, members in mariadb.collations().items()} == table
+
+
+def test_agent_user_is_reserved(subject: Subject) -> None:
+    assert subject.spec.is_reserved_user(mysql.AGENT_USER)
