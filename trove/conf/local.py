@@ -31,6 +31,14 @@ OPTS = [
         default="trove-guestagent",
         help="Program that is started as the server of an instance.",
     ),
+    cfg.DictOpt(
+        "engine_users",
+        default={},
+        help=(
+            "System users that engines run as where the agents are root, as manager:user; by"
+            " default [guestagent] engine_user, else the user that the engine's package makes."
+        ),
+    ),
     cfg.BoolOpt("use_cgroups", default=True, help="Limit memory and processes by cgroup."),
     cfg.BoolOpt(
         "use_firewall",

@@ -323,7 +323,8 @@ class LocalCompute(base.ComputeDriver):
     # -- making and starting -----
 
     def _write_server(self, spec: base.ServerSpec, directory: pathlib.Path) -> None:
-        basedir = local_image.check_engine(self._state, spec.image_id)
+        basedir, manager = local_image.check_engine(self._state, spec.image_id)
+        user = local_image.engine_user(self._conf, manager)
         self._state.directory("servers")
         with local_state.told(directory):
             directory.mkdir(exist_ok=True)
@@ -334,7 +335,8 @@ class LocalCompute(base.ComputeDriver):
                     raise local_state.LocalDriverError(f"{name!r} is not a plain file name")
                 local_state.replace(directory / name, content)
             local_state.replace(
-                directory / "local.conf", self._local_conf(spec, directory, basedir)
+                directory / "local.conf",
+                self._local_conf(spec, directory, basedir=basedir, user=user),
             )
             # last: a directory without it is begun again
             local_state.replace(
@@ -353,7 +355,9 @@ class LocalCompute(base.ComputeDriver):
                 ),
             )
 
-    def _local_conf(self, spec: base.ServerSpec, directory: pathlib.Path, basedir: str) -> str:
+    def _local_conf(
+        self, spec: base.ServerSpec, directory: pathlib.Path, *, basedir: str, user: str
+    ) -> str:
         values: dict[str, object] = {
             "key_file": directory / "instance.key",
             "state_dir": directory,
@@ -363,9 +367,8 @@ class LocalCompute(base.ComputeDriver):
             "bind_address": spec.address,
             "basedir": basedir,
             "template_dir": self._state.image(spec.image_id) / "template",
+            "engine_user": user,
         }
-        if self._conf.guestagent.engine_user:
-            values["engine_user"] = self._conf.guestagent.engine_user
         parser = configparser.RawConfigParser(default_section="")
         parser["DEFAULT"] = {
             "log_file": str(directory / "agent.log"),

@@ -8,9 +8,11 @@ not at all.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import os
 import pathlib
+import pwd
 import re
 import secrets
 import shutil
@@ -43,14 +45,59 @@ class _Engine:
 
     programs: tuple[str, ...]
     version: re.Pattern[str]
-    package: str
+    #: Debian's package; None where Debian 12 has none.
+    package: str | None
+    #: What to do where no package of Debian's has it.
+    advice: str = ""
+    arguments: tuple[str, ...] = ("--version",)
+    #: Where its packages put programs outside the PATH, one directory a version.
+    directories: tuple[str, ...] = ()
+
+    @property
+    def how_to_install(self) -> str:
+        """Return what a person can do about a missing engine."""
+        if self.package is None:
+            return self.advice
+        return f"run 'apt-get install --no-install-recommends {self.package}' as root"
 
 
+_MYSQL_ARGUMENTS = ("--no-defaults", "--version")
 _ENGINES: Mapping[str, _Engine] = {
     "mariadb": _Engine(
         programs=("mariadbd",),
         version=re.compile(r"Ver (\d+\.\d+\.\d+)-MariaDB"),
         package="mariadb-server",
+        arguments=_MYSQL_ARGUMENTS,
+    ),
+    "mysql": _Engine(
+        programs=("mysqld",),
+        version=re.compile(r"Ver (\d+\.\d+\.\d+)(?!\S*MariaDB)\b"),
+        package=None,
+        advice="Debian has no package of it: install MySQL's own (mysql-community-server)",
+        arguments=_MYSQL_ARGUMENTS,
+    ),
+    "postgresql": _Engine(
+        programs=("postgres",),
+        version=re.compile(r"\(PostgreSQL\) (\d+\.\d+)"),
+        package="postgresql-15",
+        directories=("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin"),
+    ),
+    "redis": _Engine(
+        programs=("redis-server",),
+        version=re.compile(r"Redis server v=(\d+\.\d+\.\d+)"),
+        package="redis-server",
+    ),
+    "valkey": _Engine(
+        programs=("valkey-server",),
+        version=re.compile(r"Valkey server v=(\d+\.\d+\.\d+)"),
+        package=None,
+        advice="Debian 12 has no package of it: install Valkey's own (valkey-server)",
+    ),
+    "mongodb": _Engine(
+        programs=("mongod",),
+        version=re.compile(r"db version v(\d+\.\d+\.\d+)"),
+        package=None,
+        advice="Debian has no package of it: install MongoDB's own (mongodb-org-server)",
     ),
 }
 
@@ -74,10 +121,11 @@ class LocalImage(base.ImageDriver):
     ) -> base.Image:
         """Find the engine of a manager and make its template; raises DriverError.
 
-        ``file`` may name the engine's program where it is not on the PATH; ``image_id`` replaces
-        the id that follows from what was found. The engine says its ``version`` itself.
+        Of several versions on this machine the newest is taken, unless ``file`` names another one's
+        program, or the directory that it is installed in. ``image_id`` replaces the id that follows
+        from what was found. The engine says its ``version`` itself.
         """
-        program, version = _find_engine(manager, file)
+        program, version = find_engine(manager, file)
         if image_id is None:
             image_id = str(uuid.uuid5(_NAMESPACE, f"{manager} {version} {program}"))
         directory = self._state.image(image_id)
@@ -148,11 +196,6 @@ class LocalImage(base.ImageDriver):
             tags=(manager, version),
         )
 
-    def _engine_user(self, manager: str) -> str:
-        """Return the user that agents run the engine as."""
-        configured: str | None = self._conf.guestagent.engine_user
-        return configured or datastore_spec.registry()[manager].system_user
-
     def _make_template(self, manager: str, program: str, directory: pathlib.Path) -> None:
         self._state.directory("images")
         fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
@@ -163,7 +206,7 @@ class LocalImage(base.ImageDriver):
                 _run_template_program(
                     [
                         *("--manager", manager, "--target", str(fresh / "template")),
-                        *("--user", self._engine_user(manager)),
+                        *("--user", checked_engine_user(self._conf, manager)),
                         *("--basedir", _basedir(program)),
                     ]
                 )
@@ -178,47 +221,106 @@ def _basedir(program: str) -> str:
     return str(pathlib.Path(program).parent.parent)
 
 
-def check_engine(state: local_state.LocalState, image_id: str) -> str:
-    """Return where the engine of an image is installed, as agents are told it.
+def engine_user(conf: cfg.ConfigOpts, manager: str) -> str:
+    """Return the user that agents run the engine of a manager as, where they are root."""
+    configured: str | None = conf.local.engine_users.get(manager) or conf.guestagent.engine_user
+    return configured or datastore_spec.registry()[manager].system_user
+
+
+def checked_engine_user(conf: cfg.ConfigOpts, manager: str) -> str:
+    """Return the user that agents run the engine as; raises DriverError when there is none."""
+    name = engine_user(conf, manager)
+    if os.geteuid() == 0:
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            raise local_state.LocalDriverError(
+                f"{manager} runs as the user {name}, which this machine does not have: run"
+                " 'useradd --system --user-group --no-create-home --shell /usr/sbin/nologin"
+                f" {name}' as root, or name another user in [local] engine_users"
+            ) from None
+    return name
+
+
+def check_engine(state: local_state.LocalState, image_id: str) -> tuple[str, str]:
+    """Return where the engine of an image is installed, as agents are told it, and its manager.
 
     Raises ImageNotFound, and DriverError when the engine is not there any more.
     """
     record = local_state.read_json(state.image(image_id) / "image.json")
     if record is None:
         raise exception.ImageNotFound(image_id=image_id)
-    program = str(record["program"])
+    program, manager = str(record["program"]), str(record["manager"])
     if not os.access(program, os.X_OK):
-        engine = _ENGINES.get(str(record["manager"]))
-        package = engine.package if engine is not None else "its package"
+        engine = _ENGINES.get(manager)
+        package = (engine.package if engine is not None else None) or "its package"
         raise local_state.LocalDriverError(
             f"the engine {program} of image {image_id} is gone: install {package} again, or import"
             " another one with 'trove-manage image import'"
         )
-    return _basedir(program)
+    return _basedir(program), manager
 
 
-def _find_engine(manager: str, file: str | None) -> tuple[str, str]:
-    """Return the program of a manager's engine and its version."""
+def find_engine(manager: str, file: str | None) -> tuple[str, str]:
+    """Return the program of a manager's engine and its version, of several the newest.
+
+    ``file`` is a program or the directory that it is installed in. Raises DriverError.
+    """
     engine = _ENGINES.get(manager)
     if engine is None:
         known = ", ".join(sorted(_ENGINES))
         raise local_state.LocalDriverError(
             f"the datastore manager {manager!r} is unknown here; known are: {known}"
         )
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), _SBIN))
-    wanted = (file,) if file else engine.programs
-    program = next(filter(None, (shutil.which(name, path=path) for name in wanted)), None)
-    if program is None:
+    wanted = engine.programs if file is None else (file,)
+    programs = _programs(engine, file)
+    if not programs:
         raise local_state.LocalDriverError(
-            f"no {' or '.join(wanted)} is installed: run 'apt-get install"
-            f" --no-install-recommends {engine.package}' as root and try again"
+            f"no {' or '.join(wanted)} is installed: {engine.how_to_install}, and try again; where"
+            " it is installed in a place of its own, name that by --file"
         )
-    program = os.path.realpath(program)
-    text = _output([program, "--no-defaults", "--version"])
-    match = engine.version.search(text)
-    if match is None:
-        raise local_state.LocalDriverError(f"{program} is not the engine of {manager}: {text!r}")
-    return program, match[1]
+    found: list[tuple[tuple[int, ...], str, str]] = []
+    wrong: list[str] = []
+    for program in programs:
+        text = _output([program, *engine.arguments])
+        match = engine.version.search(text)
+        if match is None:
+            wrong.append(f"{program} is not the engine of {manager}: {text!r}")
+        else:
+            numbers = tuple(int(number) for number in match[1].split("."))
+            found.append((numbers, program, match[1]))
+    if not found:
+        raise local_state.LocalDriverError("; ".join(wrong))
+    _, program, version = max(found)
+    return program, version
+
+
+def _programs(engine: _Engine, file: str | None) -> list[str]:
+    """Return the full paths of the programs that may be an engine, each once."""
+    path = [*os.environ.get("PATH", os.defpath).split(os.pathsep), *_SBIN.split(os.pathsep)]
+    if file is None:
+        names: Sequence[str] = engine.programs
+        places = [*path, *(place for each in engine.directories for place in glob.glob(each))]
+    elif os.path.isdir(file):
+        names, places = engine.programs, [os.path.join(file, name) for name in ("bin", "sbin", "")]
+    elif os.path.dirname(file):
+        names, places = (os.path.basename(file),), [os.path.dirname(file)]
+    else:
+        names, places = (file,), path
+    found = (shutil.which(name, path=place) for place in places for name in names if place)
+    return list(dict.fromkeys(_resolved(program) for program in found if program))
+
+
+def _resolved(program: str) -> str:
+    """Return where a program really is, under the name that it is called by.
+
+    Debian's redis-server is a link to a program that acts by the name it is called by.
+    """
+    directory, name = os.path.split(os.path.abspath(program))
+    real = os.path.realpath(program)
+    if os.path.basename(real) == name:
+        return real
+    return os.path.join(os.path.realpath(directory), name)
 
 
 def _output(argv: list[str]) -> str:
