@@ -20,6 +20,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import concurrency
+from trove.conductor import figures
 from trove.conductor import heartbeats as batching
 from trove.db import base, guest_jobs, guest_keys, heartbeats, operations
 from trove.rpc import payloads, serializer, taskmanager
@@ -151,8 +152,14 @@ class ConductorManager:
 
     # -- reports -----
 
+    def _report(self, instance_id: str, heartbeat: payloads.Heartbeat) -> heartbeats.Report:
+        metrics, dropped = figures.pack(heartbeat.metrics)
+        for reason in dropped:
+            self._sealer.count(reason, instance_id)
+        return check_heartbeat(instance_id, heartbeat, metrics=metrics, now=self._clock.now())
+
     def _hello(self, instance_id: str, hello: payloads.Hello) -> None:
-        report = check_heartbeat(instance_id, hello.heartbeat, now=self._clock.now())
+        report = self._report(instance_id, hello.heartbeat)
         csr_pem = hello.csr_pem
         if csr_pem is not None and len(csr_pem) > MAX_CSR_CHARS:
             raise Refused("oversized_csr")
@@ -167,11 +174,11 @@ class ConductorManager:
         self._hint(woken)
 
     def _heartbeat(self, instance_id: str, heartbeat: payloads.Heartbeat) -> None:
-        self._batcher.put(check_heartbeat(instance_id, heartbeat, now=self._clock.now()))
+        self._batcher.put(self._report(instance_id, heartbeat))
 
     def _job_done(self, instance_id: str, outcome: payloads.JobOutcome) -> None:
         """Store an outcome once; a repeated report is acknowledged like the first."""
-        report = check_heartbeat(instance_id, outcome.heartbeat, now=self._clock.now())
+        report = self._report(instance_id, outcome.heartbeat)
         job_id = _text(outcome.job_id, 36) or ""
         with self._database.writer() as session:
             is_news = guest_jobs.record_outcome(
@@ -223,9 +230,16 @@ class ConductorManager:
 
 
 def check_heartbeat(
-    instance_id: str, heartbeat: payloads.Heartbeat, *, now: datetime.datetime
+    instance_id: str,
+    heartbeat: payloads.Heartbeat,
+    *,
+    metrics: str | None,
+    now: datetime.datetime,
 ) -> heartbeats.Report:
-    """Return the report with values that fit; raises Refused for what no honest agent sends."""
+    """Return the report with values that fit; raises Refused for what no honest agent sends.
+
+    ``metrics`` are its figures, checked.
+    """
     try:
         status = states.ServiceStatus(heartbeat.service_status)
     except ValueError:
@@ -248,6 +262,7 @@ def check_heartbeat(
         job_id=_text(heartbeat.job_id, 36),
         job_progress_percent=progress,
         message=_text(heartbeat.message, MAX_TEXT_CHARS),
+        metrics=metrics,
     )
 
 

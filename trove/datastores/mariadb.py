@@ -70,6 +70,8 @@ SPEC = spec.register(
                 spec.Capability.LOGS,
                 spec.Capability.CONFIGURATION,
                 spec.Capability.TLS,
+                spec.Capability.METRICS,
+                spec.Capability.QUERIES,
             }
         ),
         reserved_databases=mysql.RESERVED_DATABASES,

@@ -31,7 +31,10 @@ _MOST_CHANGES = 1000
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One report, checked: every value fits its column. Sizes are bytes."""
+    """One report, checked: every value fits its column. Sizes are bytes.
+
+    ``metrics`` is a JSON object, as it is stored.
+    """
 
     instance_id: str
     boot: int
@@ -45,6 +48,7 @@ class Report:
     job_id: str | None = None
     job_progress_percent: int | None = None
     message: str | None = None
+    metrics: str | None = None
 
     @property
     def order(self) -> tuple[int, int]:
@@ -64,7 +68,7 @@ _SQLITE = sa.text("""
         received = v.received, engine_version = v.engine_version,
         agent_version = v.agent_version, disk_used_bytes = v.disk_used_bytes,
         disk_total_bytes = v.disk_total_bytes, job_id = v.job_id,
-        job_progress_percent = v.job_progress_percent, message = v.message
+        job_progress_percent = v.job_progress_percent, message = v.message, metrics = v.metrics
     FROM (
         SELECT json_extract(value, '$.instance_id') AS instance_id,
             json_extract(value, '$.boot') AS boot,
@@ -77,7 +81,8 @@ _SQLITE = sa.text("""
             json_extract(value, '$.disk_total_bytes') AS disk_total_bytes,
             json_extract(value, '$.job_id') AS job_id,
             json_extract(value, '$.job_progress_percent') AS job_progress_percent,
-            json_extract(value, '$.message') AS message
+            json_extract(value, '$.message') AS message,
+            json_extract(value, '$.metrics') AS metrics
         FROM json_each(:reports)
     ) AS v
     WHERE instance_heartbeats.instance_id = v.instance_id
@@ -98,7 +103,8 @@ _MYSQL = sa.text("""
         disk_total_bytes BIGINT PATH '$.disk_total_bytes',
         job_id VARCHAR(36) CHARACTER SET utf8mb4 PATH '$.job_id',
         job_progress_percent INT PATH '$.job_progress_percent',
-        message TEXT CHARACTER SET utf8mb4 PATH '$.message'
+        message TEXT CHARACTER SET utf8mb4 PATH '$.message',
+        metrics TEXT CHARACTER SET utf8mb4 PATH '$.metrics'
     )) AS v ON h.instance_id = v.instance_id COLLATE utf8mb4_bin
     SET h.changed_from = CASE WHEN v.service_status <> h.service_status COLLATE utf8mb4_bin
             THEN COALESCE(h.changed_from, h.service_status) ELSE h.changed_from END,
@@ -106,7 +112,8 @@ _MYSQL = sa.text("""
         h.received = v.received, h.engine_version = v.engine_version,
         h.agent_version = v.agent_version, h.disk_used_bytes = v.disk_used_bytes,
         h.disk_total_bytes = v.disk_total_bytes, h.job_id = v.job_id,
-        h.job_progress_percent = v.job_progress_percent, h.message = v.message
+        h.job_progress_percent = v.job_progress_percent, h.message = v.message,
+        h.metrics = v.metrics
     WHERE v.boot > h.boot OR (v.boot = h.boot AND v.sequence > h.sequence)
 """)
 
@@ -205,7 +212,7 @@ def set_unknown(session: orm.Session, instance_id: str) -> None:
     session.execute(
         sa.update(models.InstanceHeartbeat)
         .where(models.InstanceHeartbeat.instance_id == instance_id)
-        .values(service_status=states.ServiceStatus.UNKNOWN, message=None)
+        .values(service_status=states.ServiceStatus.UNKNOWN, message=None, metrics=None)
         .execution_options(synchronize_session=False)
     )
 

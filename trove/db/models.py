@@ -268,6 +268,8 @@ class InstanceHeartbeat(Base):
     job_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
     job_progress_percent: orm.Mapped[int | None]
     message: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    #: The engine's figures, a JSON object by the names of :mod:`trove.datastores.metrics`.
+    metrics: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
     #: Certificate request of the last hello.
     csr_pem: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
     #: The status before, while the change to ``service_status`` is not in the events yet.

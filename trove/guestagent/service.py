@@ -19,11 +19,13 @@ from typing import Any
 from oslo_config import cfg
 from oslo_log import log
 
+from trove import states
 from trove.common import concurrency, crypto, exception
 from trove.datastores import all as all_specs  # noqa: F401 (registers the specs)
 from trove.datastores import spec as datastore_spec
 from trove.guestagent import (
     channel,
+    figures,
     heartbeat,
     journal,
     manager,
@@ -140,6 +142,7 @@ class Agent:
             on_change=self._poke,
             data_volume=self._volume,
         )
+        self._figures = figures.Figures(datastore.metrics, clock=clock)
         self.reporter = heartbeat.Reporter(
             conductor,
             self.journal,
@@ -218,6 +221,7 @@ class Agent:
     def close(self) -> None:
         """End the agent; the engine keeps running."""
         self._volume.close()
+        self._figures.close()
         if self._anticipation.is_alive():
             self._anticipation.join(2.0)
         self._close_logs()
@@ -234,6 +238,7 @@ class Agent:
     def power_off(self) -> None:
         """Stop the engine cleanly for the end of the machine, say so, and end the agent."""
         self._volume.close()
+        self._figures.close()
         self._close_logs()
         self.manager.close()
         try:
@@ -258,6 +263,7 @@ class Agent:
                 )
         except OSError as e:
             message = message or filesystem.explain(e, "looking at the data volume")
+        runs = snapshot.status is states.ServiceStatus.HEALTHY
         return payloads.Heartbeat(
             boot=self._boot,
             sequence=sequence,
@@ -268,6 +274,7 @@ class Agent:
             disk_total_bytes=total_bytes,
             job_id=self.manager.current_job_id,
             message=message,
+            metrics=self._figures.read() if runs else {},
         )
 
     def _disk_use(self) -> filesystem.DiskUse:

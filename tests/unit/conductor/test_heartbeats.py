@@ -55,6 +55,7 @@ def test_every_value_of_a_report_is_stored_as_it_is(database: base.Database) -> 
         job_id="11111111-1111-4111-8111-111111111111",
         job_progress_percent=42,
         message="Größe \U0001f600 'quoted' \\ \"x\" $[0]\nline",
+        metrics='{"connections": 3, "uptime_seconds": 1.5, "commands_total": 9007199254740993}',
     )
     with database.writer() as session:
         assert heartbeats.store(session, [full]) == 1

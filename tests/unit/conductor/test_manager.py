@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import uuid
 from typing import Any
 
@@ -136,6 +137,61 @@ def find_job(conductor: Conductor, job_id: str) -> guest_jobs.GuestJob:
         job = guest_jobs.find(session, job_id)
     assert job is not None
     return job
+
+
+def test_the_figures_of_an_engine_are_stored_with_its_heartbeat(both: Conductor) -> None:
+    guest = Guest(both)
+    figures: dict[str, float] = {"connections": 7.0, "uptime_seconds": 12.5}
+    guest.send("hello", payloads.Hello(heartbeat=heartbeat(metrics=figures)))
+    assert json.loads(guest.stored.metrics or "") == figures
+    guest.send("heartbeat", heartbeat(sequence=2, metrics={"connections": 8}))
+    assert json.loads(guest.stored.metrics or "") == {"connections": 8}
+    # an engine that is down counts nothing
+    guest.send("heartbeat", heartbeat(sequence=3))
+    assert guest.stored.metrics is None
+    assert both.manager.counters() == {}
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        ({"latest_gossip": 1}, "unknown_metric"),
+        ({"' OR 1=1": 1}, "unknown_metric"),
+        ({"replicas": -1}, "bad_metric"),
+        ({"replicas": 10**400}, "bad_metric"),
+        ({"replicas": 2**63}, "bad_metric"),
+        ({"replicas": True}, "bad_metric"),
+        ({"replicas": "7"}, "bad_metric"),
+        ({"replicas": None}, "bad_metric"),
+        ({"replicas": [1]}, "bad_metric"),
+        ({"replicas": {"$gt": 1}}, "bad_metric"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_figure_is_dropped_and_counted_and_the_rest_counts(
+    conductor: Conductor, guest: Guest, sent: dict[str, Any], reason: str
+) -> None:
+    wire = heartbeat().to_wire() | {"metrics": {"connections": 1, **sent}}
+    assert guest.send("heartbeat", wire) == payloads.Ack(now_s=conductor.clock.now().timestamp())
+    assert json.loads(guest.stored.metrics or "") == {"connections": 1}
+    assert conductor.manager.counters() == {reason: 1}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_in_json_is_no_message(
+    conductor: Conductor, guest: Guest, value: float
+) -> None:
+    assert guest.send("heartbeat", heartbeat(metrics={"replicas": value})) is None
+    assert guest.stored.order == (0, 0)
+    assert conductor.manager.counters() == {"malformed": 1}
+
+
+def test_too_many_figures_are_none(conductor: Conductor, guest: Guest) -> None:
+    many = {f"m{number}": 1 for number in range(1000)} | {"connections": 1}
+    guest.send("heartbeat", heartbeat().to_wire() | {"metrics": many})
+    assert guest.stored.metrics is None
+    assert guest.stored.order == (1, 1)
+    assert conductor.manager.counters() == {"too_many_metrics": 1}
 
 
 def test_hello_is_stored_answered_with_the_time_and_wakes_who_waits(both: Conductor) -> None:

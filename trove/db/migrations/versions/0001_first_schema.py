@@ -502,6 +502,7 @@ def _instance_heartbeats() -> None:
         sa.Column("job_id", sa.String(length=36), nullable=True),
         sa.Column("job_progress_percent", sa.Integer(), nullable=True),
         sa.Column("message", sa.Text(), nullable=True),
+        sa.Column("metrics", sa.Text(), nullable=True),
         sa.Column("csr_pem", sa.Text(), nullable=True),
         sa.Column("changed_from", _ENUM, nullable=True),
         sa.ForeignKeyConstraint(["instance_id"], ["instances.id"]),

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from trove.guestagent.datastores import base
-from trove.guestagent.datastores.mysql import accounts, configuration, logs, service, tls
+from trove.guestagent.datastores.mysql import (
+    accounts,
+    configuration,
+    logs,
+    metrics,
+    queries,
+    service,
+    tls,
+)
 from trove.guestagent.datastores.mysql import dialect as dialects
 
 
@@ -31,7 +39,7 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
         replication=base.Unsupported(manager, "replication"),
         cluster=base.Unsupported(manager, "cluster"),
         logs=logs.make(server.log_files, environment),
-        metrics=base.Unsupported(manager, "metrics"),
-        queries=base.Unsupported(manager, "statistics of statements"),
+        metrics=metrics.MysqlMetrics(server.kept),
+        queries=queries.MysqlQueries(server.connector),
         upgrade=base.Unsupported(manager, "upgrade"),
     )

@@ -12,6 +12,7 @@ import dataclasses
 import math
 import pathlib
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ NO_SUCH_GRANT = 1141
 CANNOT_USER = 1396
 ACCESS_DENIED = frozenset({1044, 1045, 1227, 1698})
 DISK_FULL = frozenset({3, 1021, 1114, 1026})
+#: There is no server, or no more.
+LOST = frozenset({2002, 2003, 2006, 2013})
 #: Keeps what the agent does, passwords among it, out of the general log and the slow one, which
 #: tenants publish. MySQL itself never writes passwords there, and its slow log has no such switch.
 UNLOGGED = "SET SESSION sql_log_off = 1/*M!100000 , slow_query_log = 0*/"
@@ -96,7 +99,7 @@ def explain(error: pymysql.err.MySQLError) -> str:
         )
     if number in DISK_FULL:
         return "the disk is full: delete data or resize the volume"
-    if isinstance(error, pymysql.err.OperationalError) and number in (2002, 2003, 2006, 2013):
+    if isinstance(error, pymysql.err.OperationalError) and number in LOST:
         return "the database does not answer: see the status of the instance"
     text = str(error.args[1]) if len(error.args) > 1 else type(error).__name__
     return f"the database says ({number}) {text[:300]}"
@@ -111,7 +114,8 @@ class Connector:
         self._password = password
         self._kept: pymysql.connections.Connection[Any] | None = None
 
-    def _connect(self, *, timeout_s: int) -> pymysql.connections.Connection[Any]:
+    def connect(self, *, timeout_s: int) -> pymysql.connections.Connection[Any]:
+        """Open a connection whose statements may take so long; raises ServerError."""
         # the modes are ours whatever a tenant makes the default: quoting depends on them
         connection = pymysql.connect(
             user=mysql.AGENT_USER,
@@ -151,7 +155,7 @@ class Connector:
         """Open a connection for some statements; raises GuestError for what the server refuses."""
         connection = None
         try:
-            connection = self._connect(timeout_s=_STATEMENT_TIMEOUT_S)
+            connection = self.connect(timeout_s=_STATEMENT_TIMEOUT_S)
             yield Session(connection)
         except pymysql.err.MySQLError as e:
             # from None: the chain would put the statement, and so a password, into a log
@@ -164,7 +168,7 @@ class Connector:
         """Return the server's version over a connection that is kept; raises NotReady."""
         try:
             if self._kept is None:
-                self._kept = self._connect(timeout_s=_CONNECT_TIMEOUT_S)
+                self._kept = self.connect(timeout_s=_CONNECT_TIMEOUT_S)
             else:
                 self._kept.ping(reconnect=False)
             version = str(self._kept.get_server_info())  # type: ignore[no-untyped-call]
@@ -178,5 +182,46 @@ class Connector:
         """Close the kept connection."""
         if self._kept is not None:
             kept, self._kept = self._kept, None
+            with contextlib.suppress(pymysql.err.MySQLError, OSError):
+                kept.close()
+
+
+class KeptConnection:
+    """A connection that is kept from one use to the next; several threads may use it in turn."""
+
+    #: Longest a disconnect waits for statements under way, which time out by themselves.
+    _PATIENCE_S = 0.2
+
+    def __init__(self, connector: Connector) -> None:
+        """Take what connects, when it is first needed."""
+        self._connector = connector
+        self._lock = threading.Lock()
+        self._connection: pymysql.connections.Connection[Any] | None = None
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """Use the connection for some statements; raises NotReady, GuestError."""
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection = self._connector.connect(timeout_s=_CONNECT_TIMEOUT_S)
+                yield Session(self._connection)
+            except pymysql.err.MySQLError as e:
+                self._close()
+                if isinstance(e, pymysql.err.OperationalError) and e.args[0] in LOST:
+                    raise base.NotReady(reason=explain(e)) from None
+                raise exception.GuestError(reason=explain(e)) from None
+
+    def disconnect(self) -> None:
+        """Close the connection, unless it is in use for longer than a moment."""
+        if self._lock.acquire(timeout=self._PATIENCE_S):
+            try:
+                self._close()
+            finally:
+                self._lock.release()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            kept, self._connection = self._connection, None
             with contextlib.suppress(pymysql.err.MySQLError, OSError):
                 kept.close()

@@ -30,6 +30,8 @@ class Dialect:
     dynamic_variables: str
     #: Has a running server read key and certificates again.
     reload_tls: str
+    #: Whether the performance schema can be told whom not to watch.
+    has_disabled_actors: bool = False
 
 
 MARIADB = Dialect(
@@ -51,6 +53,7 @@ MARIADB = Dialect(
         " AND VARIABLE_NAME NOT IN ('INNODB_BUFFER_POOL_SIZE', 'MAX_USER_CONNECTIONS')"
     ),
     reload_tls="FLUSH LOCAL SSL",
+    has_disabled_actors=True,
 )
 
 #: All members by manager.

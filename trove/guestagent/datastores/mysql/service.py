@@ -17,7 +17,7 @@ from oslo_log import log
 from trove.common import exception
 from trove.datastores import mysql, mysql_configuration
 from trove.guestagent.datastores import base, server
-from trove.guestagent.datastores.mysql import configuration, connection, logs, template
+from trove.guestagent.datastores.mysql import configuration, connection, logs, queries, template
 from trove.guestagent.datastores.mysql import dialect as dialects
 from trove.guestagent.system import filesystem, process
 
@@ -48,6 +48,8 @@ class MysqlService(server.Server):
         self._init_file = self._layout.secret_dir / "init.sql"
         self._password = environment.store.password("os_admin")
         self.connector = connection.Connector(self._socket, password=self._password)
+        #: For figures, which are read while pings go on.
+        self.kept = connection.KeptConnection(self.connector)
         self.log_files = logs.MysqlLogFiles(environment, self.connector)
 
     # -- installing -----
@@ -144,9 +146,17 @@ class MysqlService(server.Server):
             *statements,
             f"GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION",
         ]
+        if self._dialect.has_disabled_actors and self._counts_statements():
+            # last: the server reads no further when it refuses a line
+            statements.append(queries.UNCOUNTED.format(user=mysql.AGENT_USER))
         text = "".join(f"{statement};\n" for statement in statements)
         owner = self._layout.engine_user
         filesystem.ensure_file(self._init_file, text, mode=0o600, owner=owner)
+
+    def _counts_statements(self) -> bool:
+        """Tell whether the configuration to start with has statistics of statements."""
+        options = mysql_configuration.options(self._config_file.read_text(encoding="utf-8"))
+        return options.get("performance_schema") == "ON"
 
     # -- the process -----
 
@@ -180,8 +190,9 @@ class MysqlService(server.Server):
         return self.connector.ping().split("-", 1)[0]
 
     def disconnect(self) -> None:
-        """Close the connection that pings use."""
+        """Close the connections that pings and figures use."""
         self.connector.disconnect()
+        self.kept.disconnect()
 
     def set_read_only(self, is_read_only: bool) -> None:
         """Have the server refuse the tenants' writes, or take them again."""
