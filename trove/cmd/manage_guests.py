@@ -10,12 +10,14 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
 from oslo_config import cfg
 
+from trove import states
 from trove.cmd import manage_output as output
 from trove.common import concurrency, exception
 from trove.db import base, instance_views, operations
@@ -29,6 +31,8 @@ CONTAINER = "trove_agent_bundles"
 _CHUNK = 1024 * 1024
 #: Downloading, installing and the trial, with jobs that are done before.
 _TIMEOUT_S = 3600.0
+#: How often the end of an upgrade is looked for.
+_LOOK_S = 2.0
 _PIP_WHEELS = ("/usr/share/python-wheels",)
 
 
@@ -69,6 +73,13 @@ def add_guest(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=180.0,
         help="how long the new release has to report before an agent goes back (default: 180)",
+    )
+    command.add_argument(
+        "--batch",
+        metavar="NUMBER",
+        type=int,
+        help="so many at a time; wait for their end, and begin no more when one has failed"
+        " (default: begin all, wait for none)",
     )
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_upgrade)
@@ -182,11 +193,23 @@ def _upgrade(args: argparse.Namespace) -> None:
     factory.resolve_keys(conf)
     if args.trial <= 0:
         raise exception.BadRequest(reason="--trial must be above 0")
+    if args.batch is not None and args.batch < 1:
+        raise exception.BadRequest(reason="--batch must be above 0")
     data = {**_store(conf, pathlib.Path(args.bundle)), "trial_s": args.trial}
     database = output.open_database(conf)
-    rows = [_begin(database, view, data) for view in _wanted(database, args)]
+    wanted, rows = _wanted(database, args), list[dict[str, Any]]()
+    failed = 0
+    size = args.batch or max(len(wanted), 1)
+    while len(rows) < len(wanted) and not failed:
+        batch = [_begin(database, view, data) for view in wanted[len(rows) : len(rows) + size]]
+        rows += batch
+        if args.batch is not None:
+            failed = _await_end(database, batch)
+    left = [_row(view, data, "left alone: one before it failed") for view in wanted[len(rows) :]]
     columns = ("instance", "name", "agent", "operation", "problem")
-    output.show(rows, columns, as_json=args.json)
+    output.show([*rows, *left], columns, as_json=args.json)
+    if failed:
+        raise exception.TroveError(f"Upgrades: {failed} failed, {len(left)} were left alone.")
 
 
 def _store(conf: cfg.ConfigOpts, bundle: pathlib.Path) -> dict[str, Any]:
@@ -241,12 +264,38 @@ def _wanted(
     return [view for view in views if args.datastore in (None, view.datastore_name)]
 
 
+def _await_end(database: base.Database, rows: Sequence[dict[str, Any]]) -> int:
+    """Wait until all operations have ended; note what went wrong, return how many did not do it."""
+    failed = 0
+    never = threading.Event()
+    for row in rows:
+        if row["operation"] is None:
+            continue
+        while (operation := _read(database, row["operation"])).state.is_active:
+            never.wait(_LOOK_S)
+        if operation.state is not states.OperationState.SUCCEEDED:
+            row["problem"] = operation.error or operation.state.value
+            failed += 1
+    return failed
+
+
+def _read(database: base.Database, operation_id: str) -> operations.Operation:
+    with database.reader() as session:
+        return operations.get(session, operation_id)
+
+
+def _row(
+    view: instance_views.InstanceView, data: dict[str, Any], problem: str | None
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"instance": view.id, "name": view.name, "operation": None}
+    return row | {"agent": data["version"], "problem": problem}
+
+
 def _begin(
     database: base.Database, view: instance_views.InstanceView, data: dict[str, Any]
 ) -> dict[str, Any]:
     """Add the operation of one instance; says what keeps it from it."""
-    row: dict[str, Any] = {"instance": view.id, "name": view.name, "operation": None}
-    row |= {"agent": data["version"], "problem": None}
+    row = _row(view, data, None)
     if view.server_id is None:
         return row | {"problem": "it has no server"}
     now = _CLOCK.now()

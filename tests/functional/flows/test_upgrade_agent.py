@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 import pathlib
+import threading
 
 import pytest
 
 from tests.fixtures.control_plane import PROJECT, ControlPlane
 from tests.fixtures.crashes import Crash, crashing
+from tests.fixtures.waiting import wait_until
 from tests.fixtures.wheels import make_bundle, make_wheel
 from trove import states
 from trove.cmd import manage, manage_guests
@@ -201,6 +203,61 @@ def test_operator_upgrades_agents_by_a_signed_bundle(
     other = make_bundle(tmp_path, "31.0.0", bundles.generate_key())
     assert manage.main([*command, "upgrade", "--bundle", str(other), "--all"]) == 1
     assert "signed by none" in capsys.readouterr().err
+
+
+def test_batches_end_with_the_first_failure(
+    plane: ControlPlane,
+    command: list[str],
+    store: FilesystemStore,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(manage_guests.output, "open_database", lambda conf: plane.database)
+    monkeypatch.setattr(manage_guests, "_LOOK_S", 0.02)
+    monkeypatch.setattr(manage_guests, "_CLOCK", plane.clock)
+    instance_ids = [_made(plane) for _ in range(3)]
+    bundle = make_bundle(tmp_path, "30.0.0", (tmp_path / "key.pem").read_text())
+    capsys.readouterr()
+    upgrade = [*command, "upgrade", "--bundle", str(bundle), "--json", "--all", "--batch", "1"]
+    ended: list[int] = []
+    operator = threading.Thread(target=lambda: ended.append(manage.main(upgrade)), daemon=True)
+    operator.start()
+
+    def begun() -> list[operations.Operation]:
+        with plane.database.reader() as session:
+            return [
+                each
+                for instance_id in instance_ids
+                for each in operations.list_operations(session, resource_id=instance_id, limit=9)
+                if each.kind == operations.UPGRADE_AGENT and each.state.is_active
+            ]
+
+    done: list[str] = []
+    for version in ("30.0.0", "1.0.0"):
+        wait_until(begun, timeout_s=20, what="an upgrade")
+        (operation,) = begun()
+        assert operation.resource_id not in done
+        _settle_installed(plane, operation.id)
+        _report(plane, operation.resource_id, version)
+        plane.settle(plane.runner())
+        done.append(operation.resource_id)
+    operator.join(20)
+    assert ended == [1]
+    assert not begun()
+    captured = capsys.readouterr()
+    # what the runner says of the failure stands before it
+    table = json.loads(captured.out[captured.out.index("[\n") :])
+    rows = {row["instance"]: row for row in table}
+    (left,) = set(instance_ids) - set(done)
+    assert rows[done[0]]["problem"] is None
+    assert "went back" in rows[done[1]]["problem"]
+    assert (rows[left]["operation"], rows[left]["problem"]) == (
+        None,
+        "left alone: one before it failed",
+    )
+    assert "1 failed, 1 were left alone" in captured.err
+    assert manage.main([*upgrade[:-1], "0"]) == 1
 
 
 def test_bundle_is_made_of_a_wheel_and_pip(
