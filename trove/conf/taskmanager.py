@@ -33,6 +33,13 @@ OPTS = [
     cfg.FloatOpt("usage_timeout_s", default=900.0, min=1, help="Longest a create may take."),
     cfg.FloatOpt("restart_timeout_s", default=300.0, min=1, help="Longest a restart may take."),
     cfg.FloatOpt(
+        "upgrade_timeout_s",
+        default=7200.0,
+        min=1,
+        help="Longest an upgrade of an instance to another datastore version may take; most of it"
+        " goes into keeping a copy of the data and converting them.",
+    ),
+    cfg.FloatOpt(
         "configure_timeout_s",
         default=120.0,
         min=1,

@@ -72,6 +72,7 @@ SPEC = spec.register(
                 spec.Capability.TLS,
                 spec.Capability.METRICS,
                 spec.Capability.QUERIES,
+                spec.Capability.UPGRADE,
             }
         ),
         reserved_databases=mysql.RESERVED_DATABASES,

@@ -226,6 +226,20 @@ def change_task(
     )
 
 
+def set_version(
+    session: orm.Session, instance_id: str, version_id: str, *, now: datetime.datetime
+) -> bool:
+    """Record what an instance that is being upgraded runs now; tell whether it is."""
+    return _update(
+        session,
+        instance_id,
+        models.Instance.task == states.TaskStatus.UPGRADING,
+        datastore_version_id=version_id,
+        server_status=states.ServerStatus.ACTIVE,
+        updated=now,
+    )
+
+
 def set_fault(
     session: orm.Session,
     instance_id: str,

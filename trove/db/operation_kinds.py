@@ -30,18 +30,6 @@ class Kind:
     is_internal: bool = False
 
 
-_NEW_SERVER = (
-    "check_image",
-    "stop_guest",
-    "remove_server",
-    "make_server",
-    "await_agent",
-    "secure_channel",
-    "prepare",
-    "remove_first_account",
-    "finish",
-)
-
 #: By the kind's name in :mod:`trove.db.operations`.
 KINDS: Mapping[str, Kind] = {
     "create_instance": Kind(
@@ -109,11 +97,38 @@ KINDS: Mapping[str, Kind] = {
     "update_access": Kind(word="update_access", steps=("update_access", "update_name", "finish")),
     "upgrade_instance": Kind(
         word="upgrade",
-        steps=_NEW_SERVER,
+        steps=(
+            "check_image",
+            "check_upgrade",
+            "stop_guest",
+            "remove_server",
+            "make_server",
+            "await_agent",
+            "secure_channel",
+            "upgrade_data",
+            "prepare",
+            "record_version",
+            "remove_first_account",
+            "commit_upgrade",
+            "finish",
+        ),
         event="upgrade",
         traits={"datastore_version_id": "version_id"},
     ),
-    "rebuild_instance": Kind(word="rebuild", steps=_NEW_SERVER),
+    "rebuild_instance": Kind(
+        word="rebuild",
+        steps=(
+            "check_image",
+            "stop_guest",
+            "remove_server",
+            "make_server",
+            "await_agent",
+            "secure_channel",
+            "prepare",
+            "remove_first_account",
+            "finish",
+        ),
+    ),
     "migrate_instance": Kind(
         word="migrate",
         steps=("migrate_server", "start_engine", "finish"),

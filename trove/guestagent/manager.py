@@ -22,6 +22,7 @@ from trove.guestagent import modules as guest_modules
 from trove.guestagent import supervisor as supervisors
 from trove.guestagent import volume
 from trove.guestagent.datastores import base
+from trove.guestagent.datastores import upgrade as engine_upgrade
 from trove.guestagent.system import facts, filesystem, process
 from trove.rpc import payloads
 
@@ -62,6 +63,11 @@ class Manager:
         self._volume = data_volume
         self._datastore = datastore
         self._supervisor = supervisor
+        self._transition = engine_upgrade.Transition(
+            datastore.upgrade,
+            layout=supervisor.layout,
+            stop=lambda: supervisor.ensure_stopped(_STOP_TIMEOUT_S),
+        )
         self._journal = journal
         self._on_change = on_change
         self._rekey_channel = rekey
@@ -110,6 +116,7 @@ class Manager:
             payloads.SslJob.KIND: self._ssl,
             payloads.ModulesJob.KIND: self._apply_modules,
             payloads.UpgradeAgentJob.KIND: self._upgrade,
+            payloads.UpgradeEngineJob.KIND: self._upgrade_engine,
         }
 
     def start(self) -> None:
@@ -222,8 +229,10 @@ class Manager:
         self._set_overlay(states.ServiceStatus.BUILDING)
         try:
             self._volume.ensure()
+            self._transition.enter(job.engine_version)
             self._datastore.service.install(job)
             self._supervisor.ensure_running(_START_TIMEOUT_S)
+            self._complete_upgrade()
             if job.databases:
                 self._datastore.accounts.ensure_databases(job.databases)
             if job.users:
@@ -244,6 +253,40 @@ class Manager:
         self._overlay = None
         result["overrides_digest"] = job.overrides_digest
         return {"engine_version": self._supervisor.snapshot().version, **result}
+
+    def _complete_upgrade(self) -> None:
+        """Let an upgraded engine prove itself before tenants write what a return would lose."""
+        service, version = self._datastore.service, self._supervisor.snapshot().version
+        if not self._transition.is_under_way:
+            self._transition.leave(version)
+            return
+        with contextlib.suppress(exception.TroveError):
+            service.set_read_only(True)
+        self._transition.leave(version)
+        service.set_read_only(False)
+
+    def _upgrade_engine(self, job: payloads.UpgradeEngineJob) -> dict[str, Any]:
+        self._volume.ensure()
+        version = self._supervisor.snapshot().version
+        match job.phase:
+            case "check":
+                version = self._transition.check(running=version, new=job.version)
+            case "begin":
+                self._begin_upgrade(job.version)
+            case "commit":
+                self._transition.commit()
+            case _:
+                raise exception.UnknownJob(reason=f"an upgrade has no phase {job.phase}")
+        return {"engine_version": version}
+
+    def _begin_upgrade(self, version: str) -> None:
+        """Make the data ready; the status says so until the engine is started on them."""
+        self._set_overlay(states.ServiceStatus.UPGRADING)
+        try:
+            self._transition.enter(version)
+        except BaseException:
+            self._overlay = None
+            raise
 
     def _configure(self, job: payloads.ConfigureJob) -> dict[str, Any]:
         """Apply a configuration; an engine that is down is started on it, if it should run."""
@@ -279,6 +322,8 @@ class Manager:
 
     def _ssl(self, job: payloads.SslJob) -> dict[str, Any]:
         self._datastore.tls.apply(job)
+        if self._datastore.tls.needs_restart():
+            self._supervisor.restart(_START_TIMEOUT_S)
         return {}
 
     def _upgrade(self, job: payloads.UpgradeAgentJob) -> dict[str, Any]:

@@ -268,6 +268,9 @@ class PrepareJob(Payload):
     modules: tuple[Module, ...] = ()
     #: Comes back as ``overrides_digest`` of the result.
     overrides_digest: str | None = None
+    #: Version that the control plane has the instance on, as far as it knows: it decides whether
+    #: data go forward to the version of the image or back to it.
+    engine_version: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +324,21 @@ class UpgradeAgentJob(Payload):
     name: str
     grant: dict[str, Any] = dataclasses.field(repr=False, default_factory=dict)
     trial_s: float = 180.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradeEngineJob(Payload):
+    """One phase of the engine's way to ``version``, of which the first numbers may be given.
+
+    "check" tells whether there is one, while the old version runs; "begin" makes the data ready
+    for the programs of the image, before they start; "commit" removes what was kept to go back.
+    The result has ``engine_version``.
+    """
+
+    KIND: ClassVar[str] = "upgrade_engine"
+
+    phase: str
+    version: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -734,6 +752,7 @@ JOBS: Mapping[str, type[Payload]] = {
     MountJob.KIND: MountJob,
     SslJob.KIND: SslJob,
     UpgradeAgentJob.KIND: UpgradeAgentJob,
+    UpgradeEngineJob.KIND: UpgradeEngineJob,
     ModulesJob.KIND: ModulesJob,
 }
 

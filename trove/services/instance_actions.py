@@ -8,7 +8,6 @@ until then the quota that they need is held for the operation.
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,10 +15,10 @@ from oslo_config import cfg
 
 from trove import states
 from trove.common import context, exception
-from trove.datastores import spec
-from trove.db import base, datastores, instance_views, operations, quotas
+from trove.datastores import spec, upgrades
+from trove.db import base, configurations, datastores, instance_views, operations, quotas
 from trove.drivers.compute.base import ComputeDriver
-from trove.services import names
+from trove.services import names, parameters
 from trove.services.changes import IDLE, Change, Changes, Plan
 from trove.services.datastores import Datastores
 from trove.services.flavors import Flavors
@@ -197,31 +196,57 @@ class InstanceActions:
         """Begin to run an instance from another version of its datastore, by name or id.
 
         Another image of the same engine version always can be run; another engine version needs
-        the capability, and must not be older. Raises InstanceNotFound, InstanceNotReady,
+        the capability and a way there. The values of an attached configuration group and the flavor
+        must be known to it. Raises InstanceNotFound, InstanceNotReady,
         DatastoreVersionUnknown, BadRequest, NotImplementedByEngine.
         """
 
         def plan(view: instance_views.InstanceView) -> Plan:
             current, target = self._choose_version(view, version)
             _check_upgrade(view, current, target)
+            self._datastores.check_flavor(target.id, view.flavor_id)
+            self._check_group(view, target)
             return Plan(
                 data={
                     "version_id": target.id,
                     "image_id": target.image_id,
+                    "engine_version": target.version,
                     "old_version_id": current.id,
                     "old_image_id": current.image_id,
+                    "old_engine_version": current.version,
                     "server_id": names.server_number(instance_id),
                 },
-                given={"datastore_version_id": current.id},
+                given={
+                    "datastore_version_id": current.id,
+                    "configuration_id": view.configuration_id,
+                },
             )
 
-        self._begin(
+        self._changes.begin(
             caller,
             instance_id,
-            kind=operations.UPGRADE_INSTANCE,
-            task=states.TaskStatus.UPGRADING,
-            plan=plan,
+            Change(
+                kind=operations.UPGRADE_INSTANCE,
+                task=states.TaskStatus.UPGRADING,
+                timeout_s=self._conf.taskmanager.upgrade_timeout_s,
+                plan=plan,
+            ),
         )
+
+    def _check_group(self, view: instance_views.InstanceView, target: datastores.Version) -> None:
+        """Raise BadRequest unless the new version knows all values that the instance runs on."""
+        if view.configuration_id is None:
+            return
+        with self._database.reader() as session:
+            group = configurations.find_group(session, view.configuration_id, project_id=None)
+            known = parameters.effective(session, target)
+        try:
+            parameters.check_values(known, {} if group is None else group.values)
+        except exception.UnprocessableEntity as e:
+            raise exception.BadRequest(
+                reason=f"configuration group {view.configuration_id} does not fit version"
+                f" {target.name}: {e.message.rstrip('.')}; change the group or detach it first"
+            ) from None
 
     def _choose_version(
         self, view: instance_views.InstanceView, wanted: str
@@ -399,12 +424,6 @@ def _check_upgrade(
             datastore=view.datastore_name,
             operation=f"upgrade from {current.version} to {target.version}",
         )
-    if _number(target.version) < _number(current.version):
-        raise exception.BadRequest(
-            reason=f"version {target.version} is older than {current.version}, which the instance"
-            " runs"
-        )
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"\d+", version))
+    wrong = upgrades.check(view.manager, current.version, target.version)
+    if wrong is not None:
+        raise exception.BadRequest(reason=wrong)

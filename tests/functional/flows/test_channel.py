@@ -167,7 +167,7 @@ def test_a_server_made_anew_gets_a_new_first_key_and_account(
     before = plane.compute.spec_of(instance_id).files
     rebuild_it(plane, instance_id)
     with pytest.raises(Crash):
-        plane.settle(plane.runner(crashing(rebuild.REBUILD_FLOW, step)))
+        plane.settle(plane.runner(crashing(rebuild.FLOW, step)))
     plane.manual_clock.advance(plane.conf.taskmanager.lease_s + 1)
     plane.settle(plane.runner())
     assert plane.instance(instance_id).fault_message is None

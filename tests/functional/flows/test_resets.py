@@ -118,7 +118,7 @@ def test_a_resize_that_is_reset_is_taken_back_with_its_quota(
 
 
 @pytest.mark.parametrize("is_done", [False, True])
-@pytest.mark.parametrize("step", [step.name for step in rebuild.REBUILD_FLOW.steps[:-1]])
+@pytest.mark.parametrize("step", [step.name for step in rebuild.FLOW.steps[:-1]])
 def test_a_rebuild_that_is_reset_brings_the_instance_back(
     plane: ControlPlane, services: Services, step: str, is_done: bool
 ) -> None:
@@ -128,7 +128,7 @@ def test_a_rebuild_that_is_reset_brings_the_instance_back(
     )
     services.actions.rebuild(ADMIN, instance_id, image.id)
     operation_id = services.begun[-1]
-    _die_at(plane, rebuild.REBUILD_FLOW, step, is_done=is_done)
+    _die_at(plane, rebuild.FLOW, step, is_done=is_done)
     services.resets.reset_status(ADMIN, instance_id)
     plane.settle(plane.runner())
     assert plane.operation(operation_id).state is State.CANCELLED

@@ -40,8 +40,8 @@ class FakeImage(base.ImageDriver):
                 id=image_id or str(uuid.uuid4()),
                 name=name,
                 manager=manager,
-                version="10.11.0",
-                tags=(manager, "10.11.0"),
+                version=version or "10.11.0",
+                tags=(manager, version or "10.11.0"),
             )
             self._images[image.id] = image
             return image

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import pathlib
+import signal
 from typing import Any, ClassVar, NoReturn
 
 from trove.common import exception
@@ -64,6 +65,8 @@ class Part:
 class Service(Part, abc.ABC):
     """The engine as a process, and its data directory."""
 
+    #: What asks the process for a clean stop.
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     #: Seconds a clean stop may take before the process is killed.
     stop_timeout_s: ClassVar[float] = 60.0
 
@@ -104,6 +107,13 @@ class Service(Part, abc.ABC):
     @abc.abstractmethod
     def ping(self) -> str:
         """Return the version of the engine when it answers; raises NotReady."""
+
+    def prove_write(self) -> None:
+        """Have a running engine write something of the agent's own that no tenant sees.
+
+        Called now and then, not while the engine is to take no writes. An engine whose role allows
+        no writes has nothing to prove. Raises NotReady when it cannot write.
+        """
 
     @abc.abstractmethod
     def set_read_only(self, is_read_only: bool) -> None:
@@ -202,6 +212,10 @@ class Tls(Part, abc.ABC):
     def apply(self, job: payloads.SslJob) -> None:
         """Have TLS as the job describes it, or as it was; raises GuestError."""
 
+    def needs_restart(self) -> bool:
+        """Tell whether a part of what was applied counts only once the engine starts again."""
+        return False
+
 
 class Configuration(Part, abc.ABC):
     """The server's configuration, changed on an existing database."""
@@ -272,8 +286,19 @@ class Upgrade(Part, abc.ABC):
     capabilities = frozenset({datastore_spec.Capability.UPGRADE})
 
     @abc.abstractmethod
+    def version(self) -> str:
+        """Return the version of the programs that are installed here; raises GuestError."""
+
+    @abc.abstractmethod
     def check(self, *, old: str, new: str) -> None:
-        """Raise GuestError, with what to do instead, unless there is a way from old to new."""
+        """Raise GuestError, with what to do instead, unless there is a way from old to new.
+
+        Asked while the old version runs; ``new`` may say the first numbers only.
+        """
+
+    @abc.abstractmethod
+    def is_same_series(self, old: str, new: str) -> bool:
+        """Tell whether the programs of two versions run on the same data."""
 
     @abc.abstractmethod
     def begin(self, *, old: str, new: str) -> None:

@@ -14,6 +14,7 @@ import os
 import pathlib
 import shutil
 import stat
+import tempfile
 
 from trove.guestagent.system import users
 
@@ -221,6 +222,21 @@ def _copy_file(source: str, target: pathlib.Path, *, owner: users.SystemUser) ->
         if not owner.is_current:
             os.fchown(writer.fileno(), owner.uid, owner.gid)
         os.fchmod(writer.fileno(), stat.S_IMODE(status.st_mode))
+
+
+def can_share_blocks(directory: pathlib.Path) -> bool:
+    """Tell whether files of a file system can share blocks, so that a copy takes no space."""
+    with (
+        tempfile.TemporaryFile(dir=directory) as source,
+        tempfile.TemporaryFile(dir=directory) as target,
+    ):
+        source.write(bytes(4096))
+        source.flush()
+        try:
+            fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+        except OSError:
+            return False
+    return True
 
 
 def lock_file(path: pathlib.Path) -> int | None:

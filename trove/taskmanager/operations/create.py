@@ -262,9 +262,7 @@ class Prepare(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Send the job until its outcome is known."""
-        outcome = steps.run_job(
-            ctx, payloads.PrepareJob.KIND, lambda: prepare_job(ctx, steps.get_instance(ctx))
-        )
+        outcome = steps.run_job(ctx, payloads.PrepareJob.KIND, lambda: self.job(ctx))
         if isinstance(outcome, engine.Wait):
             steps.watch_server(ctx)
             return outcome
@@ -274,8 +272,14 @@ class Prepare(engine.Step):
         configure.record_confirmed(ctx, outcome)
         return None
 
+    def job(self, ctx: engine.Context) -> payloads.PrepareJob:
+        """Describe the engine."""
+        return prepare_job(ctx, steps.get_instance(ctx))
 
-def prepare_job(ctx: engine.Context, instance: models.Instance) -> payloads.PrepareJob:
+
+def prepare_job(
+    ctx: engine.Context, instance: models.Instance, *, engine_version: str | None = None
+) -> payloads.PrepareJob:
     """Describe the engine of an instance for its agent, with a certificate for its request."""
     drivers = ctx.tools.drivers
     flavor = drivers.compute.get_flavor(instance.flavor_id)
@@ -291,6 +295,7 @@ def prepare_job(ctx: engine.Context, instance: models.Instance) -> payloads.Prep
         ca_pem=ca,
         overrides=overrides,
         overrides_digest=digest,
+        engine_version=engine_version,
         databases=_payloads(payloads.Database, ctx.data.get("databases")),
         users=_payloads(payloads.User, ctx.secret().get("users")),
         modules=modules.payloads_of(ctx, ctx.data.get("modules") or ()),

@@ -18,6 +18,7 @@ from trove.taskmanager.operations import (
     recover,
     resize,
     restart,
+    upgrade,
     upgrade_agent,
 )
 
@@ -34,8 +35,8 @@ ALL: Sequence[engine.Flow] = (
     resize.FLAVOR_FLOW,
     resize.VOLUME_FLOW,
     access.FLOW,
-    rebuild.UPGRADE_FLOW,
-    rebuild.REBUILD_FLOW,
+    upgrade.FLOW,
+    rebuild.FLOW,
     reboot.REBOOT_FLOW,
     reboot.STOP_FLOW,
     reboot.MIGRATE_FLOW,

@@ -1,8 +1,8 @@
-"""Make the server of an instance anew: from the same datastore version, or from another one.
+"""Make the server of an instance anew, from another image of its datastore version.
 
 Data volume, port and address stay; the agent of the new server finds the data and makes
 configuration and certificate for it. When the new server does not come up, the instance is brought
-back on its old image. The version is written when the engine runs.
+back on its old image. :mod:`trove.taskmanager.operations.upgrade` has the same steps, and more.
 """
 
 from __future__ import annotations
@@ -13,17 +13,13 @@ from oslo_log import log
 
 from trove import states
 from trove.common import exception
-from trove.db import modules, operations
+from trove.db import guest_jobs, modules, operations
 from trove.rpc import payloads
 from trove.taskmanager.operations import channel, create, delete, engine, steps
 
 LOG = log.getLogger(__name__)
 
-#: Kind of the operation -> its task.
-_TASKS = {
-    operations.UPGRADE_INSTANCE: states.TaskStatus.UPGRADING,
-    operations.REBUILD_INSTANCE: states.TaskStatus.BUILDING,
-}
+_BUILDING = states.TaskStatus.BUILDING
 
 
 def _is_over(ctx: engine.Context) -> bool:
@@ -33,7 +29,7 @@ def _is_over(ctx: engine.Context) -> bool:
     """
     if ctx.failure is not None and ctx.failure.step != Finish.name:
         return False
-    return steps.get_instance(ctx).task is not _TASKS[ctx.operation.kind]
+    return steps.get_instance(ctx).task is not _BUILDING
 
 
 class CheckImage(engine.Step):
@@ -67,45 +63,59 @@ class StopGuest(delete.StopGuest):
         """Bring the instance back on its old image; bounded in time."""
         if _is_over(ctx):
             return None
-        within_s = ctx.tools.conf.taskmanager.usage_timeout_s
-        if steps.time_left_s(ctx, "back", within_s) <= 0:
-            ctx.data["is_down"] = True
-            return None
-        try:
-            return self._bring_back(ctx, within_s)
-        except (engine.StepFailed, exception.DriverError) as e:
-            if isinstance(e, exception.DriverError) and e.retryable:
-                raise
-            LOG.error("instance %s: cannot be brought back: %s", ctx.instance_id, e)
-            ctx.data["is_down"] = True
-            return None
+        return bring_back(ctx, engine_version=steps.get_instance(ctx).version.version)
 
-    def _bring_back(self, ctx: engine.Context, within_s: float) -> engine.Wait | None:
-        instance = steps.get_instance(ctx)
-        compute = ctx.tools.drivers.compute
-        if compute.find_server(instance.id) is None:
-            if "boot_before_back" not in ctx.data:
-                # saved before the server is made: whoever goes on knows which agent is the new one
-                ctx.data["boot_before_back"] = instance.heartbeat.boot
-                return engine.Wait(event="server", timeout_s=0)
-            server = compute.create_server(
-                create.server_spec(ctx, instance, image_id=ctx.data.get("old_image_id"))
-            )
-            steps.record_server(ctx, server)
-        if instance.heartbeat.boot <= ctx.data.get("boot_before_back", -1):
-            steps.watch_server(ctx)
-            return steps.agent_wait(ctx)
-        steps.record_server(ctx, steps.keep_server_running(ctx))
-        outcome = channel.secure(ctx, name="rekey-back") or steps.try_job(
-            ctx,
-            payloads.PrepareJob.KIND,
-            lambda: create.prepare_job(ctx, steps.get_instance(ctx)),
-            name="prepare-back",
-            within_s=within_s,
+
+def bring_back(ctx: engine.Context, *, engine_version: str | None) -> engine.Wait | None:
+    """Bring the instance back on its old image and version; bounded in time.
+
+    When that cannot be done, ``is_down`` of the operation's data says so.
+    """
+    within_s = ctx.tools.conf.taskmanager.usage_timeout_s
+    if steps.time_left_s(ctx, "back", within_s) <= 0:
+        ctx.data["is_down"] = True
+        return None
+    try:
+        return _bring_back(ctx, within_s, engine_version)
+    except (engine.StepFailed, exception.DriverError) as e:
+        if isinstance(e, exception.DriverError) and e.retryable:
+            raise
+        LOG.error("instance %s: cannot be brought back: %s", ctx.instance_id, e)
+        ctx.data["is_down"] = True
+        return None
+
+
+def _bring_back(
+    ctx: engine.Context, within_s: float, engine_version: str | None
+) -> engine.Wait | None:
+    instance = steps.get_instance(ctx)
+    compute = ctx.tools.drivers.compute
+    if compute.find_server(instance.id) is None:
+        if "boot_before_back" not in ctx.data:
+            # saved before the server is made: whoever goes on knows which agent is the new one
+            ctx.data["boot_before_back"] = instance.heartbeat.boot
+            return engine.Wait(event="server", timeout_s=0)
+        server = compute.create_server(
+            create.server_spec(ctx, instance, image_id=ctx.data.get("old_image_id"))
         )
-        if outcome is None:
-            channel.remove_first_account(ctx)
-        return outcome
+        steps.record_server(ctx, server)
+    if instance.heartbeat.boot <= ctx.data.get("boot_before_back", -1):
+        steps.watch_server(ctx)
+        return steps.agent_wait(ctx)
+    steps.record_server(ctx, steps.keep_server_running(ctx))
+    outcome = channel.secure(ctx, name="rekey-back") or steps.try_job(
+        ctx,
+        payloads.PrepareJob.KIND,
+        lambda: create.prepare_job(ctx, steps.get_instance(ctx), engine_version=engine_version),
+        name="prepare-back",
+        within_s=within_s,
+    )
+    if outcome is None:
+        channel.remove_first_account(ctx)
+        with ctx.tools.database.reader() as session:
+            job = guest_jobs.find(session, ctx.job_id("prepare-back"))
+        ctx.data["is_down"] = job is None or not job.succeeded
+    return outcome
 
 
 class RemoveServer(engine.Step):
@@ -157,6 +167,11 @@ class AwaitAgent(engine.Step):
 class Prepare(create.Prepare):
     """Have the new agent run the engine on the data that is there."""
 
+    def job(self, ctx: engine.Context) -> payloads.PrepareJob:
+        """Describe the engine, with the version that it should have."""
+        instance = steps.get_instance(ctx)
+        return create.prepare_job(ctx, instance, engine_version=instance.version.version)
+
     def undo(self, ctx: engine.Context) -> engine.Wait | None:
         """Stop the engine cleanly before its server goes, if it answers."""
         return None if _is_over(ctx) else steps.stop_engine(ctx)
@@ -168,13 +183,11 @@ class Finish(engine.Step):
     name = "finish"
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
-        """End the task; of an upgrade together with the new version."""
-        values: dict[str, Any] = {"server_status": states.ServerStatus.ACTIVE}
-        if "version_id" in ctx.data:
-            values["datastore_version_id"] = ctx.data["version_id"]
+        """End the task."""
 
         def finish(session: Any, now: Any) -> None:
-            if steps.end_task(ctx, session, now, _TASKS[ctx.operation.kind], **values):
+            active = states.ServerStatus.ACTIVE
+            if steps.end_task(ctx, session, now, _BUILDING, server_status=active):
                 LOG.info(
                     "instance %s: rebuilt from image %s", ctx.instance_id, ctx.data["image_id"]
                 )
@@ -185,38 +198,31 @@ class Finish(engine.Step):
 
 def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
     """Tell what happened, and whether the instance is back on its old image."""
-    task, is_down = _TASKS[ctx.operation.kind], ctx.data.get("is_down", False)
-    is_error = is_down and task is states.TaskStatus.UPGRADING
     steps.fail_task(
         ctx,
         session,
         failure,
-        expect=task,
-        to=states.TaskStatus.UPGRADING_ERROR if is_error else states.TaskStatus.NONE,
+        expect=_BUILDING,
+        to=states.TaskStatus.NONE,
         outcome="It could not be brought back on its old image either; its data is on its volume:"
         " have the operator rebuild it."
-        if is_down
+        if ctx.data.get("is_down", False)
         else "The instance runs on its old image.",
     )
 
 
-def _flow(kind: str) -> engine.Flow:
-    return engine.Flow(
-        kind=kind,
-        steps=(
-            CheckImage(),
-            StopGuest(),
-            RemoveServer(),
-            MakeServer(),
-            AwaitAgent(),
-            channel.SecureChannel(),
-            Prepare(),
-            channel.RemoveFirstAccount(),
-            Finish(),
-        ),
-        on_failed=on_failed,
-    )
-
-
-UPGRADE_FLOW = _flow(operations.UPGRADE_INSTANCE)
-REBUILD_FLOW = _flow(operations.REBUILD_INSTANCE)
+FLOW = engine.Flow(
+    kind=operations.REBUILD_INSTANCE,
+    steps=(
+        CheckImage(),
+        StopGuest(),
+        RemoveServer(),
+        MakeServer(),
+        AwaitAgent(),
+        channel.SecureChannel(),
+        Prepare(),
+        channel.RemoveFirstAccount(),
+        Finish(),
+    ),
+    on_failed=on_failed,
+)

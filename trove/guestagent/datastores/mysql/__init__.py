@@ -11,6 +11,7 @@ from trove.guestagent.datastores.mysql import (
     queries,
     service,
     tls,
+    upgrade,
 )
 from trove.guestagent.datastores.mysql import dialect as dialects
 
@@ -41,5 +42,5 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
         logs=logs.make(server.log_files, environment),
         metrics=metrics.MysqlMetrics(server.kept),
         queries=queries.MysqlQueries(server.connector),
-        upgrade=base.Unsupported(manager, "upgrade"),
+        upgrade=upgrade.make(dialect, environment),
     )
