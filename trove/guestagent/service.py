@@ -283,7 +283,7 @@ class Agent:
         if self._layout.mount_point.is_mount():
             return disk
         now = self._clock.monotonic()
-        if now >= self._next_count:
+        if now >= self._next_count or self._counted_bytes == 0:
             self._counted_bytes = filesystem.tree_bytes(self._layout.mount_point)
             self._next_count = now + _COUNT_INTERVAL_S
         volume_gib = (self._store.find("settings") or {}).get("volume_size_gib")

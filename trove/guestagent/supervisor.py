@@ -3,6 +3,9 @@
 One thread acts on the process; others say what they want and wait. What is wanted is on disk, so
 that a restart of agent or machine goes on with it. There is never a second engine on a data
 directory: before a start the machine is searched for one that an earlier agent left.
+
+An engine runs well when it answers and, as long as it may, writes. Before its disk is full it takes
+no writes of its tenants any more, and says so.
 """
 
 from __future__ import annotations
@@ -20,9 +23,9 @@ from oslo_log import log
 
 from trove import states
 from trove.common import concurrency, exception
-from trove.guestagent import state, volume
+from trove.guestagent import disk_guard, state, volume
 from trove.guestagent.datastores import base
-from trove.guestagent.system import filesystem, process
+from trove.guestagent.system import filesystem, memory, process
 
 LOG = log.getLogger(__name__)
 
@@ -36,6 +39,12 @@ _START_PING_GROWTH = 1.05
 _FAILED_STARTS_TO_REPORT = 3
 _MAX_LOG_BYTES = 8 * 1024 * 1024
 _LOG_CHECK_INTERVAL_S = 30.0
+#: How often a running engine must prove that it writes.
+_PROOF_INTERVAL_S = 30.0
+_OUT_OF_MEMORY = (
+    "The database was killed because memory ran out; it starts again by itself. Resize the instance"
+    " to a larger flavor, or have it use less memory."
+)
 
 
 class Wanted(enum.StrEnum):
@@ -151,6 +160,12 @@ class Supervisor:
         self._kill_at = 0.0
         self._killed = False
         self._next_log_check = 0.0
+        self._next_ping = 0.0
+        self._next_proof = 0.0
+        self._next_word = 0.0
+        self._guard = disk_guard.DiskGuard(layout.mount_point, store)
+        self._guard_words: str | None = None
+        self._memory_mark: memory.Mark | None = None
 
     # -- for everybody -----
 
@@ -175,7 +190,13 @@ class Supervisor:
     def snapshot(self) -> Snapshot:
         """Return how the engine is."""
         with self._changed:
-            return Snapshot(status=self._status(), version=self._version, message=self._message)
+            return Snapshot(status=self._status(), version=self._version, message=self._words())
+
+    def _words(self) -> str | None:
+        """Return what is wrong, for people."""
+        if self._phase is Phase.RUNNING and self._guard.is_read_only:
+            return self._guard_words
+        return self._message
 
     def ensure_running(self, timeout_s: float) -> None:
         """Have the engine running and answering; raises GuestError."""
@@ -292,12 +313,16 @@ class Supervisor:
         if self._phase is Phase.STOPPING:
             return max(0.0, self._kill_at - self._clock.monotonic())
         if self._phase is Phase.CRASHED:
-            return min(self._back_off.remaining_s(), 60.0)
-        return self._probe_interval_s if self._process is not None else 60.0
+            longest_s = self._probe_interval_s if self._guard.is_low else 60.0
+            return min(self._back_off.remaining_s(), longest_s)
+        if self._process is None:
+            return 60.0
+        return self._guard.look_again_s(self._probe_interval_s)
 
     def _step(self) -> None:
         """Look at the engine once and do the next thing."""
-        before = (self._status(), self._version, self._message)
+        before = (self._status(), self._version, self._words())
+        self._look_at_disk()
         with self._changed:
             wanted = Wanted.STOPPED if self._powering_off else self._wanted
             restart = self._restart_asked
@@ -319,10 +344,19 @@ class Supervisor:
             self._set(Phase.STOPPED, message=None)
         with self._changed:
             self._changed.notify_all()
-            after = (self._status(), self._version, self._message)
+            after = (self._status(), self._version, self._words())
         if after != before:
             LOG.info("the engine is %s%s", after[0], f": {after[2]}" if after[2] else "")
             self._on_change()
+
+    def _look_at_disk(self) -> None:
+        if self._volume is not None and not self._volume.is_ready:
+            return
+        was_low = self._guard.is_low
+        self._guard.look()
+        if was_low and not self._guard.is_low and self._phase is Phase.CRASHED:
+            # that may be all that it lacked
+            self._back_off.reset()
 
     def _has_volume(self) -> bool:
         """Have the data volume mounted, without waiting for it; without it nothing is started."""
@@ -356,7 +390,7 @@ class Supervisor:
         except ProcessLookupError:
             return
         self._remember_process()
-        self._back_off.started()
+        self._note_start()
         self._set(Phase.STARTING, message=None)
         LOG.info("adopted the running engine, process %d", identity.pid)
 
@@ -377,9 +411,17 @@ class Supervisor:
             self._failed(filesystem.explain(e, "starting the engine"))
             return
         self._remember_process()
-        self._back_off.started()
+        self._note_start()
         self._start_ping_s = _START_PING_S[0]
         self._set(Phase.STARTING, message=self._message)
+
+    def _note_start(self) -> None:
+        assert self._process is not None  # noqa: S101 (for the type checker)
+        self._back_off.started()
+        self._guard.engine_started()
+        self._memory_mark = memory.mark(self._process.identity.pid)
+        self._next_word = 0.0
+        self._next_proof = self._clock.monotonic() + self._probe_interval_s
 
     def _remember_process(self) -> None:
         assert self._process is not None  # noqa: S101 (for the type checker)
@@ -390,9 +432,20 @@ class Supervisor:
             LOG.warning("the engine's pid file could not be written", exc_info=True)
 
     def _look(self) -> None:
-        """Ping the engine; keep its log small."""
+        """Ping the engine, tell it of its disk, have it prove that it writes; bound its log."""
+        now = self._clock.monotonic()
+        is_known = self._phase in (Phase.RUNNING, Phase.BLOCKED)
+        must_tell = self._guard.must_tell and now >= self._next_word
+        if is_known and not must_tell and now < self._next_ping:
+            return
+        self._next_ping = now + self._probe_interval_s
         try:
             version = self._service.ping()
+            if must_tell:
+                self._tell_of_disk()
+            elif is_known and now >= self._next_proof and not self._guard.is_low:
+                self._service.prove_write()
+                self._next_proof = now + _PROOF_INTERVAL_S
         except base.NotReady as e:
             self._failed_pings += 1
             if self._phase is Phase.RUNNING and self._failed_pings >= _FAILED_PINGS_TO_BLOCK:
@@ -405,10 +458,27 @@ class Supervisor:
                 self._failed_starts = 0
                 self._ready_count += 1
                 self._set(Phase.RUNNING, message=None)
-        now = self._clock.monotonic()
         if now >= self._next_log_check:
             self._next_log_check = now + _LOG_CHECK_INTERVAL_S
             filesystem.bound_log(self.layout.log, max_bytes=_MAX_LOG_BYTES)
+
+    def _tell_of_disk(self) -> None:
+        """Have the engine take no writes while the disk is nearly full; raises NotReady."""
+        self._next_word = self._clock.monotonic() + self._probe_interval_s
+        self._guard.will_tell()
+        try:
+            self._service.set_read_only(self._guard.is_low)
+        except exception.GuestError as e:
+            # told again soon; until then it is as it was
+            LOG.warning(
+                "the engine could not be told that %s: %s",
+                "the disk is nearly full" if self._guard.is_low else "there is space again",
+                e,
+            )
+            return
+        self._guard.told()
+        self._guard_words = self._guard.describe() if self._guard.is_low else None
+        self._next_proof = 0.0
 
     def _stop(self) -> None:
         """Ask the engine to end; kill it when it does not."""
@@ -417,7 +487,7 @@ class Supervisor:
             self._service.disconnect()
             self._kill_at = self._clock.monotonic() + self._service.stop_timeout_s
             self._killed = False
-            self._process.signal(signal.SIGTERM)
+            self._process.signal(self._service.stop_signal)
             self._set(Phase.STOPPING, message=None)
         elif self._clock.monotonic() >= self._kill_at and not self._killed:
             LOG.warning("the engine did not stop cleanly in time; killing it")
@@ -428,7 +498,7 @@ class Supervisor:
     def _ended(self) -> None:
         """Note that the engine's process is gone."""
         assert self._process is not None  # noqa: S101 (for the type checker)
-        return_code = self._process.return_code
+        return_code, identity = self._process.return_code, self._process.identity
         self._process.close()
         self._service.disconnect()
         with self._changed:
@@ -438,8 +508,19 @@ class Supervisor:
         if self._phase is Phase.STOPPING:
             self._set(Phase.STOPPED, message=None)
             return
+        self._failed(self._explain(return_code, identity))
+
+    def _explain(self, return_code: int | None, identity: process.Identity) -> str:
+        """Return why the engine ended: what the machine lacks, else what the engine says."""
+        # how a process ended that an earlier agent started is not known
+        is_killed = return_code in (None, -signal.SIGKILL)
+        if is_killed and memory.was_killed(identity, self._memory_mark):
+            return _OUT_OF_MEMORY
+        self._guard.look()
+        if self._guard.is_full:
+            return self._guard.describe()
         text = filesystem.read_tail(self.layout.log, since=self._log_offset)
-        self._failed(self._service.explain_exit(return_code, text))
+        return self._service.explain_exit(return_code, text)
 
     def _failed(self, message: str) -> None:
         self._back_off.failed()
@@ -455,6 +536,8 @@ class Supervisor:
     def _status(self) -> states.ServiceStatus:
         match self._phase:
             case Phase.RUNNING:
+                if self._guard.is_read_only:
+                    return states.ServiceStatus.BLOCKED
                 return states.ServiceStatus.HEALTHY
             case Phase.BLOCKED:
                 return states.ServiceStatus.BLOCKED
