@@ -79,6 +79,8 @@ install_packages() {
             case $package in
             rabbitmq-server) as_root systemctl disable rabbitmq-server >>"$log" 2>&1 || true ;;
             mariadb-server) as_root systemctl disable mariadb >>"$log" 2>&1 || true ;;
+            postgresql-*) as_root systemctl disable postgresql >>"$log" 2>&1 || true ;;
+            redis-server) as_root systemctl disable redis-server >>"$log" 2>&1 || true ;;
             esac
         done
     fi
@@ -89,9 +91,33 @@ missing_packages() {
     local path="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
     "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || echo rabbitmq-server
-    PATH=$path command -v mariadbd >/dev/null || echo mariadb-server
-    PATH=$path command -v mariadb >/dev/null || echo mariadb-client
     PATH=$path command -v nft >/dev/null || echo nftables
+}
+
+# missing_engine_packages DATASTORE: the same of an engine and its own client, where Debian 12 has them.
+missing_engine_packages() {
+    local path="$PATH:/usr/local/sbin:/usr/sbin:/sbin" each
+    case $1 in
+    mariadb)
+        PATH=$path command -v mariadbd >/dev/null || echo mariadb-server
+        PATH=$path command -v mariadb >/dev/null || echo mariadb-client
+        ;;
+    postgresql)
+        for each in /usr/lib/postgresql/*/bin/postgres; do
+            [ ! -x "$each" ] || break
+        done
+        [ -x "$each" ] || PATH=$path command -v postgres >/dev/null || echo postgresql-15
+        PATH=$path command -v psql >/dev/null || echo postgresql-client-15
+        ;;
+    redis)
+        PATH=$path command -v redis-server >/dev/null || echo redis-server
+        PATH=$path command -v redis-cli >/dev/null || echo redis-tools
+        ;;
+    valkey)
+        PATH=$path command -v valkey-cli >/dev/null || PATH=$path command -v redis-cli >/dev/null ||
+            echo redis-tools
+        ;;
+    esac
 }
 
 # check_python: say what to do when Python is too old or not there.

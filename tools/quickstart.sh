@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# A database service on this machine, from nothing to the answer of a first SQL query.
+# A database service on this machine, from nothing to the answer of a first query.
 #
 #   tools/quickstart.sh                 start everything, create a database, query it
+#   tools/quickstart.sh --datastore postgresql    the same with another engine than mariadb:
+#                                       postgresql, redis, valkey or mongodb
 #   tools/quickstart.sh down            stop everything; data stays
 #   tools/quickstart.sh down --purge    stop everything and remove all data
 #
-# Options: --state-dir DIR (where everything lies), --port PORT (of the API; 8779).
+# Options: --state-dir DIR (where everything lies), --port PORT (of the API; 8779), --test-engines
+# (valkey and mongodb, which Debian 12 lacks, from tools/test-engines.sh when they are not installed).
 # TROVE_VENV names another virtual environment than .venv; one that has the programs is used as it is.
 # Root is needed only to install missing packages. Nothing that exists on this machine is touched:
 # no broker, no database, no client configuration.
@@ -13,14 +16,15 @@ set -Eeuo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=tools/packages.sh
 . tools/packages.sh
+# shellcheck source=tools/engines.sh
+. tools/engines.sh
 
-INSTANCE=quickstart
 DATABASE=shop
 DB_USER=quickstart
 VENV=${TROVE_VENV:-$PWD/.venv}
 
 usage() {
-    sed -n '2,11s/^# \{0,1\}//p' tools/quickstart.sh
+    sed -n '2,14s/^# \{0,1\}//p' tools/quickstart.sh
 }
 
 say() {
@@ -83,7 +87,10 @@ install() {
     step "Looking for what is needed"
     check_python
     local missing
-    mapfile -t missing < <(missing_packages)
+    mapfile -t missing < <(
+        missing_packages
+        missing_engine_packages "$DATASTORE"
+    )
     if [ "${#missing[@]}" -gt 0 ]; then
         step "Installing ${missing[*]}"
         install_packages "$LOG" "${missing[@]}"
@@ -97,21 +104,22 @@ install() {
 }
 
 create() {
-    local password
+    local password ARGUMENTS=()
     if client database instance list -f value -c Name | grep -x "$INSTANCE" >/dev/null; then
         step "The instance '$INSTANCE' is there already"
-        if [ ! -s "$STATE_DIR/quickstart.password" ]; then
+        if [ ! -s "$PASSWORD_FILE" ]; then
             say "Its password is not known here (made with another state directory?): delete it with" >&2
             say "  OS_CLIENT_CONFIG_FILE=$STATE_DIR/clouds.yaml $VENV/bin/openstack --os-cloud trove database instance delete $INSTANCE" >&2
             return 1
         fi
         return 0
     fi
-    step "Creating the instance '$INSTANCE' with a database and a user"
+    step "Creating the instance '$INSTANCE' of $DATASTORE with a user"
     password=$("$VENV/bin/python" -c 'import secrets; print(secrets.token_urlsafe(18))')
-    (umask 077 && printf '%s' "$password" >"$STATE_DIR/quickstart.password")
-    client database instance create "$INSTANCE" --flavor 2 --size 1 --datastore mariadb \
-        --databases "$DATABASE" --users "$DB_USER:$password" -f value -c id >>"$LOG"
+    (umask 077 && printf '%s' "$password" >"$PASSWORD_FILE")
+    create_arguments "$password"
+    client database instance create "$INSTANCE" --flavor 2 --size 1 --datastore "$DATASTORE" \
+        "${ARGUMENTS[@]}" -f value -c id >>"$LOG"
 }
 
 await() {
@@ -140,32 +148,30 @@ await() {
     ADDRESS=$(in_json address <<<"$shown")
 }
 
-# sql ARGUMENT...: the mariadb client on the new database, over TCP and TLS.
-sql() {
-    MYSQL_PWD=$(cat "$STATE_DIR/quickstart.password") mariadb --no-defaults --table \
-        --protocol=tcp --host="$ADDRESS" --port=3306 --user="$DB_USER" \
-        --ssl-ca="$STATE_DIR/ca.pem" --ssl-verify-server-cert "$DATABASE" "$@"
-}
-
 query() {
     step "Connecting to $ADDRESS over TCP and TLS, and asking"
     local began=$SECONDS
+    connection
     # just after 'up' the status may still be the one from before the stop
-    until sql --execute 'SELECT 1' >>"$LOG" 2>&1; do
+    until is_answering >>"$LOG" 2>&1; do
         if [ $((SECONDS - began)) -gt 60 ]; then
-            say "The database does not answer at $ADDRESS:3306; the client said:" >&2
+            say "The database does not answer at $ADDRESS; the client said:" >&2
             tail -n 1 "$LOG" >&2
             return 1
         fi
         sleep 0.5
     done
-    sql <<'SQL'
-CREATE TABLE IF NOT EXISTS visits (id INT AUTO_INCREMENT PRIMARY KEY, at TIMESTAMP DEFAULT NOW());
-INSERT INTO visits () VALUES ();
-SELECT VERSION() AS engine, COUNT(*) AS visits,
-    (SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS
-     WHERE VARIABLE_NAME = 'Ssl_cipher') AS tls FROM visits;
-SQL
+    ask
+}
+
+more_commands() {
+    case $DATASTORE in
+    redis | valkey) echo "  openstack database user create $INSTANCE someone a-password" ;;
+    *)
+        echo "  openstack database db create $INSTANCE another"
+        echo "  openstack database user create $INSTANCE someone a-password --databases another"
+        ;;
+    esac
 }
 
 next_commands() {
@@ -174,10 +180,8 @@ next_commands() {
 It works. Go on with:
   export OS_CLIENT_CONFIG_FILE=$STATE_DIR/clouds.yaml OS_CLOUD=trove PATH=$VENV/bin:\$PATH
   openstack database instance list
-  openstack database db create $INSTANCE another
-  openstack database user create $INSTANCE someone a-password --databases another
-  MYSQL_PWD=\$(cat $STATE_DIR/quickstart.password) mariadb -h $ADDRESS -u $DB_USER \\
-      --ssl-ca=$STATE_DIR/ca.pem --ssl-verify-server-cert $DATABASE
+$(more_commands)
+  $(shown_command)
   trove-manage --config-file $STATE_DIR/trove.conf operation list
 Stop with:
   tools/quickstart.sh down$OPTIONS            (data stays)
@@ -187,11 +191,13 @@ EOF
 
 up() {
     install
+    find_engine
+    make_engine_user
     step "Starting the service in $STATE_DIR"
     "$VENV/bin/trove-standalone" up --state-dir "$STATE_DIR" ${PORT:+--port "$PORT"} >>"$LOG"
     step "Registering the database engine of this machine"
     "$VENV/bin/trove-manage" --config-file "$STATE_DIR/trove.conf" \
-        image import --datastore mariadb --default
+        image import --datastore "$DATASTORE" ${ENGINE_FILE:+--file "$ENGINE_FILE"} --default
     create
     await
     query
@@ -209,23 +215,27 @@ down() {
     rm -f "$LOG"
 }
 
-COMMAND=up PORT='' PURGE='' STEP=start ADDRESS='' OPTIONS=''
+COMMAND=up PORT='' PURGE='' STEP=start ADDRESS='' OPTIONS='' DATASTORE=mariadb TEST_ENGINES='' ENGINE_FILE=''
+SECRET='' CLIENT=()
 STATE_DIR=$(default_state_dir)
 while [ $# -gt 0 ]; do
     case $1 in
     up | down) COMMAND=$1 ;;
     --purge) PURGE=1 ;;
-    --state-dir | --port)
+    --test-engines) TEST_ENGINES=1 ;;
+    --state-dir | --port | --datastore)
         [ $# -gt 1 ] || {
             say "$1 needs a value" >&2
             exit 2
         }
-        if [ "$1" = --port ]; then
-            PORT=$2
-        else
+        case $1 in
+        --port) PORT=$2 ;;
+        --datastore) DATASTORE=$2 ;;
+        --state-dir)
             STATE_DIR=$(readlink -m "$2")
             OPTIONS=" --state-dir $STATE_DIR"
-        fi
+            ;;
+        esac
         shift
         ;;
     -h | --help)
@@ -239,6 +249,15 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+if ! printf '%s\n' "${DATASTORES[@]}" | grep -qxF -- "$DATASTORE"; then
+    say "There is no datastore '$DATASTORE' here; there are: ${DATASTORES[*]}" >&2
+    exit 2
+fi
+# one of each datastore beside the others
+INSTANCE=quickstart PASSWORD_FILE=$STATE_DIR/quickstart.password
+if [ "$DATASTORE" != mariadb ]; then
+    INSTANCE=quickstart-$DATASTORE PASSWORD_FILE=$STATE_DIR/quickstart-$DATASTORE.password
+fi
 LOG=$(mktemp -t trove-quickstart-XXXXXX.log)
 trap 'failed $?' ERR
 trap 'restore_policy || true; exit 130' INT TERM

@@ -3,8 +3,8 @@
 #
 #   tools/run-tests.sh [PYTEST-ARGUMENT...]
 #
-# Installs missing packages (as root or by sudo) and a virtual environment of its own (.venv-tests;
-# TROVE_VENV names another place). The tests are shared by as many workers as there are cores, at
+# Installs missing packages (as root or by sudo), engines that Debian lacks (tools/test-engines.sh) and
+# a virtual environment of its own (.venv-tests; TROVE_VENV names another place). The tests are shared by as many workers as there are cores, at
 # most four; TROVE_TEST_WORKERS says another number. The last line is pytest's own; the exit code
 # tells.
 set -Eeuo pipefail
@@ -19,13 +19,21 @@ trap 'restore_policy || true; exit 130' INT TERM
 check_python
 mapfile -t missing < <(
     missing_packages
+    for engine in mariadb postgresql redis; do missing_engine_packages "$engine"; done
     command -v mariabackup >/dev/null || echo mariadb-backup
+    # of MySQL 5.6
+    [ -e "/usr/lib/$(uname -m)-linux-gnu/libaio.so.1" ] || echo libaio1
     command -v git >/dev/null || echo git
 )
 if [ "${#missing[@]}" -gt 0 ]; then
     echo "==> installing ${missing[*]}"
     install_packages "$LOG" "${missing[@]}"
 fi
+echo "==> engines for tests alone"
+# they come while the environment is made
+ENGINES_LOG=$(mktemp -t trove-run-tests-XXXXXX.log)
+tools/test-engines.sh >"$ENGINES_LOG" 2>&1 &
+engines=$!
 echo "==> Python environment in $VENV"
 make_venv "$VENV" "$LOG" requirements.txt test-requirements.txt setup.cfg -- \
     -e . -r test-requirements.txt
@@ -36,6 +44,10 @@ export PATH
 unset PYTHONDONTWRITEBYTECODE
 
 result=0
+# without one its tests are skipped; with another archive than the pinned one something is wrong
+wait "$engines" || result=1
+cat "$ENGINES_LOG"
+rm -f "$ENGINES_LOG"
 check() {
     echo "==> $*"
     "$@" || result=1

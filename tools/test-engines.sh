@@ -66,13 +66,10 @@ is_there() {
 
 # python: one that has pip, made if need be.
 python() {
-    local candidate
-    for candidate in "${PYTHON:-python3}" "${TROVE_VENV:-.venv-tests}/bin/python"; do
-        if "$candidate" -m pip --version >/dev/null 2>&1; then
-            "$candidate" "$@"
-            return
-        fi
-    done
+    if "${PYTHON:-python3}" -m pip --version >/dev/null 2>&1; then
+        "${PYTHON:-python3}" "$@"
+        return
+    fi
     [ -x "$WORK/venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$WORK/venv"
     "$WORK/venv/bin/python" "$@"
 }

@@ -81,8 +81,32 @@ def test_a_failure_names_its_step_and_where_to_look(root: pathlib.Path) -> None:
     pathlib.Path(log).unlink()
 
 
-@pytest.mark.parametrize("args", [["--port"], ["sideways"]])
-def test_a_wrong_command_line_is_refused(root: pathlib.Path, args: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--port"], "--port needs a value"),
+        (["--datastore"], "--datastore needs a value"),
+        (["sideways"], "tools/quickstart.sh down"),
+        (["--datastore", "oracle"], "mariadb postgresql redis valkey mongodb"),
+        (["--datastore", ""], "mariadb postgresql redis valkey mongodb"),
+        (["--datastore", "redis valkey"], "mariadb postgresql redis valkey mongodb"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(args: list[str], words: str) -> None:
     done = subprocess.run(["bash", str(SCRIPT), *args], capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
-    assert done.stderr
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize("datastore", ["valkey", "mongodb"])
+def test_an_engine_that_debian_lacks_is_asked_for_before_anything_starts(
+    root: pathlib.Path, tmp_path: pathlib.Path, datastore: str
+) -> None:
+    path = os.pathsep.join((os.environ["PATH"], "/usr/local/sbin", "/usr/sbin"))
+    if shutil.which({"valkey": "valkey-server", "mongodb": "mongod"}[datastore], path=path):
+        pytest.skip("this machine has the engine")
+    done = _run(root, "--datastore", datastore, TROVE_TEST_ENGINES=str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert f"--datastore {datastore} --test-engines" in done.stderr
+    assert "Starting the service" not in done.stdout
+    assert not (tmp_path / "none").exists()
