@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from trove.datastores import mariadb
+from trove.datastores import mariadb, postgresql
 
-__all__ = ["mariadb"]
+__all__ = ["mariadb", "postgresql"]

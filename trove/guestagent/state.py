@@ -21,7 +21,7 @@ LOG = log.getLogger(__name__)
 
 #: Longest path of a UNIX socket (sun_path of unix(7), without the final NUL).
 _MAX_SOCKET_PATH_BYTES = 107
-_LONGEST_SOCKET_NAME = "engine.sock"
+_LONGEST_SOCKET_NAME = "mongodb-27017.sock"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,12 +42,14 @@ def compose(
     error_log: str,
     reopen_errors: Callable[[], None],
     make_error_log: Callable[[], None],
+    collect: Callable[[], None] = lambda: None,
 ) -> part.StreamLogs:
     """Return the logs of an instance.
 
     ``switched`` are the USER logs by name, ``switch`` has the running engine write one or not;
     ``error_log`` is the name of what the engine writes to the layout's log, ``reopen_errors`` has
-    it open that file anew and ``make_error_log`` makes it.
+    it open that file anew and ``make_error_log`` makes it. ``collect`` brings what an engine wrote
+    elsewhere into the logs, and may raise OSError.
     """
     layout = environment.layout
     own_dir = layout.agent_dir / "logs"
@@ -83,4 +85,5 @@ def compose(
         (*users, error, guest),
         is_nearly_full=functools.partial(_is_nearly_full, environment),
         own_log=own_log,
+        collect=collect,
     )

@@ -66,9 +66,14 @@ class StreamLogs(base.Logs):
         is_nearly_full: Callable[[], bool],
         own_log: own.OwnLog,
         clock: concurrency.Clock | None = None,
+        collect: Callable[[], None] = lambda: None,
         open_grant: Callable[[str, Mapping[str, object]], storage.Account] = factory.open_grant,
     ) -> None:
-        """Take the logs in the order they are listed in, and the agent's own."""
+        """Take the logs in the order they are listed in, and the agent's own.
+
+        ``collect`` brings what the engine wrote elsewhere into the logs.
+        """
+        self._collect = collect
         self._clock = clock or concurrency.SystemClock()
         self._sources = {source.spec.name: source for source in sources}
         self._publishers = {
@@ -93,11 +98,13 @@ class StreamLogs(base.Logs):
 
     def list_logs(self) -> payloads.Logs:
         """Return all logs."""
+        self._bring()
         return payloads.Logs(logs=tuple(self._show(each) for each in self._sources.values()))
 
     def show_log(self, request: payloads.LogRequest) -> payloads.Log:
         """Return one log, and note what an earlier agent had stored; raises GuestError."""
         source = self._find(request.name)
+        self._bring()
         self._acquire(source)
         try:
             if request.storage is not None:
@@ -115,6 +122,7 @@ class StreamLogs(base.Logs):
         source, until_s = self._find(request.name), self._clock.monotonic() + request.budget_s
         if (request.enable or request.disable) and source.switch is None and not request.publish:
             raise exception.GuestError(reason=f"the log {request.name} is always written")
+        self._bring()
         self._acquire(source)
         try:
             self._change(source, request, until_s)
@@ -126,6 +134,13 @@ class StreamLogs(base.Logs):
         finally:
             source.stream.lock.release()
         return self._show(source)
+
+    def _bring(self) -> None:
+        try:
+            self._collect()
+        except (exception.TroveError, OSError) as e:
+            # what is in the logs already is as good as before
+            LOG.warning("what the engine wrote last is not in its logs yet: %s", e)
 
     def _change(self, source: Source, request: payloads.LogRequest, until_s: float) -> None:
         log_publisher = self._publishers[request.name]
@@ -185,6 +200,7 @@ class StreamLogs(base.Logs):
 
     def tend(self) -> None:
         """Keep all logs within their bounds; called every few seconds."""
+        self._bring()
         is_nearly_full = self._is_nearly_full()
         for source in self._sources.values():
             # one that is being published is looked at the next time

@@ -1,0 +1,219 @@
+"""Connections of the agent to its engine, and the one place where SQL is put together.
+
+Statements are :mod:`psycopg.sql` templates: ``{name}`` is a piece that was made by :func:`name`,
+:func:`text` or :func:`names`; nothing else reaches a statement. The agent's settings are its own
+whatever a tenant makes the default of a database: in particular where names are looked up, so that
+no function of a tenant's is ever called by a superuser, and that nothing of it is logged, passwords
+among it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import threading
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg import errors, sql
+
+from trove.common import exception
+from trove.datastores import postgresql
+from trove.guestagent.datastores import base
+
+#: What a server refuses, as the driver raises it.
+ServerError = psycopg.Error
+
+_CONNECT_TIMEOUT_S = 3
+_STATEMENT_TIMEOUT_S = 30.0
+_LOOK_S = 0.05
+_RELOAD_TIMEOUT_S = 10.0
+_OPTIONS = {
+    "search_path": "pg_catalog",
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read\\ committed",
+    "role": "none",
+    "row_security": "off",
+    "statement_timeout": "25s",
+    "lock_timeout": "10s",
+    "idle_session_timeout": "0",
+    "standard_conforming_strings": "on",
+    "client_min_messages": "warning",
+    "synchronous_commit": "on",
+    "log_statement": "none",
+    "log_min_duration_statement": "-1",
+    "log_min_duration_sample": "-1",
+    "log_duration": "off",
+    "log_min_error_statement": "panic",
+}
+
+T = TypeVar("T")
+
+
+def name(text: str) -> sql.Identifier:
+    """Return a name of a database, a role or the like."""
+    return sql.Identifier(text)
+
+
+def names(texts: Iterable[str]) -> sql.Composed:
+    """Return a list of names."""
+    return sql.SQL(", ").join(map(sql.Identifier, texts))
+
+
+def text(value: str) -> sql.Literal:
+    """Return a text where a statement takes no parameters."""
+    return sql.Literal(value)
+
+
+def _bounded(steps: Generator[Any, Any, T], until_s: float) -> Generator[Any, Any, T]:
+    """Do the steps of the driver, which itself waits for an answer for ever, until a moment."""
+    try:
+        wanted = next(steps)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > until_s:
+                steps.close()
+                raise psycopg.OperationalError("the server did not answer in time")
+            wanted = steps.send(ready)
+    except StopIteration as e:
+        result: T = e.value
+        return result
+
+
+class _Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that gives up on a server that does not answer."""
+
+    timeout_s = _STATEMENT_TIMEOUT_S
+
+    def wait(
+        self,
+        gen: Generator[Any, Any, T],
+        interval: float = _LOOK_S,
+        timeout: float | None = None,
+    ) -> T:
+        """Wait for the end of an exchange; raises OperationalError."""
+        longest_s = self.timeout_s if timeout is None else min(timeout, self.timeout_s)
+        return super().wait(_bounded(gen, time.monotonic() + longest_s), interval)
+
+
+class Session:
+    """An open connection; errors of the server stay psycopg's, others become GuestError."""
+
+    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        """Use a connection."""
+        self._connection = connection
+
+    def execute(
+        self, template: LiteralString, *values: object, **pieces: sql.Composable
+    ) -> Sequence[tuple[Any, ...]]:
+        """Run a statement with these values in place of ``%s`` and return its rows."""
+        statement = sql.SQL(template).format(**pieces) if pieces else sql.SQL(template)
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, values or None, prepare=False)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    @property
+    def major_version(self) -> int:
+        """The first number of the server's version."""
+        return self._connection.info.server_version // 10000
+
+    def verifier(self, user: str, password: str) -> str:
+        """Return what the server keeps of a password (SCRAM), so that it never sees the password.
+
+        It does not depend on the user's name.
+        """
+        return self._connection.pgconn.encrypt_password(
+            password.encode(), user.encode(), b"scram-sha-256"
+        ).decode()
+
+
+def explain(error: psycopg.Error) -> str:
+    """Return what an error of the server means for people; statements are not repeated."""
+    if isinstance(error, errors.DiskFull):
+        return "the disk is full: delete data or resize the volume"
+    if error.sqlstate is None:
+        return "the database does not answer: see the status of the instance"
+    return f"the database says ({error.sqlstate}) {(error.diag.message_primary or '')[:300]}"
+
+
+class Connector:
+    """Opens connections over the engine's socket as the agent's own account."""
+
+    def __init__(self, directory: pathlib.Path, *, port: int) -> None:
+        """Take where the engine's socket is and the port that names it."""
+        self._directory = directory
+        self._port = port
+        self._kept: _Connection | None = None
+        self._lock = threading.Lock()
+
+    def _connect(self, database: str, *, timeout_s: float) -> _Connection:
+        connection = _Connection.connect(
+            host=str(self._directory),
+            port=self._port,
+            user=postgresql.AGENT_USER,
+            dbname=database,
+            application_name="trove",
+            client_encoding="UTF8",
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            options=" ".join(f"-c {option}={value}" for option, value in _OPTIONS.items()),
+            # nothing of the environment or of the agent's home counts
+            passfile=str(self._directory / "none"),
+            sslmode="disable",
+            gssencmode="disable",
+            autocommit=True,
+        )
+        connection.timeout_s = timeout_s
+        return connection
+
+    @contextlib.contextmanager
+    def session(self, database: str = postgresql.HOME_DATABASE) -> Iterator[Session]:
+        """Open a connection for some statements; raises GuestError for what the server refuses."""
+        connection = None
+        try:
+            connection = self._connect(database, timeout_s=_STATEMENT_TIMEOUT_S)
+            yield Session(connection)
+        except psycopg.Error as e:
+            # from None: the chain would put the statement into a log
+            raise exception.GuestError(reason=explain(e)) from None
+        finally:
+            if connection is not None:
+                connection.close()
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[Session]:
+        """Use the connection that is kept, one thread at a time; raises NotReady."""
+        with self._lock:
+            try:
+                if self._kept is None:
+                    self._kept = self._connect(
+                        postgresql.HOME_DATABASE, timeout_s=float(_CONNECT_TIMEOUT_S)
+                    )
+                yield Session(self._kept)
+            except psycopg.Error as e:
+                self._drop()
+                raise base.NotReady(reason=explain(e)) from None
+
+    def reload(self) -> None:
+        """Have the server read its files again, and wait until it has; raises GuestError."""
+        moment = threading.Event()
+        until_s = time.monotonic() + _RELOAD_TIMEOUT_S
+        with self.session() as session:
+            ((before,),) = session.execute("SELECT pg_conf_load_time()")
+            session.execute("SELECT pg_reload_conf()")
+            while session.execute("SELECT pg_conf_load_time()")[0][0] == before:
+                if time.monotonic() > until_s:
+                    raise exception.GuestError(reason="the database did not read its files again")
+                moment.wait(_LOOK_S / 5)
+
+    def disconnect(self) -> None:
+        """Close the kept connection."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            with contextlib.suppress(psycopg.Error, OSError):
+                kept.close()

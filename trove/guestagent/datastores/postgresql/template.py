@@ -1,0 +1,175 @@
+"""The ready data directory that new instances are copied from.
+
+Made once for a version and a user; its only account that may log in is the agent's own, which has
+no password and is let in by the local socket alone. So it is no secret, and no two instances share
+one. What the agent needs in a database of its own is in it already.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import tempfile
+
+from trove.common import exception
+from trove.datastores import postgresql, postgresql_configuration
+from trove.guestagent.system import filesystem, process, users
+
+SERVER_PROGRAM = "postgres"
+INIT_PROGRAM = "initdb"
+#: Where the agent keeps what is its own, in the home database.
+SCHEMA = "trove"
+STATISTICS = "pg_stat_statements"
+
+#: Debian's packages keep each version in a directory of its own.
+_PACKAGES = pathlib.Path("/usr/lib/postgresql")
+_TIMEOUT_S = 300
+_VERSION = re.compile(r"\b(\d+\.\d+)\b")
+#: What lets its members run programs, and read and write files, on the instance. Until 16 whoever
+#: may make roles may grant them; superusers they may not grant. Nobody is a member, nobody becomes
+#: one, and the roles themselves cannot log in.
+_DANGEROUS_ROLES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
+_FIRST_WITH_ADMIN_OPTION = 16
+
+
+def find_server(*, basedir: str | None) -> pathlib.Path:
+    """Return the server program; raises GuestError that says how to get it."""
+    program = process.find_program(SERVER_PROGRAM, basedir=basedir or _newest_package())
+    if program is None:
+        raise exception.GuestError(
+            reason=f"the program {SERVER_PROGRAM} is missing in {basedir or _PACKAGES}: install the"
+            " package postgresql, or rebuild the image"
+        )
+    return program
+
+
+def _newest_package() -> str | None:
+    found = [path for path in _PACKAGES.glob("[0-9]*") if path.name.isdigit()]
+    return str(max(found, key=lambda path: int(path.name))) if found else None
+
+
+def find_basedir(program: pathlib.Path) -> pathlib.Path:
+    """Return the directory that a version is installed in."""
+    return program.parent.parent
+
+
+def server_version(program: pathlib.Path) -> str:
+    """Return the version of a server program, such as 15.18; raises GuestError."""
+    try:
+        result = process.run([str(program), "--version"], timeout_s=30)
+    except (OSError, TimeoutError) as e:
+        raise exception.GuestError(reason=f"{program} cannot be run: {e}") from None
+    found = _VERSION.search(result.output)
+    if result.return_code != 0 or found is None:
+        raise exception.GuestError(reason=f"{program} does not tell its version")
+    return found[1]
+
+
+def has_statistics(program: pathlib.Path) -> bool:
+    """Tell whether the library with the statistics of statements is installed."""
+    lib = find_basedir(program) / "lib"
+    return any((each / f"{STATISTICS}.so").is_file() for each in (lib, lib / "postgresql"))
+
+
+def make(
+    manager: str, *, target: pathlib.Path, user: users.SystemUser, basedir: str | None
+) -> tuple[str, pathlib.Path]:
+    """Make the template; returns version and server program. Raises GuestError."""
+    program = find_server(basedir=basedir)
+    return build(program, target=target, user=user), program
+
+
+def build(program: pathlib.Path, *, target: pathlib.Path, user: users.SystemUser) -> str:
+    """Make the data directory ``target``, owned by ``user``; returns the engine's version.
+
+    It appears complete or not at all. An existing one is left as it is. Raises GuestError.
+    """
+    version = server_version(program)
+    if target.exists():
+        return version
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            filesystem.ensure_directory(work, mode=0o755, owner=user)
+            _initialize(program, work=work, user=user, version=version)
+            filesystem.sync_file_system(work)
+            try:
+                os.rename(work / "data", target)
+            except OSError:
+                # somebody else may have finished first; theirs is as good
+                if not target.exists():
+                    raise
+            filesystem.sync_directory(target.parent)
+        finally:
+            filesystem.remove_tree(work)
+    except OSError as e:
+        raise exception.GuestError(
+            reason=filesystem.explain(e, "building the template of the data directory")
+        ) from None
+    return version
+
+
+def initialize_arguments(data: pathlib.Path) -> list[str]:
+    """Return the arguments of initdb: every version's data must be alike for an upgrade."""
+    return [
+        *("-D", str(data), "-U", postgresql.AGENT_USER, "-A", "peer"),
+        *("--data-checksums", "--no-instructions", "--no-sync"),
+        # in order of code points: no update of a library makes an index wrong
+        *("-E", "UTF8", "--locale=C.UTF-8"),
+        f"--wal-segsize={postgresql_configuration.WAL_SEGMENT_MIB}",
+    ]
+
+
+def _initialize(
+    program: pathlib.Path, *, work: pathlib.Path, user: users.SystemUser, version: str
+) -> None:
+    data = work / "data"
+    init_program = program.with_name(INIT_PROGRAM)
+    _run([str(init_program), *initialize_arguments(data)], user=user, work=work)
+    _run(
+        # without -j every line is a statement
+        [
+            *(str(program), "--single", "-D", str(data)),
+            *("-c", "exit_on_error=on", postgresql.HOME_DATABASE),
+        ],
+        user=user,
+        work=work,
+        stdin="".join(f"{line}\n" for line in _statements(program, version)).encode(),
+    )
+    # the agent writes these itself, elsewhere
+    for name in ("pg_hba.conf", "pg_ident.conf", "postgresql.conf"):
+        (data / name).unlink()
+
+
+def _statements(program: pathlib.Path, version: str) -> list[str]:
+    home = postgresql.HOME_DATABASE
+    statements = [
+        f"REVOKE ALL ON DATABASE {home}, template1 FROM PUBLIC",
+        f"GRANT CONNECT ON DATABASE {home} TO PUBLIC",
+        f"CREATE SCHEMA {SCHEMA}",
+        f"CREATE TABLE {SCHEMA}.ping (id integer PRIMARY KEY, at timestamptz) WITH (fillfactor=10)",
+        f"INSERT INTO {SCHEMA}.ping VALUES (1, now())",  # noqa: S608 (a constant)
+    ]
+    if has_statistics(program):
+        statements.append(f"CREATE EXTENSION {STATISTICS} SCHEMA {SCHEMA}")
+    if (postgresql.major_version(version) or 0) < _FIRST_WITH_ADMIN_OPTION:
+        names = ", ".join(f"'{name}'" for name in _DANGEROUS_ROLES)
+        # a constant
+        statements.append(f"UPDATE pg_authid SET rolsuper = true WHERE rolname IN ({names})")  # noqa: S608
+    return statements
+
+
+def _run(
+    argv: list[str], *, user: users.SystemUser, work: pathlib.Path, stdin: bytes = b""
+) -> None:
+    try:
+        result = process.run(argv, timeout_s=_TIMEOUT_S, user=user, stdin=stdin, directory=work)
+    except TimeoutError as e:
+        raise exception.GuestError(reason=str(e)) from None
+    if result.return_code != 0 or "ERROR:" in result.output:
+        tail = " ".join(result.output.split()[-60:])
+        raise exception.GuestError(
+            reason=f"{pathlib.Path(argv[0]).name} failed with code {result.return_code}: {tail}"
+        )
