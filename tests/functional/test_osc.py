@@ -19,6 +19,7 @@ from tests.fixtures import project, served
 from tests.fixtures.osc import Done, OpenStackClient
 from tests.fixtures.waiting import wait_until
 from trove.db import base, events, operations
+from trove.rpc import payloads
 
 _GROUP = "openstack.database.v1"
 
@@ -100,7 +101,7 @@ def test_our_commands_do_not_take_the_names_of_pythontroveclients() -> None:
 def test_the_commands_import_nothing_of_the_service() -> None:
     script = (
         "import sys, importlib\n"
-        "for name in ('api', 'certificates', 'events', 'instances', 'operations'):\n"
+        "for name in ('api', 'certificates', 'events', 'instances', 'monitoring', 'operations'):\n"
         "    importlib.import_module('trove.osc.' + name)\n"
         "print(sorted(n for n in sys.modules if n.startswith(('trove.', 'sqlalchemy', 'pecan'))"
         " and not n.startswith('trove.osc')))\n"
@@ -165,6 +166,30 @@ def test_all_pages_of_operations_are_listed(
             )
     rows = client.json("operation", "list", instance_id)
     assert len({row["ID"] for row in rows}) == 26
+
+
+def test_figures_are_shown_and_statements_listed(
+    api: api_fixture.Api, instance_id: str, client: Client
+) -> None:
+    api.set_heartbeat(
+        instance_id, boot=1, metrics='{"connections": 3, "uptime_seconds": 1.5, "replicas": 0.0}'
+    )
+    shown = client.json("instance", "metrics", "show", "db")
+    assert (shown["connections"], shown["uptime_seconds"], shown["replicas"]) == (3, 1.5, 0)
+    assert shown["disk_total_bytes"] == 2**30
+    assert shown["service_status"] == "HEALTHY"
+    api.guest.engine(instance_id).queries = [
+        payloads.TopQuery(text="SELECT ?", calls=9, total_seconds=0.1234567, rows=9),
+        payloads.TopQuery(text="UPDATE t SET a = ?", database="d", calls=2, total_seconds=2.0),
+    ]
+    rows = client.json("instance", "query", "list", "db")
+    assert [row["Query"] for row in rows] == ["UPDATE t SET a = ?", "SELECT ?"]
+    assert (rows[0]["Database"], rows[0]["Calls"], rows[1]["Total Seconds"]) == ("d", 2, 0.123457)
+    rows = client.json("instance", "query", "list", instance_id, "--order-by", "calls")
+    assert rows[0]["Query"] == "SELECT ?"
+    assert len(client.json("instance", "query", "list", "db", "--limit", "1")) == 1
+    done = client.run("instance", "query", "list", "db", "--order-by", "weight")
+    assert done.returncode == 2
 
 
 def _fill(api: api_fixture.Api, count: int) -> None:

@@ -43,6 +43,7 @@ from trove.services.instance_resets import InstanceResets
 from trove.services.instances import Instances
 from trove.services.logs import Logs
 from trove.services.modules import Modules
+from trove.services.monitoring import Monitoring
 from trove.services.notices import Notices
 from trove.services.operations import Operations
 from trove.services.parameters import Parameters
@@ -223,6 +224,9 @@ def _make_services(
             guest_api=given.guest,
             store=given.objects,
             clock=given.clock,
+        ),
+        monitoring=Monitoring(
+            conf=conf, database=given.database, guest_api=given.guest, clock=given.clock
         ),
         modules=Modules(
             conf=conf,

@@ -55,6 +55,17 @@ class DatabaseApi:
         path = f"/instances/{_quoted(instance_id)}/operations/{_quoted(operation_id)}"
         return dict(self.get(path)["operation"])
 
+    def get_metrics(self, instance_id: str) -> dict[str, Any]:
+        """Return what an instance counts."""
+        return dict(self.get(f"/instances/{_quoted(instance_id)}/metrics")["metrics"])
+
+    def list_queries(
+        self, instance_id: str, *, limit: int | None, order_by: str | None
+    ) -> list[dict[str, Any]]:
+        """Return the statements that cost an instance most."""
+        wanted = {"limit": limit, "order_by": order_by}
+        return list(self.get(f"/instances/{_quoted(instance_id)}/queries", wanted)["queries"])
+
     def read_events(
         self, instance_id: str | None, wanted: Mapping[str, object]
     ) -> Iterator[tuple[list[dict[str, Any]], bool]]:

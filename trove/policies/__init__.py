@@ -21,6 +21,7 @@ from trove.policies import (
     key_manager,
     logs,
     modules,
+    monitoring,
     operations,
     quotas,
 )
@@ -37,6 +38,7 @@ _MODULES = (
     configurations,
     logs,
     modules,
+    monitoring,
     key_manager,
 )
 

@@ -46,6 +46,8 @@ MATRIX: dict[str, str] = {
     "GET /instances/{instance_id}/log": READ,
     # what it does besides showing is for members: see tests/functional/test_api_logs.py
     "POST /instances/{instance_id}/log": READ,
+    "GET /instances/{instance_id}/metrics": READ,
+    "GET /instances/{instance_id}/queries": READ,
     "GET /instances/{instance_id}/root": READ,
     "POST /instances/{instance_id}/root": WRITE,
     "DELETE /instances/{instance_id}/root": WRITE,

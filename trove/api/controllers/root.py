@@ -19,6 +19,7 @@ from trove.api.controllers.v1 import (
     instances,
     logs,
     modules,
+    monitoring,
     operations,
     tls,
 )
@@ -66,6 +67,7 @@ def make_tree(services: Services) -> Resource:
             **tls.instance_children(services),
             **modules.instance_children(services),
             **logs.instance_children(services),
+            **monitoring.instance_children(services),
             **operations.instance_children(services),
             **configurations.instance_children(services),
         },

@@ -23,6 +23,7 @@ from trove.services.instance_resets import InstanceResets
 from trove.services.instances import Instances
 from trove.services.logs import Logs
 from trove.services.modules import Modules
+from trove.services.monitoring import Monitoring
 from trove.services.operations import Operations
 from trove.services.parameters import Parameters
 from trove.services.quotas import Quotas
@@ -53,6 +54,7 @@ class Services:
     modules: Modules
     instance_modules: InstanceModules
     logs: Logs
+    monitoring: Monitoring
     backups: Backups
     clusters: Clusters
     versions: Versions
