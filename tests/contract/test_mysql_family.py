@@ -9,10 +9,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from tests.fixtures.probes import Refused
 from tests.fixtures.probes_mysql import MysqlProbe
 from tests.fixtures.rows import MYSQL_ROWS, Subject, clean, running
 from trove.common import exception
 from trove.datastores import mariadb, mysql
+from trove.guestagent.datastores import base
 from trove.rpc import payloads
 
 __all__ = ["clean"]
@@ -110,3 +112,32 @@ def test_character_sets_of_the_spec_are_those_of_the_server(subject: Subject) ->
 
 def test_agent_user_is_reserved(subject: Subject) -> None:
     assert subject.spec.is_reserved_user(mysql.AGENT_USER)
+
+
+def test_the_proof_of_writing_is_made_anew_when_a_superuser_breaks_it(clean: Subject) -> None:
+    assert clean.guest.datastore is not None
+    service = clean.guest.datastore.service
+    service.prove_write()
+    for statement in (
+        "ALTER TABLE mysql.trove_pulse DROP COLUMN beat",
+        "DROP TABLE mysql.trove_pulse",
+    ):
+        MysqlProbe.execute(clean.guest, statement)
+        service.prove_write()
+        rows = MysqlProbe.execute(clean.guest, "SELECT COUNT(*), MAX(beat) FROM mysql.trove_pulse")
+        assert rows[0][0] == 1
+        assert rows[0][1] is not None
+    clean.tenant_user()
+    with clean.login("joe", "secret") as session, pytest.raises(Refused):
+        session._execute("SELECT * FROM mysql.trove_pulse")  # type: ignore[attr-defined]
+
+
+def test_a_server_that_is_locked_for_writes_cannot_prove_any(clean: Subject) -> None:
+    assert clean.guest.datastore is not None
+    service = clean.guest.datastore.service
+    with clean.root() as session:
+        session._execute("FLUSH TABLES WITH READ LOCK")  # type: ignore[attr-defined]
+        service.ping()
+        with pytest.raises(base.NotReady, match="takes no writes"):
+            service.prove_write()
+    service.prove_write()

@@ -32,6 +32,10 @@ class Dialect:
     reload_tls: str
     #: Whether the performance schema can be told whom not to watch.
     has_disabled_actors: bool = False
+    #: The variable that keeps tenants from writing, and the privilege of those that it does not
+    #: keep from it; None when it keeps everybody.
+    read_only: str = "read_only"
+    read_only_exemption: str | None = None
 
 
 MARIADB = Dialect(
@@ -54,6 +58,7 @@ MARIADB = Dialect(
     ),
     reload_tls="FLUSH LOCAL SSL",
     has_disabled_actors=True,
+    read_only_exemption="READ ONLY ADMIN",
 )
 
 #: All members by manager.

@@ -17,7 +17,14 @@ from oslo_log import log
 from trove.common import exception
 from trove.datastores import mysql, mysql_configuration
 from trove.guestagent.datastores import base, server
-from trove.guestagent.datastores.mysql import configuration, connection, logs, queries, template
+from trove.guestagent.datastores.mysql import (
+    configuration,
+    connection,
+    logs,
+    queries,
+    template,
+    writes,
+)
 from trove.guestagent.datastores.mysql import dialect as dialects
 from trove.guestagent.system import filesystem, process
 
@@ -50,6 +57,9 @@ class MysqlService(server.Server):
         self.connector = connection.Connector(self._socket, password=self._password)
         #: For figures, which are read while pings go on.
         self.kept = connection.KeptConnection(self.connector)
+        self._writes = writes.Writes(
+            dialect, self.connector, kept=self.kept, store=environment.store
+        )
         self.log_files = logs.MysqlLogFiles(environment, self.connector)
 
     # -- installing -----
@@ -196,8 +206,11 @@ class MysqlService(server.Server):
 
     def set_read_only(self, is_read_only: bool) -> None:
         """Have the server refuse the tenants' writes, or take them again."""
-        with self.connector.session() as session:
-            session.execute("SET GLOBAL read_only = {value}", value=int(is_read_only))
+        self._writes.set_read_only(is_read_only)
+
+    def prove_write(self) -> None:
+        """Write a row of the agent's own."""
+        self._writes.prove()
 
     def explain_exit(self, return_code: int | None, log: str) -> str:
         """Return why the server ended, from the errors it wrote."""
