@@ -307,7 +307,7 @@ def test_new_name_and_password_keep_the_grants(clean: Subject) -> None:
     assert clean.may_write("new", "old-Word", database)
     clean.change("new", new_password="new-Word")
     user = clean.get_user("new")
-    assert user.databases == (() if database is None else (database,))
+    assert user.databases == clean.granted(database)
     assert clean.may_write("new", "new-Word", database)
     assert not clean.is_let_in("new", "old-Word", database=database)
     assert not clean.is_let_in("old", "old-Word", database=database)
@@ -504,7 +504,7 @@ def test_every_user_and_password_that_pass_the_checks_work(clean: Subject) -> No
             clean.change(name, new_password=password)
             assert clean.is_let_in(name, password, database=database)
             assert [user.name for user in clean.users()] == [name]
-            assert clean.get_user(name).databases == databases
+            assert clean.get_user(name).databases == clean.granted(database)
         finally:
             clean.delete_user(name)
 

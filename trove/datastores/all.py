@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from trove.datastores import mariadb, postgresql
+from trove.datastores import mariadb, postgresql, redis, valkey
 
-__all__ = ["mariadb", "postgresql"]
+__all__ = ["mariadb", "postgresql", "redis", "valkey"]

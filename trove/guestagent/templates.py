@@ -21,7 +21,12 @@ from trove.guestagent.system import filesystem, users
 #: Holds the digests; it is not copied into an instance.
 SEAL = ".trove-seal.json"
 
-_FAMILIES: Mapping[str, str] = {"mariadb": "mysql", "postgresql": "postgresql"}
+_FAMILIES: Mapping[str, str] = {
+    "mariadb": "mysql",
+    "postgresql": "postgresql",
+    "redis": "redis",
+    "valkey": "redis",
+}
 
 
 def build(manager: str, *, target: pathlib.Path, user: str, basedir: str | None) -> dict[str, str]:

@@ -221,12 +221,13 @@ class Server(base.Service):
         text = self.render_configuration(settings)
         filesystem.ensure_file(self._config_file, text, mode=0o644)
 
-    def check_port(self) -> None:
-        """Raise GuestError when another program has the engine's port."""
+    def check_port(self, port: int | None = None) -> None:
+        """Raise GuestError when another program has the engine's port, or a further one of its."""
         environment = self._environment
-        if not process.is_port_free(environment.bind_address, environment.port):
+        wanted = environment.port if port is None else port
+        if not process.is_port_free(environment.bind_address, wanted):
             raise exception.GuestError(
-                reason=f"port {environment.port} of {environment.bind_address} is taken by"
+                reason=f"port {wanted} of {environment.bind_address} is taken by"
                 " another program: stop it, the database starts by itself then"
             )
 

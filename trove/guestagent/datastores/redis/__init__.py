@@ -1,0 +1,46 @@
+"""The Redis family: one composition, told apart by a dialect."""
+
+from __future__ import annotations
+
+from trove.guestagent.datastores import base
+from trove.guestagent.datastores.redis import (
+    accounts,
+    configuration,
+    logs,
+    metrics,
+    service,
+    tls,
+)
+from trove.guestagent.datastores.redis import dialect as dialects
+
+
+def make_redis(environment: base.Environment) -> base.Datastore:
+    """Return Redis, composed for an instance."""
+    return _make(dialects.REDIS, environment)
+
+
+def make_valkey(environment: base.Environment) -> base.Datastore:
+    """Return Valkey, composed for an instance."""
+    return _make(dialects.VALKEY, environment)
+
+
+def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Datastore:
+    server = service.RedisService(dialect, environment)
+    spec = dialect.spec
+    return base.Datastore(
+        spec=spec,
+        service=server,
+        accounts=accounts.RedisAccounts(spec, server.users),
+        root=accounts.RedisRoot(spec, server.users),
+        tls=tls.RedisTls(server, server.connector),
+        config=configuration.RedisConfiguration(
+            spec, server, server.connector, layout=environment.layout
+        ),
+        backup=base.Unsupported(spec.manager, "backup"),
+        replication=base.Unsupported(spec.manager, "replication"),
+        cluster=base.Unsupported(spec.manager, "cluster"),
+        logs=logs.make(server, environment),
+        metrics=metrics.RedisMetrics(server.connector),
+        queries=base.Unsupported(spec.manager, "statistics of statements"),
+        upgrade=base.Unsupported(spec.manager, "upgrade"),
+    )
