@@ -23,6 +23,7 @@ SEAL = ".trove-seal.json"
 
 _FAMILIES: Mapping[str, str] = {
     "mariadb": "mysql",
+    "mongodb": "mongodb",
     "postgresql": "postgresql",
     "redis": "redis",
     "valkey": "redis",

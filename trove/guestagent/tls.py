@@ -22,6 +22,7 @@ from collections.abc import Collection, Mapping
 from trove.common import exception
 from trove.guestagent import state
 from trove.guestagent.system import filesystem
+from trove.rpc import payloads
 
 BUILTIN = "builtin"
 MODES = (BUILTIN, "basic", "enforced", "mtls")
@@ -130,3 +131,27 @@ class TlsStore:
             for path in list(self._sets.iterdir()):
                 if path.name not in keep:
                     filesystem.remove_tree(path)
+
+
+def install(store: TlsStore, job: payloads.SslJob) -> None:
+    """Have the files that a job is about in their place; raises GuestError when it makes no sense.
+
+    Nothing uses them yet.
+    """
+    if job.mode not in MODES or (job.mode == BUILTIN) != (job.set_id is None):
+        raise exception.GuestError(reason=f"there is no TLS mode {job.mode[:20]!r} like this")
+    if job.set_id is not None and job.key_pem and job.certificate_pem:
+        store.write_set(
+            job.set_id,
+            key_pem=job.key_pem,
+            certificate_pem=job.certificate_pem,
+            ca_pem=job.ca_pem or job.certificate_pem,
+        )
+    if not store.has_set(None):
+        raise exception.GuestError(
+            reason="the engine does no TLS: the instance was made without a certificate"
+        )
+    if not store.has_set(job.set_id):
+        raise exception.GuestError(
+            reason="the certificate is not on the instance: enable TLS with a bundle again"
+        )

@@ -2,8 +2,9 @@
 
 A datastore's rules stand in a YAML file beside this module: a mapping from the name of a parameter
 to ``type``, ``restart_required``, and as the type has them ``min`` and ``max``, or ``values`` (the
-only ones) or ``any_of`` (of which a list, separated by commas). Parameters that are not listed
-cannot be set: paths, ports, names and everything else that the service itself relies on.
+only ones) or ``any_of`` (of which a list, separated by commas), and ``spelling`` where an engine
+minds the case of names. Parameters that are not listed cannot be set: paths, ports, names and
+everything else that the service itself relies on.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Parameter:
     maximum: int | float | None = None
     values: tuple[str, ...] | None = None
     any_of: tuple[str, ...] | None = None
+    #: How an engine that minds the case spells the name.
+    spelling: str | None = None
 
     def check(self, value: object) -> str | None:
         """Return what is wrong with a value, for people; None when it is good."""
@@ -115,6 +118,7 @@ def _rule(name: str, facts: dict[str, Any]) -> Parameter:
         maximum=facts.get("max"),
         values=_words(facts.get("values")),
         any_of=_words(facts.get("any_of")),
+        spelling=facts.get("spelling"),
     )
 
 

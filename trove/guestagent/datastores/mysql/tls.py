@@ -58,7 +58,7 @@ class MysqlTls(base.Tls):
 
     def apply(self, job: payloads.SslJob) -> None:
         """Install, reload and try; what was in force before comes back when that fails."""
-        self._check(job)
+        tls.install(self._store, job)
         old = self._store.setting()
         with self._connector.session() as session:
             new = tls.Setting(
@@ -76,25 +76,6 @@ class MysqlTls(base.Tls):
         self._rewrite_configuration()
         self._store.prune({new.set_id, *job.keep})
         LOG.info("TLS is %s now", new.mode)
-
-    def _check(self, job: payloads.SslJob) -> None:
-        if job.mode not in tls.MODES or (job.mode == tls.BUILTIN) != (job.set_id is None):
-            raise exception.GuestError(reason=f"there is no TLS mode {job.mode[:20]!r} like this")
-        if job.set_id is not None and job.key_pem and job.certificate_pem:
-            self._store.write_set(
-                job.set_id,
-                key_pem=job.key_pem,
-                certificate_pem=job.certificate_pem,
-                ca_pem=job.ca_pem or job.certificate_pem,
-            )
-        if not self._store.has_set(None):
-            raise exception.GuestError(
-                reason="the engine does no TLS: the instance was made without a certificate"
-            )
-        if not self._store.has_set(job.set_id):
-            raise exception.GuestError(
-                reason="the certificate is not on the instance: enable TLS with a bundle again"
-            )
 
     def _enforce(self, session: connection.Session, setting: tls.Setting) -> None:
         """Have the running server as a setting says; raises GuestError, ServerError, OSError."""

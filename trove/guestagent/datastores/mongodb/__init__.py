@@ -1,0 +1,34 @@
+"""MongoDB, composed for an instance."""
+
+from __future__ import annotations
+
+from trove.datastores import mongodb
+from trove.guestagent.datastores import base
+from trove.guestagent.datastores.mongodb import (
+    accounts,
+    configuration,
+    logs,
+    metrics,
+    service,
+    tls,
+)
+
+
+def make_mongodb(environment: base.Environment) -> base.Datastore:
+    """Return MongoDB, composed for an instance."""
+    server = service.MongodbService(environment)
+    return base.Datastore(
+        spec=mongodb.SPEC,
+        service=server,
+        accounts=accounts.MongodbAccounts(server.connector),
+        root=accounts.MongodbRoot(server.connector),
+        tls=tls.MongodbTls(server, server.connector),
+        config=configuration.MongodbConfiguration(server, server.connector),
+        backup=base.Unsupported("mongodb", "backup"),
+        replication=base.Unsupported("mongodb", "replication"),
+        cluster=base.Unsupported("mongodb", "cluster"),
+        logs=logs.make(server.log_files, environment),
+        metrics=metrics.MongodbMetrics(server.connector),
+        queries=base.Unsupported("mongodb", "statistics of statements"),
+        upgrade=base.Unsupported("mongodb", "upgrade"),
+    )
