@@ -80,7 +80,12 @@ def check_password(facts: spec.DatastoreSpec, password: str) -> None:
 
 
 def check_databases(facts: spec.DatastoreSpec, databases: Sequence[payloads.Database]) -> None:
-    """Check new databases; raises BadRequest, for duplicates too."""
+    """Check new databases; raises BadRequest, for duplicates too.
+
+    Raises UnprocessableEntity where the engine has none.
+    """
+    if databases:
+        require(facts, spec.Capability.DATABASES)
     for database in databases:
         check_database_name(facts, database.name)
         if database.character_set is not None or database.collate is not None:

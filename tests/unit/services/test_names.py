@@ -41,3 +41,9 @@ def test_the_same_user_from_two_hosts_is_two_users() -> None:
 def test_an_unknown_manager_is_refused() -> None:
     with pytest.raises(exception.UnprocessableEntity, match="oracle"):
         names.get_spec("oracle")
+
+
+def test_databases_are_refused_where_the_engine_has_none() -> None:
+    names.check_databases(names.get_spec("redis"), [])
+    with pytest.raises(exception.UnprocessableEntity, match="databases"):
+        names.check_databases(names.get_spec("redis"), [payloads.Database(name="shop")])

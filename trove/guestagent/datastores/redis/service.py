@@ -28,6 +28,7 @@ _LACK_OF_MEMORY = ("out of memory allocating", "cannot allocate memory", "oom lo
 _DAMAGED = (
     "bad file format reading the append only file",
     "unexpected end of file reading the append only file",
+    "invalid aof manifest file",
     "internal error in rdb reading",
     "unrecoverable error reading the append only file",
     "wrong signature trying to load db",
