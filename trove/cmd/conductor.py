@@ -9,7 +9,7 @@ from cotyledon import oslo_config_glue
 
 from trove import conf as trove_conf
 from trove.common import exception
-from trove.conductor import service
+from trove.conductor import exporter, service
 from trove.drivers import factory
 from trove.rpc import transport
 
@@ -25,6 +25,8 @@ def main() -> int:
         sys.exit(f"trove-conductor: {e}")
     processes = cotyledon.ServiceManager()
     processes.add(service.ConductorService, workers=conf.conductor.workers, args=(conf,))
+    if exporter.is_enabled(conf):
+        processes.add(exporter.ExporterService, workers=1, args=(conf,))
     oslo_config_glue.setup(processes, conf)
     processes.run()
     return 0

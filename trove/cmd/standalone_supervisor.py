@@ -27,6 +27,7 @@ from trove import conf as trove_conf
 from trove.api import service as api_service
 from trove.cmd import standalone_broker, standalone_processes, standalone_state
 from trove.common import concurrency, exception
+from trove.conductor import exporter
 from trove.conductor import service as conductor_service
 from trove.db import base
 from trove.rpc import transport
@@ -110,12 +111,16 @@ def supervise(root: pathlib.Path) -> None:
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=90)
     # bound here, the port stays ours while the API is started again
     listener = api_service.listen(conf)
-    for role, service, arguments in (
+    services: list[tuple[str, type[cotyledon.Service], tuple[Any, ...]]] = [
         ("broker", BrokerService, (state,)),
         ("api", api_service.ApiService, (conf, listener)),
         ("conductor", conductor_service.ConductorService, (conf,)),
         ("taskmanager", taskmanager_service.TaskManagerService, (conf,)),
-    ):
+    ]
+    if exporter.is_enabled(conf):
+        exporter.check(conf)
+        services.append(("figures", exporter.ExporterService, (conf,)))
+    for role, service, arguments in services:
         manager.add(functools.partial(_make_service, state, conf, role, service, arguments))
     manager.run()
 

@@ -7,8 +7,8 @@ from oslo_config import cfg
 from oslo_log import log
 
 from trove.common import concurrency, crypto
-from trove.conductor import heartbeats, manager
-from trove.db import base, guest_keys
+from trove.conductor import counting, exporter, exposition, heartbeats, manager
+from trove.db import base, counters, guest_keys
 from trove.rpc import conductor, serializer, taskmanager, transport
 
 LOG = log.getLogger(__name__)
@@ -24,6 +24,7 @@ def check(conf: cfg.ConfigOpts) -> None:
     base.Database.from_config(conf)
     transport.control_transport(conf)
     transport.guest_transport(conf)
+    exporter.check(conf)
 
 
 class Conductor:
@@ -57,6 +58,7 @@ class Conductor:
             hints=self._hints,
             clock=clock,
         )
+        self._counting = counting.Counting(self._database, self._count)
         self._server = conductor.make_server(
             conf, self.manager.deliver, threads=conf.conductor.threads
         )
@@ -65,6 +67,7 @@ class Conductor:
         """Begin to serve, as soon as the broker is there."""
         self._revalidation.start()
         self._batcher.start()
+        self._counting.start()
         self._server.start()
 
     def wait_serving(self, timeout_s: float) -> bool:
@@ -75,9 +78,19 @@ class Conductor:
         """Finish what is under way, store what waits, close everything."""
         self._server.stop()
         self._batcher.stop()
+        self._counting.stop()
         self._revalidation.stop()
         self._hints.close()
         self._database.dispose()
+
+    def _count(self) -> dict[counters.Key, int]:
+        """Return what was counted since the start."""
+        batched = self._batcher.counters()
+        dropped = {**self.manager.counters(), "too_many_waiting": batched["dropped"]}
+        return {
+            exposition.STORED: batched["stored"],
+            **{counters.Key(exposition.DROPPED, reason): n for reason, n in dropped.items()},
+        }
 
 
 class ConductorService(cotyledon.Service):

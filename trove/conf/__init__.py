@@ -30,6 +30,7 @@ ALL = (
     "neutron",
     "notifications",
     "nova",
+    "prometheus",
     "quota",
     "service_credentials",
     "storage",

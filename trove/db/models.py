@@ -428,6 +428,17 @@ class RateWindow(Base):
     taken: orm.Mapped[int] = orm.mapped_column(default=0)
 
 
+class ServiceCounter(Base):
+    """What the processes of the service counted, all together."""
+
+    __tablename__ = "service_counters"
+
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(64), primary_key=True)
+    #: Tells kinds apart; may be empty.
+    label: orm.Mapped[str] = orm.mapped_column(sa.String(64), primary_key=True)
+    value: orm.Mapped[int] = orm.mapped_column(sa.BigInteger(), default=0)
+
+
 class Lease(Base):
     """Who does something that only one process at a time should do."""
 

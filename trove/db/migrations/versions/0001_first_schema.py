@@ -39,6 +39,7 @@ def upgrade() -> None:
     _quota_usages()
     _quotas()
     _rate_windows()
+    _service_counters()
     _leases()
     _datastore_versions()
     _operation_steps()
@@ -212,6 +213,17 @@ def _rate_windows() -> None:
         **_TABLE,
     )
     op.create_index("ix_rate_windows_window", "rate_windows", ["window"], unique=False)
+
+
+def _service_counters() -> None:
+    op.create_table(
+        "service_counters",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("label", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", "label"),
+        **_TABLE,
+    )
 
 
 def _leases() -> None:
