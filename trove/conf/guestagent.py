@@ -33,6 +33,15 @@ OPTS = [
     cfg.HostAddressOpt("bind_address", default="127.0.0.1", help="Address the engine listens on."),
     cfg.PortOpt("port", help="Port the engine listens on; by default the engine's standard port."),
     cfg.StrOpt("basedir", help="Where the engine is installed; by default the system's."),
+    cfg.DictOpt(
+        "former_basedirs",
+        default={},
+        help=(
+            "Where other versions of the engine are installed, as version:directory: PostgreSQL is"
+            " upgraded from one major version to another with the programs of both. Debian's"
+            " packages are found without it."
+        ),
+    ),
     cfg.StrOpt("template_dir", help="Ready data directory that new instances are copied from."),
     cfg.StrOpt(
         "engine_user",

@@ -108,6 +108,7 @@ SPEC = spec.register(
                 spec.Capability.CONFIGURATION,
                 spec.Capability.TLS,
                 spec.Capability.METRICS,
+                spec.Capability.UPGRADE,
             }
         ),
         reserved_databases=RESERVED_DATABASES,

@@ -39,6 +39,7 @@ CAPABILITIES = frozenset(
         spec.Capability.CONFIGURATION,
         spec.Capability.TLS,
         spec.Capability.METRICS,
+        spec.Capability.UPGRADE,
     }
 )
 LOGS = (
@@ -83,6 +84,7 @@ SPEC = spec.register(
     spec.DatastoreSpec(
         manager="redis",
         port=PORT,
+        more_ports=(TLS_PORT,),
         system_user="redis",
         root_name=ROOT_NAME,
         capabilities=CAPABILITIES,

@@ -331,6 +331,7 @@ def make_environment(conf: cfg.ConfigOpts, identity: Identity) -> base.Environme
         template_dir=pathlib.Path(options.template_dir) if options.template_dir else None,
         first_boot=options.first_boot,
         volume_id=options.volume_id,
+        former_basedirs=options.former_basedirs,
     )
 
 

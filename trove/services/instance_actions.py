@@ -417,6 +417,10 @@ def _check_upgrade(
         raise exception.BadRequest(
             reason=f"version {target.name} cannot take over data of version {current.name}"
         )
+    if view.volume_size_gib is None:
+        raise exception.BadRequest(
+            reason="the instance has no volume, so nothing would be left of its data"
+        )
     if target.version == current.version:
         return
     if spec.Capability.UPGRADE not in names.get_spec(view.manager).capabilities:

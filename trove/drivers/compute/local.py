@@ -369,6 +369,9 @@ class LocalCompute(base.ComputeDriver):
             "template_dir": self._state.image(spec.image_id) / "template",
             "engine_user": user,
         }
+        others = local_image.other_basedirs(self._state, spec.image_id)
+        if others:
+            values["former_basedirs"] = ",".join(f"{name}:{path}" for name, path in others.items())
         parser = configparser.RawConfigParser(default_section="")
         parser["DEFAULT"] = {
             "log_file": str(directory / "agent.log"),

@@ -261,6 +261,24 @@ def check_engine(state: local_state.LocalState, image_id: str) -> tuple[str, str
     return _basedir(program), manager
 
 
+def other_basedirs(state: local_state.LocalState, image_id: str) -> dict[str, str]:
+    """Return where the engines of other images of the same manager are installed, by version."""
+    records = {
+        name: local_state.read_json(state.image(name) / "image.json")
+        for name in local_state.names(state.root / "images")
+    }
+    own = records.get(image_id)
+    return {
+        str(record["version"]): _basedir(str(record["program"]))
+        for name, record in records.items()
+        if record is not None
+        and own is not None
+        and name != image_id
+        and record["manager"] == own["manager"]
+        and not set(",:") & set(str(record["program"]))
+    }
+
+
 def find_engine(manager: str, file: str | None) -> tuple[str, str]:
     """Return the program of a manager's engine and its version, of several the newest.
 

@@ -11,6 +11,7 @@ import abc
 import dataclasses
 import pathlib
 import signal
+from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn
 
 from trove.common import exception
@@ -35,6 +36,8 @@ class Environment:
     first_boot: int = 1
     #: Volume to mount at the layout's mount point; None when it is a mere directory.
     volume_id: str | None = None
+    #: Where other versions of the engine are installed, by version: for upgrades from them.
+    former_basedirs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

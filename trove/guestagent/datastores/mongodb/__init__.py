@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from trove.datastores import mongodb
-from trove.guestagent.datastores import base
+from trove.guestagent.datastores import base, upgrade
 from trove.guestagent.datastores.mongodb import (
     accounts,
     configuration,
     logs,
     metrics,
     service,
+    template,
     tls,
 )
+
+__all__ = ["driver", "make_mongodb"]
 
 
 def make_mongodb(environment: base.Environment) -> base.Datastore:
@@ -30,5 +33,10 @@ def make_mongodb(environment: base.Environment) -> base.Datastore:
         logs=logs.make(server.log_files, environment),
         metrics=metrics.MongodbMetrics(server.connector),
         queries=base.Unsupported("mongodb", "statistics of statements"),
-        upgrade=base.Unsupported("mongodb", "upgrade"),
+        upgrade=upgrade.MinorUpgrade(
+            "mongodb",
+            find_version=lambda: template.server_version(
+                template.find_server(basedir=environment.basedir)
+            ),
+        ),
     )

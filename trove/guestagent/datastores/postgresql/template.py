@@ -136,14 +136,15 @@ def _initialize(
         ],
         user=user,
         work=work,
-        stdin="".join(f"{line}\n" for line in _statements(program, version)).encode(),
+        stdin="".join(f"{line}\n" for line in own_statements(program, version)).encode(),
     )
     # the agent writes these itself, elsewhere
     for name in ("pg_hba.conf", "pg_ident.conf", "postgresql.conf"):
         (data / name).unlink()
 
 
-def _statements(program: pathlib.Path, version: str) -> list[str]:
+def own_statements(program: pathlib.Path, version: str) -> list[str]:
+    """Return what makes the agent's own things in the home database, each without an end."""
     home = postgresql.HOME_DATABASE
     statements = [
         f"REVOKE ALL ON DATABASE {home}, template1 FROM PUBLIC",

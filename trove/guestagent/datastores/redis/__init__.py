@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from trove.guestagent.datastores import base
+from trove.guestagent.datastores import base, upgrade
 from trove.guestagent.datastores.redis import (
     accounts,
     configuration,
     logs,
     metrics,
     service,
+    template,
     tls,
 )
 from trove.guestagent.datastores.redis import dialect as dialects
@@ -42,5 +43,11 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
         logs=logs.make(server, environment),
         metrics=metrics.RedisMetrics(server.connector),
         queries=base.Unsupported(spec.manager, "statistics of statements"),
-        upgrade=base.Unsupported(spec.manager, "upgrade"),
+        upgrade=upgrade.CopyingUpgrade(
+            spec.manager,
+            find_version=lambda: template.server_version(
+                template.find_server(dialect, basedir=environment.basedir)
+            ),
+            layout=environment.layout,
+        ),
     )
