@@ -223,8 +223,8 @@ mount_point = /var/lib/trove-data
 template_dir = $TEMPLATE
 engine_user = $user
 TEXT
-printf '{"datastore": "%s", "version": "%s", "manager": "%s", "port": %d, "agent_version": "%s"}\n' \
-    "$DATASTORE" "$ENGINE_VERSION" "$manager" "$port" "$AGENT_VERSION" > "$ROOT/usr/share/trove/image.json"
+printf '{"datastore": "%s", "version": "%s", "manager": "%s", "port": %d, "more_ports": [%s], "agent_version": "%s"}\n' \
+    "$DATASTORE" "$ENGINE_VERSION" "$manager" "$port" "${more_ports:-}" "$AGENT_VERSION" > "$ROOT/usr/share/trove/image.json"
 [ -x "$ENGINE/hook.sh" ] && ROOT=$ROOT "$ENGINE/hook.sh"
 
 say "boot"

@@ -116,6 +116,26 @@ def test_only_allowed_networks_reach_the_engine(
 
 
 @needs_nftables
+def test_all_ports_of_an_engine_have_the_same_rules(
+    network: LocalNetwork, engine: tuple[str, int]
+) -> None:
+    port = make_port(network, engine)
+    with (
+        socket.create_server((port.address, 0)) as second,
+        listening(port, engine[1]) as target,
+    ):
+        network.update_access(
+            port.id,
+            access={"allowed_cidrs": ["127.54.1.0/24"]},
+            engine_port=engine[1],
+            more_ports=(second.getsockname()[1],),
+        )
+        for each in (target, second.getsockname()):
+            assert can_connect("127.54.1.1", each)
+            assert not can_connect("127.0.0.1", each)
+
+
+@needs_nftables
 def test_connections_end_when_their_network_is_excluded(
     network: LocalNetwork, engine: tuple[str, int]
 ) -> None:
@@ -160,7 +180,7 @@ def test_what_the_machine_lost_comes_back_and_what_is_left_over_goes(
     port, left_over = make_port(network, engine, ["127.54.0.0/16"]), str(uuid.uuid4())
     rules = firewall.Firewall()
     rules.forget(port.instance_id)
-    rules.allow(left_over, "127.53.1.1", engine[1], ["127.54.0.0/16"])
+    rules.allow(left_over, "127.53.1.1", [engine[1]], ["127.54.0.0/16"])
     assert short(port) not in tables()
     network.refresh()
     assert short(port) in tables()

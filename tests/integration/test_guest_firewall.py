@@ -128,7 +128,7 @@ def test_a_guest_is_reached_and_reaches_as_it_should(spaces: Spaces) -> None:
         firewall.Policy(
             user_interface="user",
             management_interface="management",
-            engine_port=3306,
+            engine_ports=(3306, 3307),
             endpoints=((ipaddress.ip_address(BROKER), 5672),),
         )
     )
@@ -144,7 +144,7 @@ def test_a_guest_with_one_interface_reaches_the_broker_alone(spaces: Spaces) -> 
         firewall.Policy(
             user_interface="management",
             management_interface=None,
-            engine_port=3306,
+            engine_ports=(3306, 3307),
             endpoints=((ipaddress.ip_address(BROKER), 5672),),
         )
     )

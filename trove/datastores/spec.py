@@ -60,6 +60,8 @@ class DatastoreSpec:
 
     manager: str
     port: int
+    #: Further ports of the engine that its users connect to, such as one for TLS.
+    more_ports: tuple[int, ...] = ()
     #: The user of the operating system that the engine's package makes for it.
     system_user: str
     root_name: str

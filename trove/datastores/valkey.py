@@ -22,6 +22,7 @@ SPEC = spec.register(
     spec.DatastoreSpec(
         manager="valkey",
         port=redis.PORT,
+        more_ports=(redis.TLS_PORT,),
         system_user="valkey",
         root_name=redis.ROOT_NAME,
         capabilities=redis.CAPABILITIES,

@@ -140,6 +140,21 @@ def test_access_becomes_exactly_what_is_asked_for_and_nobody_is_kept_out_between
     assert writes(server) == []
 
 
+def test_all_ports_of_an_engine_have_the_same_rules(
+    server: standin_neutron.Neutron, driver: neutron.NeutronNetwork, make: Callable[..., Any]
+) -> None:
+    port = make()
+    (group_id,) = server.ports[port.id]["security_groups"]
+    access = {"is_public": False, "allowed_cidrs": ["10.0.0.0/8"]}
+    driver.update_access(port.id, access=access, engine_port=PORT, more_ports=(PORT + 1,))
+    assert server.rules_of(group_id) == {
+        ("IPv4", "tcp", PORT, "10.0.0.0/8"),
+        ("IPv4", "tcp", PORT + 1, "10.0.0.0/8"),
+    }
+    driver.update_access(port.id, access=access, engine_port=PORT)
+    assert server.rules_of(group_id) == {("IPv4", "tcp", PORT, "10.0.0.0/8")}
+
+
 def test_rules_that_somebody_added_meanwhile_are_no_failure(
     server: standin_neutron.Neutron, driver: neutron.NeutronNetwork, make: Callable[..., Any]
 ) -> None:

@@ -39,16 +39,25 @@ class NetworkDriver(abc.ABC):
         nic: Mapping[str, Any] | None,
         access: Mapping[str, Any] | None,
         engine_port: int,
+        more_ports: tuple[int, ...] = (),
     ) -> Port:
         """Make the port of an instance; not a second one for the same id.
 
         Asked again it completes what an earlier call left half-made.
         ``nic`` is as in the API's create body, ``access`` as for :meth:`update_access`; None
-        admits everybody. Raises AddressPoolExhausted or another DriverError.
+        admits everybody. What it says holds for all ports of the engine. Raises
+        AddressPoolExhausted or another DriverError.
         """
 
     @abc.abstractmethod
-    def update_access(self, port_id: str, *, access: Mapping[str, Any], engine_port: int) -> Port:
+    def update_access(
+        self,
+        port_id: str,
+        *,
+        access: Mapping[str, Any],
+        engine_port: int,
+        more_ports: tuple[int, ...] = (),
+    ) -> Port:
         """Have only ``access["allowed_cidrs"]`` reach the engine, and return the port as it is.
 
         With ``access["is_public"]`` it has a public address. May be repeated. Raises DriverError.

@@ -42,6 +42,7 @@ class FakeNetwork(base.NetworkDriver):
         nic: Mapping[str, Any] | None,
         access: Mapping[str, Any] | None,
         engine_port: int,
+        more_ports: tuple[int, ...] = (),
     ) -> base.Port:
         """Make a port, unless the instance has one."""
         with self.injector.around("create_port"), self._lock:
@@ -62,7 +63,12 @@ class FakeNetwork(base.NetworkDriver):
             return port
 
     def update_access(
-        self, port_id: str, *, access: Mapping[str, Any], engine_port: int
+        self,
+        port_id: str,
+        *,
+        access: Mapping[str, Any],
+        engine_port: int,
+        more_ports: tuple[int, ...] = (),
     ) -> base.Port:
         """Note the access, and show the port as public or not."""
         with self.injector.around("update_access"), self._lock:

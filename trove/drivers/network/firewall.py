@@ -34,11 +34,12 @@ def _table(instance_id: str) -> str:
     return f"inet trove_{instance_id.replace('-', '')}"
 
 
-def _render(instance_id: str, address: str, port: int, networks: Sequence[str]) -> str:
+def _render(instance_id: str, address: str, ports: Sequence[int], networks: Sequence[str]) -> str:
     """Return what replaces the table of an instance."""
     table = _table(instance_id)
     family = "ip" if ipaddress.ip_address(address).version == 4 else "ip6"
     elements = ", ".join([address, *networks])
+    engine = ", ".join(map(str, ports))
     kind = "ipv4_addr" if family == "ip" else "ipv6_addr"
     return f"""
 table {table} {{ }}
@@ -47,7 +48,8 @@ table {table} {{
     set allowed {{ type {kind}; flags interval; auto-merge; elements = {{ {elements} }}; }}
     chain input {{
         type filter hook input priority filter; policy accept;
-        {family} daddr {address} tcp dport {port} {family} saddr != @allowed reject with tcp reset
+        {family} daddr {address} tcp dport {{ {engine} }} {family} saddr != @allowed \
+            reject with tcp reset
     }}
 }}
 """
@@ -83,17 +85,20 @@ class Firewall:
         """Tell whether rules are enforced."""
         return self._program is not None
 
-    def allow(self, instance_id: str, address: str, port: int, cidrs: Sequence[str]) -> None:
-        """Let only these networks reach a port of an address; raises DriverError."""
+    def allow(
+        self, instance_id: str, address: str, ports: Sequence[int], cidrs: Sequence[str]
+    ) -> None:
+        """Let only these networks reach some ports of an address; raises DriverError."""
         version = ipaddress.ip_address(address).version
         networks = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
         same = [network for network in networks if network.version == version]
         if any(network.prefixlen == 0 for network in same):
             self.forget(instance_id)
         elif self._program is not None:
-            text = _render(instance_id, address, port, [str(network) for network in same])
+            text = _render(instance_id, address, ports, [str(network) for network in same])
             _run([self._program, "-f", "-"], text)
-            LOG.info("%s port %d can be reached from %s", address, port, ", ".join(cidrs))
+            told = ", ".join(map(str, ports))
+            LOG.info("%s port %s can be reached from %s", address, told, ", ".join(cidrs))
 
     def forget(self, instance_id: str) -> None:
         """Remove the table of an instance; nothing when there is none."""

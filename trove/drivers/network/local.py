@@ -85,6 +85,7 @@ class LocalNetwork(base.NetworkDriver):
         nic: Mapping[str, Any] | None,
         access: Mapping[str, Any] | None,
         engine_port: int,
+        more_ports: tuple[int, ...] = (),
     ) -> base.Port:
         """Give an instance an address, or return the one it has; raises AddressPoolExhausted.
 
@@ -102,14 +103,19 @@ class LocalNetwork(base.NetworkDriver):
                 )
                 if access is not None:
                     # before there is an address: nobody finds one without its rules for long
-                    self._write_access(instance_id, access, engine_port)
+                    self._write_access(instance_id, access, (engine_port, *more_ports))
                 port = self._store(instance_id, address)
                 LOG.info("address %s given to instance %s", address, instance_id)
                 self._enforce(port)
         return port
 
     def update_access(
-        self, port_id: str, *, access: Mapping[str, Any], engine_port: int
+        self,
+        port_id: str,
+        *,
+        access: Mapping[str, Any],
+        engine_port: int,
+        more_ports: tuple[int, ...] = (),
     ) -> base.Port:
         """Have only the allowed networks reach the engine, where there is a firewall.
 
@@ -119,7 +125,7 @@ class LocalNetwork(base.NetworkDriver):
             port = self.find_port(port_id)
             if port is None:
                 raise local_state.LocalDriverError(f"instance {port_id} has no address")
-            self._write_access(port_id, access, engine_port)
+            self._write_access(port_id, access, (engine_port, *more_ports))
             self._enforce(port, is_known=True)
             return dataclasses.replace(port, is_public=bool(access.get("is_public", False)))
 
@@ -207,11 +213,13 @@ class LocalNetwork(base.NetworkDriver):
             elif record is not None and not _admits_all(record["allowed_cidrs"]):
                 yield port
 
-    def _write_access(self, instance_id: str, access: Mapping[str, Any], engine_port: int) -> None:
+    def _write_access(
+        self, instance_id: str, access: Mapping[str, Any], ports: tuple[int, ...]
+    ) -> None:
         record = {
             "is_public": bool(access.get("is_public", False)),
             "allowed_cidrs": list(access["allowed_cidrs"]),
-            "engine_port": engine_port,
+            "engine_ports": list(ports),
         }
         path = self._state.directory("ports/access") / instance_id
         with local_state.told(path):
@@ -222,7 +230,7 @@ class LocalNetwork(base.NetworkDriver):
         record = self._access(port.instance_id)
         if record is not None and (is_known or not _admits_all(record["allowed_cidrs"])):
             self._firewall.allow(
-                port.instance_id, port.address, record["engine_port"], record["allowed_cidrs"]
+                port.instance_id, port.address, record["engine_ports"], record["allowed_cidrs"]
             )
 
     def _store(self, instance_id: str, address: str) -> base.Port:

@@ -74,20 +74,26 @@ class NeutronNetwork(base.NetworkDriver):
         nic: Mapping[str, Any] | None,
         access: Mapping[str, Any] | None,
         engine_port: int,
+        more_ports: tuple[int, ...] = (),
     ) -> base.Port:
         """Make group, port and floating address, as far as they are not made yet."""
         raw = self._find(instance_id, _USER)
         if raw is not None and access is None:
             return self._finished(raw)
         cidrs = neutron_rules.EVERYBODY if access is None else access["allowed_cidrs"]
-        group_id = self._ensure_group(instance_id, cidrs, engine_port)
+        group_id = self._ensure_group(instance_id, cidrs, (engine_port, *more_ports))
         if raw is None:
             attributes = {**self._place(nic), "security_group_ids": [group_id]}
             raw = self._make(instance_id, _USER, attributes)
         return self._arrange(raw, group_id, is_public=bool((access or {}).get("is_public")))
 
     def update_access(
-        self, port_id: str, *, access: Mapping[str, Any], engine_port: int
+        self,
+        port_id: str,
+        *,
+        access: Mapping[str, Any],
+        engine_port: int,
+        more_ports: tuple[int, ...] = (),
     ) -> base.Port:
         """Make rules and floating address exactly what ``access`` says."""
         raw = self._get_own(port_id, _USER)
@@ -99,7 +105,9 @@ class NeutronNetwork(base.NetworkDriver):
                 status=404,
             )
         instance_id = str(cloud.instance_of(raw.name))
-        group_id = self._ensure_group(instance_id, access["allowed_cidrs"], engine_port)
+        group_id = self._ensure_group(
+            instance_id, access["allowed_cidrs"], (engine_port, *more_ports)
+        )
         return self._arrange(raw, group_id, is_public=bool(access.get("is_public")))
 
     def find_port(self, instance_id: str) -> base.Port | None:
@@ -231,11 +239,11 @@ class NeutronNetwork(base.NetworkDriver):
             fixed["ip_address"] = nic["ip_address"]
         return {"network_id": network_id, "fixed_ips": [fixed]}
 
-    def _ensure_group(self, instance_id: str, cidrs: Sequence[str], engine_port: int) -> str:
+    def _ensure_group(self, instance_id: str, cidrs: Sequence[str], ports: tuple[int, ...]) -> str:
         return self._groups.ensure(
             cloud.name_of(instance_id),
             neutron_groups.INSTANCE,
-            neutron_rules.of_engine(cidrs, engine_port),
+            neutron_rules.of_engine(cidrs, *ports),
         )
 
     def _arrange(self, raw: Any, group_id: str, *, is_public: bool) -> base.Port:

@@ -66,13 +66,15 @@ def _usual(network: str) -> str:
     return str(ipaddress.ip_network(network, strict=False))
 
 
-def of_engine(cidrs: Iterable[str], port: int) -> frozenset[Rule]:
-    """Return the rules of a port that only an engine uses.
+def of_engine(cidrs: Iterable[str], *ports: int) -> frozenset[Rule]:
+    """Return the rules of a server that only an engine uses, which listens on these ports.
 
     The allowed networks may connect to it; itself it may connect to other engines of its kind.
     """
-    admitted = {Rule.of(INGRESS, TCP, port, cidr) for cidr in cidrs}
-    return frozenset(admitted | {Rule.of(EGRESS, TCP, port, cidr) for cidr in EVERYBODY})
+    allowed = tuple(cidrs)
+    admitted = {Rule.of(INGRESS, TCP, port, cidr) for port in ports for cidr in allowed}
+    others = {Rule.of(EGRESS, TCP, port, cidr) for port in ports for cidr in EVERYBODY}
+    return frozenset(admitted | others)
 
 
 # -- what guests may reach over the management network -----

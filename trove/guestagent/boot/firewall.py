@@ -23,7 +23,7 @@ class Policy:
 
     user_interface: str
     management_interface: str | None
-    engine_port: int | None
+    engine_ports: tuple[int, ...]
     endpoints: tuple[tuple[Address, int], ...]
 
 
@@ -48,11 +48,7 @@ def render(policy: Policy) -> str:
             "    ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept",
             f'    iifname "{user}" icmp type echo-request limit rate 10/second accept',
             f'    iifname "{user}" icmpv6 type echo-request limit rate 10/second accept',
-            *(
-                [f'    iifname "{user}" tcp dport {policy.engine_port} accept']
-                if policy.engine_port is not None
-                else []
-            ),
+            *(f'    iifname "{user}" tcp dport {port} accept' for port in policy.engine_ports),
             "  }",
             "  chain forward {",
             "    type filter hook forward priority filter; policy drop;",

@@ -152,7 +152,7 @@ class Init:
         policy = firewall.Policy(
             user_interface=self._interface(sides.user.mac),
             management_interface=None if management is None else self._interface(management.mac),
-            engine_port=conf.port or self._image().get("port"),
+            engine_ports=self._engine_ports(conf),
             endpoints=tuple(allowed),
         )
         self._load_firewall(firewall.render(policy))
@@ -165,6 +165,12 @@ class Init:
             # in memory only, and read by the user of systemd-networkd
             path.write_text(content, encoding="ascii")
             path.chmod(0o644)
+
+    def _engine_ports(self, conf: endpoints.GuestConf) -> tuple[int, ...]:
+        """Return where users connect to the engine; none for an image without one."""
+        image = self._image()
+        port = conf.port or image.get("port")
+        return () if port is None else (port, *image.get("more_ports", ()))
 
     def _interface(self, mac: str) -> str:
         """Return the name of the interface of an address; raises BootError."""

@@ -36,6 +36,7 @@ class UpdateAccess(engine.Step):
         """Change them and remember the address as it is now."""
         instance = steps.get_instance(ctx)
         driver = ctx.tools.drivers.network
+        facts = names.get_spec(instance.version.manager)
         port = driver.find_port(instance.id)
         if port is None:
             raise engine.StepFailed(
@@ -44,7 +45,8 @@ class UpdateAccess(engine.Step):
         port = driver.update_access(
             port.id,
             access=effective(ctx.tools.conf, ctx.data["access"]),
-            engine_port=names.get_spec(instance.version.manager).port,
+            engine_port=facts.port,
+            more_ports=facts.more_ports,
         )
         ctx.data["addresses"] = steps.addresses_of(port)
         return None

@@ -41,13 +41,15 @@ class CreatePort(engine.Step):
         """Make the ports, or complete what a try before this one made; record the address."""
         instance = steps.get_instance(ctx)
         driver = ctx.tools.drivers.network
+        facts = names.get_spec(instance.version.manager)
         ctx.data["management_port_id"] = driver.create_management_port(instance_id=instance.id)
         port = driver.create_port(
             instance_id=instance.id,
             project_id=instance.project_id,
             nic=ctx.data.get("nic"),
             access=access.effective(ctx.tools.conf, instance.access),
-            engine_port=names.get_spec(instance.version.manager).port,
+            engine_port=facts.port,
+            more_ports=facts.more_ports,
         )
         addresses = steps.addresses_of(port)
         steps.record(

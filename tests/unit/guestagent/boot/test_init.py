@@ -51,7 +51,7 @@ class Machine:
             (self.paths.interfaces / name).mkdir(parents=True)
             (self.paths.interfaces / name / "address").write_text(f"{mac}\n")
         self.paths.image_file.parent.mkdir(parents=True)
-        self.paths.image_file.write_text(json.dumps({"port": 3306}))
+        self.paths.image_file.write_text(json.dumps({"port": 3306, "more_ports": [3307]}))
         (root / "etc").mkdir()
         (root / "run").mkdir()
         self.drive: configdrive.ConfigDrive | None = self.make_drive()
@@ -149,6 +149,7 @@ def test_network_and_firewall_know_the_sides(machine: Machine) -> None:
     assert f"MACAddress={USER_MAC}" in user
     assert "From=192.168.0.9" in user
     assert 'iifname "eth1" tcp dport 3306 accept' in machine.rules
+    assert 'iifname "eth1" tcp dport 3307 accept' in machine.rules
     assert "10.1.0.2 . 5672" in machine.rules
 
 
