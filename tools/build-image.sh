@@ -8,10 +8,12 @@ usage() {
     cat <<'TEXT'
 Usage: tools/build-image.sh --datastore NAME --output FILE.qcow2 [options]
 
-  --datastore NAME    a directory below images/: mariadb
+  --datastore NAME    a directory below images/: mariadb, postgresql, redis, valkey, mongodb
   --output FILE       the image; FILE.json beside it says what is in it
   --size SIZE         size of its disk, which the guest grows to that of its flavor (2560M)
   --wheel FILE        take this wheel of the service instead of building it from this tree
+  --packages DIR      install the Debian packages (*.deb) in this directory too: valkey and mongodb,
+                      which Debian 12 lacks, need their makers' own for Debian 12
   --cache DIR         where the base system is kept for the next image (/var/cache/trove-images)
   --no-cache          build the base system anew
   --install-tools     have apt install what this program needs
@@ -24,13 +26,14 @@ say() { printf 'build-image: %4ds %s\n' "$SECONDS" "$*"; }
 
 HERE=$(dirname "$(dirname "$(readlink -f "$0")")")
 TOOLS=(mmdebstrap extlinux qemu-utils e2fsprogs python3-pip-whl python3-pip)
-DATASTORE='' OUTPUT='' SIZE=2560M WHEEL='' CACHE=/var/cache/trove-images USE_CACHE=yes DEBUG=''
+DATASTORE='' OUTPUT='' SIZE=2560M WHEEL='' PACKAGES_DIR='' CACHE=/var/cache/trove-images USE_CACHE=yes DEBUG=''
 while [ $# -gt 0 ]; do
     case $1 in
         --datastore) DATASTORE=${2:?}; shift 2 ;;
         --output) OUTPUT=$(readlink -m "${2:?}"); shift 2 ;;
         --size) SIZE=${2:?}; shift 2 ;;
         --wheel) WHEEL=$(readlink -e "${2:?}") || die "there is no $2"; shift 2 ;;
+        --packages) PACKAGES_DIR=$(readlink -e "${2:?}") || die "there is no $2"; shift 2 ;;
         --cache) CACHE=$(readlink -m "${2:?}"); shift 2 ;;
         --no-cache) USE_CACHE=; shift ;;
         --install-tools) apt-get install -y -q --no-install-recommends "${TOOLS[@]}"; shift ;;
@@ -44,14 +47,22 @@ if [ -z "$DATASTORE" ] || [ -z "$OUTPUT" ]; then usage >&2; exit 2; fi
 ENGINE=$HERE/images/$DATASTORE
 [ -f "$ENGINE/engine.conf" ] || die "no image is known for $DATASTORE: images/$DATASTORE/engine.conf is missing"
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
-for program in mmdebstrap extlinux qemu-img mke2fs; do
-    command -v $program >/dev/null || die "$program is missing: apt-get install ${TOOLS[*]}, or --install-tools"
-done
 
 # shellcheck disable=SC1091
 . "$ENGINE/engine.conf"
 # shellcheck disable=SC2154
-: "$manager" "$port" "$user" "$units" "$has_template" "$version_command"
+: "$manager" "$port" "$user" "$units" "$has_template" "$version_command" "${own_packages:=}"
+OWN=()
+[ -z "$PACKAGES_DIR" ] || mapfile -t OWN < <(find "$PACKAGES_DIR" -maxdepth 1 -name '*.deb' | sort)
+for package in $own_packages; do
+    for file in "${OWN[@]}"; do
+        [ "$(dpkg-deb --field "$file" Package)" != "$package" ] || continue 2
+    done
+    die "Debian 12 has no package $package: name a directory that it is in, as *.deb, by --packages"
+done
+for program in mmdebstrap extlinux qemu-img mke2fs; do
+    command -v $program >/dev/null || die "$program is missing: apt-get install ${TOOLS[*]}, or --install-tools"
+done
 
 WORK=$(mktemp -d /var/tmp/trove-image.XXXXXX)
 ROOT=$WORK/root
@@ -178,6 +189,10 @@ printf '#!/bin/sh\nexit 101\n' > "$ROOT/usr/sbin/policy-rc.d"; chmod 755 "$ROOT/
 sources > "$ROOT/etc/apt/sources.list"
 cp -L /etc/resolv.conf "$ROOT/etc/resolv.conf"
 mapfile -t PACKAGES < <(words "$ENGINE/packages")
+for file in "${OWN[@]}"; do
+    cp "$file" "$ROOT/run/"
+    PACKAGES+=("/run/$(basename "$file")")
+done
 inside apt-get update -q=2
 inside apt-get install -q=2 -y --no-install-recommends "${PACKAGES[@]}" >"$WORK/apt.log" 2>&1 ||
     { tail -20 "$WORK/apt.log" >&2; die "the packages of $DATASTORE cannot be installed"; }

