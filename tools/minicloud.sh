@@ -6,7 +6,7 @@
 #   tools/minicloud.sh test [ARGUMENT..] run tests/cloud on it, with arguments for pytest and the
 #                                        virtual environment $TROVE_VENV (.venv); $TROVE_TEST_IMAGE
 #                                        is the guest image, built of this tree unless it is named
-#   tools/minicloud.sh stop|start nova-api   have one service go and come back, as tests need
+#   tools/minicloud.sh stop|start nova-api|nova-cell   have one go and come back, as tests need
 #   tools/minicloud.sh down [--purge]    stop what was started; --purge: servers and all data go too
 #
 # Keystone, Placement, Glance, Nova (QEMU, emulated), Neutron (Linux bridge), Cinder, Swift, a broker
@@ -110,13 +110,19 @@ run_tests() {
         PYTHONPATH=$PWD "$venv/bin/python" -m pytest -p no:cacheprovider tests/cloud "$@"
 }
 
-# stop_one, start_one NAME: Nova's API alone; there is no use for others yet.
+# stop_one, start_one NAME: Nova's API, or the cell that its servers are in.
 stop_one() {
-    end_all 10 "$1"
+    case $1 in
+    nova-cell) point_nova_cell nova_is_away ;;
+    *) end_all 10 "$1" ;;
+    esac
 }
 
 start_one() {
-    "start_${1//-/_}"
+    case $1 in
+    nova-cell) point_nova_cell nova ;;
+    *) start_nova_api ;;
+    esac
     wait_http "http://$HOST_IP:$NOVA_PORT"
 }
 
@@ -135,7 +141,7 @@ while [ $# -gt 0 ]; do
     case $COMMAND/$1 in
     up/--extras) EXTRAS=1 ;;
     down/--purge) PURGE=1 ;;
-    stop/nova-api | start/nova-api) SERVICE=$1 ;;
+    stop/nova-api | start/nova-api | stop/nova-cell | start/nova-cell) SERVICE=$1 ;;
     test/*) ARGUMENTS+=("$1") ;;
     *)
         usage >&2

@@ -62,7 +62,17 @@ def host(service: on_cloud.CloudService) -> Iterator[on_cloud.NetworkHost]:
     """Give another host on the user's network."""
     if service.settings.host is None:
         pytest.skip("the tests do not run on a node of this cloud")
-    made = on_cloud.NetworkHost(service)
+    made = on_cloud.NetworkHost(service, service.user, service.settings.user_network)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def management_host(service: on_cloud.CloudService) -> Iterator[on_cloud.NetworkHost]:
+    """Give a host on the network of the agents, where only the service may put one."""
+    if service.settings.host is None:
+        pytest.skip("the tests do not run on a node of this cloud")
+    made = on_cloud.NetworkHost(service, service.own, service.settings.management_network)
     yield made
     made.remove()
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import base64
-import configparser
+import pathlib
+import subprocess
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
 import amqp
+import openstack
 import pytest
+import requests
 
+from tests.fixtures import rabbit_thief
 from tests.fixtures.on_cloud import BOOT_S, CloudService, NetworkHost
 from tests.fixtures.stack import CommandFailed
 from tests.fixtures.waiting import wait_until
+from tests.fixtures.wheels import make_wheel
+from trove import states
+from trove.rpc import transport
 
 USER, PASSWORD = "ann", "s3cret-of-ann"
 #: The most that a create may take beyond Nova, Cinder, Neutron, the boot of the guest and the first
@@ -46,6 +53,11 @@ def _ask(service: CloudService, host: NetworkHost, instance: str, statement: str
     return host.sql(_address(service.show(instance)), USER, PASSWORD, statement).strip()
 
 
+def _databases(service: CloudService, instance: str) -> str:
+    """Return what the agent answers when it is asked for the databases."""
+    return str(service.openstack("database", "db", "list", instance, "-f", "json"))
+
+
 def test_a_create_answers_over_the_users_network(
     service: CloudService, host: NetworkHost, ready: str
 ) -> None:
@@ -62,9 +74,15 @@ def test_a_create_costs_little_of_our_own(service: CloudService, ready: str) -> 
 def test_the_engines_port_alone_answers_on_the_users_network(
     service: CloudService, host: NetworkHost, ready: str
 ) -> None:
-    address = _address(service.show(ready))
-    assert host.can_connect(address, 3306)
-    assert not [port for port in (22, 80, 111, 443, 5355) if host.can_connect(address, port)]
+    assert host.open_ports(_address(service.show(ready))) == {3306}
+
+
+def test_nothing_answers_on_the_management_network(
+    service: CloudService, management_host: NetworkHost, ready: str
+) -> None:
+    broker = urllib.parse.urlsplit(service.settings.guest_transport_url)
+    assert management_host.can_connect(str(broker.hostname), broker.port or 5672)
+    assert management_host.open_ports(service.management_address(ready)) == set()
 
 
 def test_the_server_is_not_the_users(service: CloudService, ready: str) -> None:
@@ -79,30 +97,91 @@ def test_another_project_sees_nothing(service: CloudService, ready: str) -> None
         )
 
 
-def test_a_network_of_another_project_is_refused(service: CloudService) -> None:
-    with pytest.raises(CommandFailed, match="400"):
-        service.create("intruder", network=service.settings.management_network)
+def test_networks_of_other_projects_are_refused(service: CloudService) -> None:
+    """That of the agents, and one of another user: not even by its id."""
+    other = openstack.connect(cloud=service.settings.other_cloud)
+    networks = other.network.networks(project_id=other.current_project_id)
+    others = next(iter(networks)).name
+    before = service.holdings()
+    for network in (service.settings.management_network, others):
+        with pytest.raises(CommandFailed, match="400"):
+            service.create("intruder", network=network)
+    assert not service.holdings().beyond(before)
 
 
 def test_the_config_drive_of_a_running_instance_opens_nothing(
     service: CloudService, ready: str
 ) -> None:
     files = service.config_drive_files(ready)
-    parser = configparser.RawConfigParser()
-    parser.read_string(files["guest.conf"])
-    url = urllib.parse.urlsplit(parser["guest"]["transport_url"].replace("$$", "$"))
-    connection = amqp.Connection(
-        host=f"{url.hostname}:{url.port}",
-        userid=urllib.parse.unquote(url.username or ""),
-        password=urllib.parse.unquote(url.password or ""),
-        virtual_host=url.path.lstrip("/"),
-        connect_timeout=10,
-    )
-    with pytest.raises(amqp.exceptions.AccessRefused):
-        connection.connect()
+    with pytest.raises(amqp.AccessRefused):
+        rabbit_thief.connect(service.account_url(ready))
     keys = service.guest_keys(ready)
     assert not keys.is_bootstrap
     assert base64.b64decode(files["instance.key"]) not in {keys.current, keys.next}
+
+
+def test_a_stolen_broker_account_reaches_no_other_instance(
+    service: CloudService, ready: str
+) -> None:
+    """That of an instance whose server boots, with the rights that all have."""
+    thief_id = service.create("thief")
+    wait_until(lambda: service.has_server(thief_id), timeout_s=120, interval_s=1)
+    # trove-api has a queue for answers since its first question
+    assert "shop" in _databases(service, ready)
+    queues = service.broker_names("queues")
+    aim = rabbit_thief.Aim(
+        own=thief_id,
+        victim=ready,
+        victim_inbox=next(n for n in queues if n.startswith(f"answer.{ready}") and "_" not in n),
+        control_inbox=next(n for n in queues if n.startswith(transport.CONTROL_INBOX)),
+    )
+    for make in rabbit_thief.ATTEMPTS:
+        # one connection has too few channels for all
+        thief = rabbit_thief.Thief(service.account_url(thief_id))
+        allowed = [what for what, try_it in make(aim).items() if not thief.is_refused(try_it)]
+        thief.close()
+        assert allowed == []
+    # the broker's own API is not for agents
+    url = urllib.parse.urlsplit(service.account_url(thief_id))
+    api = urllib.parse.urlsplit(service.settings.guest_management_url)
+    answer = requests.get(
+        f"{api.scheme}://{api.hostname}:{api.port}/api/queues",
+        auth=(urllib.parse.unquote(url.username or ""), urllib.parse.unquote(url.password or "")),
+        timeout=10,
+    )
+    assert answer.status_code == 401
+    assert "shop" in _databases(service, ready)
+    service.delete(thief_id, force=True)
+    with pytest.raises(amqp.AccessRefused):
+        rabbit_thief.connect(urllib.parse.urlunsplit(url))
+
+
+def test_a_log_is_published_to_the_users_objects(
+    service: CloudService, host: NetworkHost, ready: str
+) -> None:
+    def change(option: str) -> dict[str, Any]:
+        asked = service.openstack(
+            *("database", "log", "set", ready, "general", f"--{option}", "-f", "json")
+        )
+        return dict(asked)
+
+    change("enable")
+    for number in range(3):
+        _ask(service, host, ready, f"SELECT 'marker {number}'")
+    wait_until(
+        lambda: change("publish")["status"] == "Published",
+        timeout_s=120,
+        interval_s=2,
+        what="everything being published",
+    )
+    text = service.openstack("database", "log", "tail", ready, "general")
+    assert "marker 2" in str(text)
+    published = service.holdings().found["objects"]
+    assert [name for name in published if f"{ready}/mariadb-general" in name]
+    change("disable")
+    change("discard")
+    left = service.holdings().found["objects"]
+    assert not [name for name in left if ready in name]
 
 
 def test_restart(service: CloudService, host: NetworkHost, ready: str) -> None:
@@ -178,6 +257,46 @@ def test_a_flavor_is_changed(service: CloudService, host: NetworkHost, ready: st
     assert _ask(service, host, ready, "SELECT MAX(n) FROM shop.kept") == "1"
 
 
+def test_a_flavor_that_no_host_has_room_for_is_told(
+    service: CloudService, host: NetworkHost, ready: str
+) -> None:
+    if service.settings.impossible_flavor is None:
+        pytest.skip("no flavor of this cloud is known to fit on no host")
+    before = service.show(ready)["flavor"]
+    flavor = service.admin.compute.find_flavor(service.settings.impossible_flavor)
+    service.openstack("database", "instance", "resize", "flavor", ready, flavor.id)
+    service.wait_operations(ready)
+    failed = service.operations(ready)[0]
+    assert failed.state is states.OperationState.FAILED
+    assert "No valid host" in str(failed.error)
+    assert "(request req-" in str(failed.error)
+    assert service.wait_ready(ready)["flavor"] == before
+    assert _ask(service, host, ready, "SELECT MAX(n) FROM shop.kept") == "1"
+
+
+def test_an_instance_whose_cell_is_down_is_not_gone(service: CloudService, ready: str) -> None:
+    if not (service.settings.stop_nova_cell and service.settings.start_nova_cell):
+        pytest.skip("no cell can be stopped here")
+    told = f"instance {ready}: its server is not listed"
+    subprocess.run(service.settings.stop_nova_cell, check=True, capture_output=True, timeout=120)
+    try:
+        assert not service.has_server(ready)
+        wait_until(
+            lambda: told in service.log_of("trove-taskmanager"),
+            timeout_s=180,
+            interval_s=1,
+            what="the server being missed",
+        )
+        assert service.show(ready)["status"] == "ACTIVE"
+        assert "shop" in _databases(service, ready)
+    finally:
+        subprocess.run(
+            service.settings.start_nova_cell, check=True, capture_output=True, timeout=120
+        )
+    wait_until(lambda: service.has_server(ready), timeout_s=60, interval_s=1, what="the cell")
+    service.wait_ready(ready)
+
+
 def test_a_rebuild_takes_a_new_image_and_keeps_the_data(
     service: CloudService, host: NetworkHost, ready: str
 ) -> None:
@@ -191,3 +310,25 @@ def test_a_rebuild_takes_a_new_image_and_keeps_the_data(
     server = service.server(ready)
     assert (server.id != before) or (server.image["id"] == image_id)
     assert _ask(service, host, ready, "SELECT MAX(n) FROM shop.kept") == "1"
+
+
+def test_the_agent_goes_on_as_another_release_and_back(
+    service: CloudService, host: NetworkHost, ready: str, tmp_path: pathlib.Path
+) -> None:
+    """Below systemd, in a server that nobody logs in to; the engine runs all the while."""
+    _, boot = service.agent(ready)
+    uptime_s = int(_ask(service, host, ready, "SHOW STATUS LIKE 'Uptime'").split()[1])
+    wheel = make_wheel(tmp_path, "77.1.0")
+    assert service.upgrade_agent(ready, wheel, trial_s=300) == "SUCCEEDED"
+    assert service.agent(ready) == ("77.1.0", boot + 1)
+    # one that ends at its start
+    broken = {"trove/cmd/guestagent_server.py": "raise SystemExit(1)\n"}
+    wheel = make_wheel(tmp_path, "77.2.0", instead=broken)
+    ended = service.upgrade_agent(ready, wheel, trial_s=300)
+    assert ended.startswith("FAILED")
+    assert "went back to 77.1.0" in ended
+    assert service.agent(ready)[0] == "77.1.0"
+    service.wait_ready(ready)
+    assert "shop" in _databases(service, ready)
+    after_s = int(_ask(service, host, ready, "SHOW STATUS LIKE 'Uptime'").split()[1])
+    assert after_s > uptime_s

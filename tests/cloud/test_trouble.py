@@ -22,10 +22,6 @@ def no_servers(service: CloudService) -> Iterator[None]:
     service.admin.set_compute_quotas(project, instances=before)
 
 
-def _has_server(service: CloudService, instance_id: str) -> bool:
-    return any(instance_id in server.name for server in service.own.compute.servers(details=False))
-
-
 def test_novas_quota_is_told_and_nothing_is_left(service: CloudService, no_servers: None) -> None:
     instance_id = service.create("too-many")
     shown = service.wait_status(instance_id, "ERROR", timeout_s=120)
@@ -38,10 +34,10 @@ def test_novas_quota_is_told_and_nothing_is_left(service: CloudService, no_serve
 
 def test_a_forced_delete_ends_a_create(service: CloudService) -> None:
     instance_id = service.create("not-yet")
-    wait_until(lambda: _has_server(service, instance_id), timeout_s=60, interval_s=1)
+    wait_until(lambda: service.has_server(instance_id), timeout_s=60, interval_s=1)
     assert service.show(instance_id)["status"] == "BUILD"
     service.delete(instance_id, force=True)
-    assert not _has_server(service, instance_id)
+    assert not service.has_server(instance_id)
 
 
 def test_an_instance_outlasts_nova_and_a_killed_taskmanager_but_not_its_server(
@@ -64,7 +60,7 @@ def test_an_instance_outlasts_nova_and_a_killed_taskmanager_but_not_its_server(
             service.settings.start_nova_api, check=True, capture_output=True, timeout=120
         )
     wait_until(
-        lambda: _has_server(service, instance_id),
+        lambda: service.has_server(instance_id),
         timeout_s=180,
         interval_s=0.2,
         what="a server after all",

@@ -691,10 +691,13 @@ def for_tests():
         "external_network": "provider",
         "flavor": "m1.small",
         "larger_flavor": "m1.medium",
+        "impossible_flavor": "m1.impossible",
         # Neutron's name of the machine that runs the tests, which is a node of this cloud
         "host": "minicloud",
         "stop_nova_api": [program, "stop", "nova-api"],
         "start_nova_api": [program, "start", "nova-api"],
+        "stop_nova_cell": [program, "stop", "nova-cell"],
+        "start_nova_cell": [program, "start", "nova-cell"],
         # the driver of NFS cannot
         "extend_attached": False,
     }

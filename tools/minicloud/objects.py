@@ -38,7 +38,13 @@ EXTRA_SERVICES = {
     "designate": ("dns", f":{E['DESIGNATE_PORT']}"),
 }
 #: Name -> virtual processors, memory in MiB. One size of disk: Nova refuses to resize to less.
-FLAVORS = {"m1.tiny": (1, 512), "m1.small": (2, 1024), "m1.medium": (2, 1536)}
+#: For the last one no machine that this is meant for has the memory.
+FLAVORS = {
+    "m1.tiny": (1, 512),
+    "m1.small": (2, 1024),
+    "m1.medium": (2, 1536),
+    "m1.impossible": (2, 1024 * 1024),
+}
 DISK_GIB = 4
 
 
@@ -109,6 +115,7 @@ def objects(cloud):
             )
     service = cloud.identity.find_project("service").id
     cloud.network.update_quota(service, security_groups=100, security_group_rules=1000)
+    cloud.set_compute_quotas(service, ram=4 * 1024 * 1024)
     outside = network(
         cloud,
         "provider",

@@ -169,6 +169,20 @@ start_nova_api() {
     start nova-api nova-api --config-file "$ETC/nova.conf"
 }
 
+# point_nova_cell DATABASE: have Nova's API look for the cell's servers in a database, which need not
+# be there; all else of Nova goes on with the right one.
+point_nova_cell() {
+    local manage=(nova-manage --config-file "$ETC/nova.conf" cell_v2) cell
+    cell=$("${manage[@]}" list_cells 2>>"$LOGS/nova-manage.log" | awk '$2 == "cell1" {print $4}')
+    "${manage[@]}" update_cell --cell_uuid "$cell" --name cell1 \
+        --database_connection "mysql+pymysql://os:$PASSWORD@$HOST_IP/$1?charset=utf8mb4" \
+        >>"$LOGS/nova-manage.log" 2>&1
+    # it keeps what it knows of its cells
+    end_all 10 nova-api
+    start_nova_api
+    wait_http "http://$HOST_IP:$NOVA_PORT"
+}
+
 start_apis() {
     wait_port "$HOST_IP" "$BROKER_PORT"
     start_libvirt
