@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from trove.datastores import mariadb, mongodb, postgresql, redis, valkey
+from trove.datastores import mariadb, mongodb, mysql_server, postgresql, redis, valkey
 
-__all__ = ["mariadb", "mongodb", "postgresql", "redis", "valkey"]
+__all__ = ["mariadb", "mongodb", "mysql_server", "postgresql", "redis", "valkey"]

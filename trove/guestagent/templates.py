@@ -24,6 +24,7 @@ SEAL = ".trove-seal.json"
 _FAMILIES: Mapping[str, str] = {
     "mariadb": "mysql",
     "mongodb": "mongodb",
+    "mysql": "mysql",
     "postgresql": "postgresql",
     "redis": "redis",
     "valkey": "redis",

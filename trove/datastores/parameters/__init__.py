@@ -1,10 +1,10 @@
 """Rules of configuration parameters: what tenants may set, and to which values.
 
 A datastore's rules stand in a YAML file beside this module: a mapping from the name of a parameter
-to ``type``, ``restart_required``, and as the type has them ``min`` and ``max``, or ``values`` (the
-only ones) or ``any_of`` (of which a list, separated by commas), and ``spelling`` where an engine
-minds the case of names. Parameters that are not listed cannot be set: paths, ports, names and
-everything else that the service itself relies on.
+to ``type``, ``restart_required``, and as the type has them ``min``, ``max`` and ``unit``, or
+``values`` (the only ones) or ``any_of`` (of which a list, separated by commas), and ``spelling``
+where an engine minds the case of names. Parameters that are not listed cannot be set: paths, ports,
+names and everything else that the service itself relies on.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ class Parameter:
     maximum: int | float | None = None
     values: tuple[str, ...] | None = None
     any_of: tuple[str, ...] | None = None
+    #: What a number counts, such as B, kB, ms or s; None for mere numbers.
+    unit: str | None = None
     #: How an engine that minds the case spells the name.
     spelling: str | None = None
 
@@ -75,10 +77,13 @@ class Parameter:
 
     def _check_range(self, value: float) -> str | None:
         if self.minimum is not None and value < self.minimum:
-            return f"must be at least {self.minimum}"
+            return f"must be at least {self._in_unit(self.minimum)}"
         if self.maximum is not None and value > self.maximum:
-            return f"must be at most {self.maximum}"
+            return f"must be at most {self._in_unit(self.maximum)}"
         return None
+
+    def _in_unit(self, value: float) -> str:
+        return str(value) if self.unit is None else f"{value} {self.unit}"
 
     def _check_text(self, value: str) -> str | None:
         if not is_plain(value) or value != value.strip():
@@ -118,6 +123,7 @@ def _rule(name: str, facts: dict[str, Any]) -> Parameter:
         maximum=facts.get("max"),
         values=_words(facts.get("values")),
         any_of=_words(facts.get("any_of")),
+        unit=facts.get("unit"),
         spelling=facts.get("spelling"),
     )
 

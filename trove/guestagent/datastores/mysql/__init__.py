@@ -10,6 +10,7 @@ from trove.guestagent.datastores.mysql import (
     metrics,
     queries,
     service,
+    template,
     tls,
     upgrade,
 )
@@ -21,6 +22,11 @@ def make_mariadb(environment: base.Environment) -> base.Datastore:
     return _make(dialects.MARIADB, environment)
 
 
+def make_mysql(environment: base.Environment) -> base.Datastore:
+    """Return MySQL, composed for an instance, as its version has it."""
+    return _make(template.find_dialect("mysql", basedir=environment.basedir), environment)
+
+
 def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Datastore:
     server = service.MysqlService(dialect, environment)
     manager = dialect.spec.manager
@@ -29,12 +35,7 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
         service=server,
         accounts=accounts.MysqlAccounts(dialect, server.connector, demand=server.demand_of_clients),
         root=accounts.MysqlRoot(dialect, server.connector, demand=server.demand_of_clients),
-        tls=tls.MysqlTls(
-            dialect,
-            server.connector,
-            store=server.tls_store,
-            rewrite_configuration=server.rewrite_configuration,
-        ),
+        tls=_make_tls(dialect, server),
         config=configuration.MysqlConfiguration(dialect, server, server.connector),
         backup=base.Unsupported(manager, "backup"),
         replication=base.Unsupported(manager, "replication"),
@@ -43,4 +44,17 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
         metrics=metrics.MysqlMetrics(server.kept),
         queries=queries.MysqlQueries(server.connector),
         upgrade=upgrade.make(dialect, environment),
+    )
+
+
+def _make_tls(
+    dialect: dialects.Dialect, server: service.MysqlService
+) -> base.Tls | base.Unsupported:
+    if dialect.reload_tls is None:
+        return base.Unsupported(dialect.spec.manager, "TLS in this version")
+    return tls.MysqlTls(
+        dialect,
+        server.connector,
+        store=server.tls_store,
+        rewrite_configuration=server.rewrite_configuration,
     )

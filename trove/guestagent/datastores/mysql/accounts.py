@@ -230,19 +230,26 @@ class MysqlAccounts(base.Accounts):
                 for user in users:
                     if self._find_host(session, user.name, user.host) is not None:
                         raise exception.AlreadyExists(kind="user", name=user.name)
-                    session.execute(
-                        "CREATE USER {name}@{host} IDENTIFIED BY {password}"
-                        f" REQUIRE {self._demand()}",
-                        name=user.name,
-                        host=user.host,
-                        password=user.password,
-                    )
-                    made.append(user)
+                    self._create_user(session, user, made)
                     self._grant_all(session, user.name, user.host, user.databases)
             except (pymysql.err.MySQLError, exception.TroveError):
                 for user in made:
                     session.execute("DROP USER {name}@{host}", name=user.name, host=user.host)
                 raise
+
+    def _create_user(
+        self, session: connection.Session, user: payloads.User, made: list[payloads.User]
+    ) -> None:
+        """Create a user, which is among those made from the first statement on."""
+        for statement in self._dialect.syntax.create_user:
+            session.execute(
+                statement.replace("<demand>", self._demand()),
+                name=user.name,
+                host=user.host,
+                password=user.password,
+            )
+            if user not in made:
+                made.append(user)
 
     def _check_new_user(self, user: payloads.User) -> None:
         self._check_user(user)
@@ -304,10 +311,11 @@ class MysqlAccounts(base.Accounts):
             new_host=target.host,
         )
 
-    @staticmethod
-    def _set_password(session: connection.Session, user: payloads.UserRef, password: str) -> None:
+    def _set_password(
+        self, session: connection.Session, user: payloads.UserRef, password: str
+    ) -> None:
         session.execute(
-            "ALTER USER {name}@{host} IDENTIFIED BY {password}",
+            self._dialect.syntax.identify,
             name=user.name,
             host=user.host,
             password=password,
@@ -395,6 +403,7 @@ class MysqlRoot(base.Root):
         """Take the member of the family, what connects to it, what it demands of clients' TLS."""
         self._name = dialect.spec.root_name
         self._spec = dialect.spec
+        self._syntax = dialect.syntax
         self._connector = connector
         self._demand = demand
 
@@ -402,18 +411,19 @@ class MysqlRoot(base.Root):
         """Let root in with this password and every privilege."""
         _require(self._spec.check_password(password))
         with self._connector.session() as session:
-            for statement in (
-                "CREATE USER IF NOT EXISTS {name}@'%' IDENTIFIED BY {password}",
-                f"ALTER USER {{name}}@'%' IDENTIFIED BY {{password}} REQUIRE {self._demand()}",
-                "GRANT ALL PRIVILEGES ON *.* TO {name}@'%' WITH GRANT OPTION",
-            ):
-                session.execute(statement, name=self._name, password=password)
+            for statement in self._syntax.enable_root:
+                session.execute(
+                    statement.replace("<demand>", self._demand()),
+                    name=self._name,
+                    password=password,
+                )
         return self._name
 
     def disable(self) -> None:
         """Remove root, wherever it may connect from."""
         with self._connector.session() as session:
-            session.execute("DROP USER IF EXISTS {name}@'%'", name=self._name)
+            for statement in self._syntax.disable_root:
+                session.execute(statement, name=self._name)
 
 
 def _placeholders(values: dict[str, object]) -> str:

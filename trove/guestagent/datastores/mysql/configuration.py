@@ -92,7 +92,7 @@ class MysqlConfiguration(careful.CarefulConfiguration):
         """Set the dynamic variables that differ; tell whether others wait for a restart."""
         started = self._server.started_with()
         with self._connector.session() as session:
-            dynamic = {str(name) for (name,) in session.execute(self._dialect.dynamic_variables)}
+            dynamic = self._dynamic(session)
             changed = sorted(
                 name for name in old.keys() | new.keys() if old.get(name) != new.get(name)
             )
@@ -106,6 +106,13 @@ class MysqlConfiguration(careful.CarefulConfiguration):
         if waiting:
             LOG.info("values that wait for a restart: %s", ", ".join(waiting))
         return bool(waiting)
+
+    def _dynamic(self, session: connection.Session) -> set[str]:
+        """Return the variables that can be set while the server runs."""
+        if self._dialect.dynamic_variables is not None:
+            return {str(name) for (name,) in session.execute(self._dialect.dynamic_variables)}
+        rules = self._dialect.spec.parameters()
+        return {name for name, rule in rules.items() if not rule.restart_required}
 
     def _set_all(
         self,

@@ -143,18 +143,11 @@ class MysqlService(server.Server):
 
     def _write_init_file(self) -> None:
         """Write what asserts the agent's account; not replicated, not logged."""
-        account = f"`{mysql.AGENT_USER}`@`localhost`"
-        # letters and digits only: see crypto.generate_password
-        created = f"{account} IDENTIFIED BY '{self._password}'"
-        if self._dialect.has_create_or_replace_user:
-            statements = [f"CREATE OR REPLACE USER {created}"]
-        else:
-            statements = [f"CREATE USER IF NOT EXISTS {created}", f"ALTER USER {created}"]
         statements = [
             connection.UNLOGGED,
             "SET SESSION sql_log_bin = 0",
-            *statements,
-            f"GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION",
+            # letters and digits only: see crypto.generate_password
+            *(each.format(password=self._password) for each in self._dialect.syntax.assert_agent),
         ]
         if self._dialect.has_disabled_actors and self._counts_statements():
             # last: the server reads no further when it refuses a line

@@ -19,10 +19,8 @@ from trove.guestagent.system import filesystem, process, users
 _REDO_LOG_MIB = 8
 _TIMEOUT_S = 300
 _VERSION = re.compile(r"\b(\d+\.\d+\.\d+)\b")
-#: Everybody but the account that owns the system's views; it is locked.
-_DROP_ACCOUNTS = (
-    b"DELETE FROM mysql.global_priv WHERE User <> 'mariadb.sys';\nDELETE FROM mysql.proxies_priv;\n"
-)
+#: What a server without a program for it is shipped with, below ``share``.
+_SYSTEM_STATEMENTS = ("mysql_system_tables.sql", "mysql_system_tables_data.sql")
 
 
 def find_server(dialect: dialects.Dialect, *, basedir: str | None) -> pathlib.Path:
@@ -58,9 +56,18 @@ def make(
     manager: str, *, target: pathlib.Path, user: users.SystemUser, basedir: str | None
 ) -> tuple[str, pathlib.Path]:
     """Make the template of a member of the family; returns version and server program."""
-    dialect = dialects.DIALECTS[manager]
+    dialect = find_dialect(manager, basedir=basedir)
     version = build(dialect, target=target, user=user, basedir=basedir)
     return version, find_server(dialect, basedir=basedir)
+
+
+def find_dialect(manager: str, *, basedir: str | None) -> dialects.Dialect:
+    """Return the member of the family that is installed; the usual one when none is."""
+    usual = dialects.DIALECTS[manager]
+    program = process.find_program(usual.server_program, basedir=basedir)
+    if program is None:
+        return usual
+    return dialects.for_version(manager, server_version(program))
 
 
 def build(
@@ -105,12 +112,10 @@ def _initialize(
     user: users.SystemUser,
     basedir: str | None,
 ) -> None:
-    init_program = process.find_program(dialect.init_program, basedir=basedir)
-    if init_program is None:
-        raise exception.GuestError(
-            reason=f"the program {dialect.init_program} is missing: install {dialect.package}"
-        )
-    data = filesystem.ensure_directory(work / "data", mode=0o700, owner=user)
+    data = work / "data"
+    if dialect.initialization is not dialects.Initialization.SERVER:
+        # the server makes its own, and wants none there
+        filesystem.ensure_directory(data, mode=0o700, owner=user)
     defaults = work / "my.cnf"
     base = find_basedir(program, basedir=basedir)
     lines = (
@@ -124,24 +129,45 @@ def _initialize(
     )
     filesystem.write_file(defaults, "\n".join(lines) + "\n", mode=0o644)
     option = f"--defaults-file={defaults}"
-    _run(
-        [
-            str(init_program),
-            option,
-            f"--auth-root-socket-user={user.name}",
-            *dialect.init_arguments,
-        ],
-        user=user,
-        work=work,
-    )
+    if dialect.initialization is dialects.Initialization.SERVER:
+        statements = work / "init.sql"
+        filesystem.write_file(statements, dialect.drop_accounts, mode=0o644)
+        argv = [str(program), option, "--initialize-insecure", f"--init-file={statements}"]
+        _run(argv, user=user, work=work)
+        return
+    system = b""
+    if dialect.initialization is dialects.Initialization.PROGRAM:
+        _run_init_program(dialect, option, user=user, work=work, basedir=basedir)
+    else:
+        share = pathlib.Path(base) / "share"
+        parts = [(share / name).read_bytes() for name in _SYSTEM_STATEMENTS]
+        system = b"".join((b"CREATE DATABASE mysql;\nUSE mysql;\n", *parts))
     _run(
         [str(program), option, "--bootstrap", "--skip-networking"],
         user=user,
         work=work,
-        stdin=_DROP_ACCOUNTS,
+        stdin=system + dialect.drop_accounts.encode(),
     )
     for name in ("multi-master.info", "ddl_recovery.log", "ddl_recovery-backup.log"):
         (data / name).unlink(missing_ok=True)
+
+
+def _run_init_program(
+    dialect: dialects.Dialect,
+    option: str,
+    *,
+    user: users.SystemUser,
+    work: pathlib.Path,
+    basedir: str | None,
+) -> None:
+    init_program = process.find_program(dialect.init_program, basedir=basedir)
+    if init_program is None:
+        raise exception.GuestError(
+            reason=f"the program {dialect.init_program} is missing: install {dialect.package}"
+        )
+    socket_user = f"--auth-root-socket-user={user.name}"
+    argv = [str(init_program), option, socket_user, *dialect.init_arguments]
+    _run(argv, user=user, work=work)
 
 
 def _run(

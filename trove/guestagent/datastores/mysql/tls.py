@@ -80,7 +80,8 @@ class MysqlTls(base.Tls):
     def _enforce(self, session: connection.Session, setting: tls.Setting) -> None:
         """Have the running server as a setting says; raises GuestError, ServerError, OSError."""
         self._store.link(setting.set_id)
-        session.execute(self._dialect.reload_tls)
+        if self._dialect.reload_tls is not None:
+            session.execute(self._dialect.reload_tls)
         self._shake_hands(setting)
         session.execute(
             "SET GLOBAL require_secure_transport = {value}", value=int(setting.requires_tls)
@@ -120,9 +121,8 @@ class MysqlTls(base.Tls):
             # what is tied to a certain subject or issuer stays so
             if wanted == demand or demand not in _DEMANDS or wanted not in _DEMANDS:
                 continue
-            session.execute(
-                f"ALTER USER {{name}}@{{host}} REQUIRE {_DEMANDS[wanted]}", name=name, host=host
-            )
+            statement = self._dialect.syntax.demand.replace("<demand>", _DEMANDS[wanted])
+            session.execute(statement, name=name, host=host)
 
     # -- the proof -----
 
