@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -14,6 +15,7 @@ from tests.fixtures.probes_mysql import MysqlProbe
 from tests.fixtures.rows import MYSQL_ROWS, Subject, clean, running
 from trove.common import exception
 from trove.datastores import mariadb, mysql
+from trove.datastores.parameters import ParameterType
 from trove.guestagent.datastores import base
 from trove.rpc import payloads
 
@@ -108,6 +110,47 @@ def test_character_sets_of_the_spec_are_those_of_the_server(subject: Subject) ->
     for charset, short, full in found:
         table.setdefault(charset, set()).update((short, full))
     assert {name: set(members) for name, members in mariadb.collations().items()} == table
+
+
+#: Their limits follow from each other's present value.
+_TIED = {"innodb_io_capacity", "innodb_io_capacity_max"}
+#: What the server would ask memory for at once.
+_COSTLY = {"key_buffer_size", "host_cache_size"}
+_READ_ONLY = 1238
+
+
+def test_every_rule_of_mysql_is_as_a_real_server_takes_it(subject: Subject) -> None:
+    if subject.guest.manager != "mysql":
+        pytest.skip("the rules of MariaDB are held against its own catalogue")
+    for name, rule in subject.spec.parameters().items():
+        usual = subject.probe.setting(subject.guest, name)
+        assert _set(subject, name, usual) is not rule.restart_required, name
+        if rule.type is ParameterType.BOOLEAN:
+            assert usual in (0, 1), name
+        elif rule.type is ParameterType.STRING:
+            assert isinstance(usual, str), name
+        limits = {rule.minimum} if name in _COSTLY else {rule.minimum, rule.maximum}
+        words = {*(rule.values or ()), *(rule.any_of or ())}
+        if not rule.restart_required and name not in _TIED:
+            for value in (limits - {None}) | words:
+                assert _set(subject, name, value), name
+                if not isinstance(value, str):
+                    assert subject.probe.setting(subject.guest, name) == value, name
+            _set(subject, name, usual)
+
+
+def _set(subject: Subject, name: str, value: Any) -> bool:
+    """Set a variable; tell whether the server lets anybody."""
+    assert subject.guest.datastore is not None
+    connector = subject.guest.datastore.service.connector  # type: ignore[attr-defined]
+    try:
+        with connector.session() as session:
+            session.execute(f"SET GLOBAL {name} = {{value}}", value=value)
+    except exception.GuestError as e:
+        if f"({_READ_ONLY})" not in str(e):
+            raise
+        return False
+    return True
 
 
 def test_agent_user_is_reserved(subject: Subject) -> None:
