@@ -7,12 +7,11 @@ it follows the file through its rotations, and remembers how far it is.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import pathlib
 import threading
-from typing import Any, BinaryIO
+from typing import Any
 
 from trove.datastores import mongodb
 from trove.guestagent import state
@@ -28,114 +27,83 @@ _SLOW_QUERY_BYTES = b'"id":51803,'
 #: As the agent's connections are called: what it asks is nobody else's business.
 _OWN_NAME = "trove-guestagent"
 _DOCUMENT = "slow_queries"
-#: Most that is read at once.
-_CHUNK_BYTES = 4 * 1024 * 1024
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """How far a file was read."""
-
-    inode: int
-    offset: int
 
 
 class SlowQueries:
     """Copies slow queries from the server's log to one of their own; safe for several threads."""
 
-    def __init__(self, source: pathlib.Path, target: pathlib.Path, store: state.Store) -> None:
-        """Take the server's log, the tenant's, and where to remember the place."""
+    def __init__(
+        self,
+        source: pathlib.Path,
+        pieces: pathlib.Path,
+        target: pathlib.Path,
+        *,
+        store: state.Store,
+    ) -> None:
+        """Take the server's log, the directory of what was cut off it, and the tenant's log.
+
+        How far the server's log was read is remembered in ``store``.
+        """
         self._source = source
+        self._pieces = pieces
         self._target = target
         self._store = store
         self._lock = threading.Lock()
-        self._file: BinaryIO | None = None
 
     def begin(self) -> None:
         """Copy what the server says from now on."""
         with self._lock:
-            self._close()
-            try:
-                status = self._source.stat()
-            except FileNotFoundError:
-                place = None
+            files = self._files()
+            if files:
+                status = files[-1].stat()
+                self._remember(status.st_ino, status.st_size)
             else:
-                place = _Place(inode=status.st_ino, offset=status.st_size)
-            self._remember(place)
-
-    def end(self) -> None:
-        """Copy nothing more."""
-        with self._lock:
-            self._close()
+                self._remember(0, 0)
 
     def pump(self) -> None:
         """Copy what the server said since the last time; raises OSError."""
         with self._lock:
-            if self._file is None:
-                self._open()
-            while self._file is not None:
-                found, is_at_end = self._read(self._file)
-                if found:
-                    self._append(found)
-                    self._remember(self._place(self._file))
-                if is_at_end and not self._move_on(self._file):
-                    return
+            known = self._store.find(_DOCUMENT) or {}
+            inode, offset = int(known.get("inode", 0)), int(known.get("offset", 0))
+            files = self._files()
+            numbers = [path.stat().st_ino for path in files]
+            # what was cut off and dropped meanwhile is lost
+            first = numbers.index(inode) if inode in numbers else len(files) - 1
+            for path, number in list(zip(files, numbers, strict=True))[max(0, first) :]:
+                self._copy(path, number, offset if number == inode else 0)
 
-    def _open(self) -> None:
-        """Open the server's log where it was left, or at the beginning of another file."""
-        try:
-            self._file = self._source.open("rb")
-        except FileNotFoundError:
-            return
-        known = self._store.find(_DOCUMENT) or {}
-        place = self._place(self._file)
-        if known.get("inode") == place.inode:
-            self._file.seek(int(known["offset"]))
+    def _files(self) -> list[pathlib.Path]:
+        """Return the pieces of the server's log that are kept, oldest first, and the log."""
+        found: list[pathlib.Path] = []
+        if self._pieces.is_dir():
+            found = sorted(path for path in self._pieces.iterdir() if path.name.isdigit())
+        return [*found, self._source] if self._source.exists() else found
 
-    def _move_on(self, file: BinaryIO) -> bool:
-        """Go on with the file that has taken this one's place, once the server writes to it."""
-        try:
-            status = self._source.stat()
-        except FileNotFoundError:
-            return False
-        if status.st_ino == os.fstat(file.fileno()).st_ino:
-            if status.st_size < file.tell():
-                file.seek(0)
-            return False
-        if status.st_size == 0:
-            return False
-        self._close()
-        self._file = self._source.open("rb")
-        return True
-
-    @staticmethod
-    def _read(file: BinaryIO) -> tuple[bytes, bool]:
-        """Return the slow queries among the next whole lines, and whether these are the last."""
-        start = file.tell()
-        content = file.read(_CHUNK_BYTES)
-        is_at_end = len(content) < _CHUNK_BYTES
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole or is_at_end:
-            file.seek(start + len(whole))
-        lines = [line for line in whole.splitlines(keepends=True) if _is_slow_query(line)]
-        return b"".join(lines), is_at_end
+    def _copy(self, path: pathlib.Path, inode: int, offset: int) -> None:
+        """Copy the slow queries among the whole lines of a file from an offset on."""
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < offset:
+                offset = 0
+            file.seek(offset)
+            start, found = offset, []
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                offset += len(line)
+                if _is_slow_query(line):
+                    found.append(line)
+        if found:
+            self._append(b"".join(found))
+        if offset != start:
+            self._remember(inode, offset)
 
     def _append(self, content: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(self._target, flags, 0o600), "ab") as target:
             target.write(content)
 
-    @staticmethod
-    def _place(file: BinaryIO) -> _Place:
-        return _Place(inode=os.fstat(file.fileno()).st_ino, offset=file.tell())
-
-    def _remember(self, place: _Place | None) -> None:
-        self._store.save(_DOCUMENT, {} if place is None else dataclasses.asdict(place))
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def _remember(self, inode: int, offset: int) -> None:
+        self._store.save(_DOCUMENT, {"inode": inode, "offset": offset})
 
 
 def _is_slow_query(line: bytes) -> bool:
@@ -158,7 +126,12 @@ class MongodbLogFiles:
         self._connector = connector
         self._directory = self._layout.volume_agent_dir / "logs"
         active = self._directory / f"{mongodb.SLOW_QUERY_LOG}.log"
-        self.slow_queries = SlowQueries(self._layout.log, active, environment.store)
+        self.slow_queries = SlowQueries(
+            self._layout.log,
+            self._layout.agent_dir / "logs" / mongodb.ERROR_LOG,
+            active,
+            store=environment.store,
+        )
         self.stream = stream.Stream(
             active,
             self._directory / mongodb.SLOW_QUERY_LOG,
@@ -180,8 +153,6 @@ class MongodbLogFiles:
         if enabled:
             self.ensure_directories()
             self.slow_queries.begin()
-        else:
-            self.slow_queries.end()
 
     def pump(self) -> None:
         """Copy the slow queries of the last moments, if they are wanted."""

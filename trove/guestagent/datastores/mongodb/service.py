@@ -17,7 +17,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from oslo_log import log
-from pymongo import errors
 
 from trove.common import exception
 from trove.datastores import mongodb_configuration, parameters
@@ -37,8 +36,9 @@ USUAL_OPTIONS: Mapping[str, int | float | str | bool] = {
     "storage.wiredTiger.collectionConfig.blockCompressor": "snappy",
     "storage.wiredTiger.indexConfig.prefixCompression": True,
 }
-#: Collection of the server's own, in no oplog, that pings write to.
-_HEALTH = "trove.health"
+#: Collection of the server's own database, which is in no oplog.
+_PULSE = "trove.pulse"
+_WRITE_BLOCK = "write_block"
 _NOT_BEFORE = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _NOT_AFTER = datetime.datetime(2120, 1, 1, tzinfo=datetime.UTC)
 
@@ -223,8 +223,9 @@ class MongodbService(server.Server):
         started = self._store.find("started_with") or {}
         if started.get("greeted"):
             return
-        # a restart ends it, as with other engines; to MongoDB it is data
-        client.admin.command({"setUserWriteBlockMode": 1, "global": False})
+        # to MongoDB it is data: of another server that had this volume, or a tenant's doing
+        is_read_only = (self._store.find(_WRITE_BLOCK) or {}).get("is_read_only", False)
+        client.admin.command({"setUserWriteBlockMode": 1, "global": is_read_only})
         options = started.get("options") or {}
         wanted = [
             rule.spelling
@@ -282,21 +283,18 @@ class MongodbService(server.Server):
         )
 
     def ping(self) -> str:
-        """Return the version of the server when it is a primary and takes a write."""
+        """Return the version of the server when it is the primary of its set."""
         with self.connector.ping_session() as client:
+            replicaset.ensure_primary(client, host=self.host)
             if self._version is None:
-                replicaset.ensure_primary(client, host=self.host)
                 self._greet(client)
                 self._version = str(client.admin.command("buildInfo")["version"])
-            self._prove_write(client)
         return self._version
 
-    def _prove_write(self, client: connection.Client) -> None:
-        try:
-            client.local[_HEALTH].update_one({"_id": 1}, {"$inc": {"pings": 1}}, upsert=True)
-        except errors.NotPrimaryError as e:
-            self._version = None
-            raise base.NotReady(reason=connection.explain(e)) from None
+    def prove_write(self) -> None:
+        """Write to a collection that is in no oplog and out of the reach of tenants."""
+        with self.connector.ping_session() as client:
+            client.local[_PULSE].update_one({"_id": 1}, {"$inc": {"beats": 1}}, upsert=True)
 
     def disconnect(self) -> None:
         """Close all connections."""
@@ -310,6 +308,10 @@ class MongodbService(server.Server):
         """
         with self.connector.ping_session() as client:
             client.admin.command({"setUserWriteBlockMode": 1, "global": is_read_only})
+        try:
+            self._store.save(_WRITE_BLOCK, {"is_read_only": is_read_only})
+        except OSError:
+            LOG.warning("that writes are refused was not remembered", exc_info=True)
 
     def explain_exit(self, return_code: int | None, log: str) -> str:
         """Return why the server ended, from the errors it wrote."""
