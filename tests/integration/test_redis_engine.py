@@ -432,7 +432,7 @@ def test_every_limit_of_every_rule_is_taken_by_the_server(subject: Subject) -> N
             assert rule.check(value) is None, name
             text = redis_configuration.option(name, value)[1]
             if rule.restart_required:
-                with pytest.raises(exception.GuestError, match="immutable"):
+                with pytest.raises(Refused, match="immutable"):
                     execute(guest, "CONFIG SET", spelled, text)
             else:
                 execute(guest, "CONFIG SET", spelled, text)

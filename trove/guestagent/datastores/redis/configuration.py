@@ -101,14 +101,13 @@ class RedisConfiguration(careful.CarefulConfiguration):
         return bool(waiting)
 
     @staticmethod
-    def _set(client: connection.Client, values: Mapping[str, str]) -> None:
+    def _set(client: connection.Client, values: dict[str, str]) -> None:
         """Set all values or none; raises ConfigurationRefused."""
-        words = [word for item in values.items() for word in item]
         try:
-            connection.execute(client, "CONFIG SET", *words)
+            client.config_set(values)
+        except connection.Lost:
+            raise
         except connection.ServerError as e:
-            if connection.is_lost(e):
-                raise
             raise exception.ConfigurationRefused(reason=connection.explain(e)) from None
 
     # -- the trial -----
@@ -154,14 +153,16 @@ class RedisConfiguration(careful.CarefulConfiguration):
     ) -> Mapping[str, str]:
         until_s = time.monotonic() + _TRIAL_TIMEOUT_S
         while not trial.wait(_LOOK_S):
-            with contextlib.closing(self._connector.connect(path=socket)) as client:
+            with contextlib.suppress(connection.Lost):
+                client = connection.connect(socket, timeout_s=_TRIAL_TIMEOUT_S)
                 try:
-                    found = client.config_get("*")
+                    return client.config_get("*")
+                except connection.Lost:
+                    raise
                 except connection.ServerError as e:
-                    if not connection.is_lost(e):
-                        raise exception.GuestError(reason=connection.explain(e)) from None
-                else:
-                    return {str(name): str(value) for name, value in found.items()}
+                    raise exception.GuestError(reason=connection.explain(e)) from None
+                finally:
+                    client.close()
             if time.monotonic() > until_s:
                 raise exception.GuestError(
                     reason="a trial start of the database took too long: the machine is too busy"

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from trove.datastores import redis as facts
 from trove.guestagent.datastores import base, logs
@@ -39,7 +38,7 @@ class SlowLog:
         """Begin with what is slow from now on, or end; raises GuestError."""
         if enabled:
             with self._connector.session() as client:
-                self._remember(client, client.slowlog_get(1))
+                self._remember(client, client.slow_commands(1))
 
     def collect(self) -> None:
         """Take what is new; raises GuestError, OSError."""
@@ -58,16 +57,18 @@ class SlowLog:
             known = self._store.find(_DOCUMENT) or {}
             run = _run_of(client)
             last = int(known.get("last", -1)) if known.get("run") == run else -1
-            newest = client.slowlog_get(1)
-            if not newest or newest[0]["id"] <= last:
+            newest = client.slow_commands(1)
+            if not newest or newest[0].id <= last:
                 return
-            count = min(_MOST_ENTRIES, newest[0]["id"] - last)
-            entries = [entry for entry in client.slowlog_get(count) if entry["id"] > last]
+            count = min(_MOST_ENTRIES, newest[0].id - last)
+            entries = [entry for entry in client.slow_commands(count) if entry.id > last]
         self._append("".join(_line(entry) for entry in reversed(entries)))
-        self._store.save(_DOCUMENT, {"run": run, "last": max(e["id"] for e in entries)})
+        self._store.save(_DOCUMENT, {"run": run, "last": max(entry.id for entry in entries)})
 
-    def _remember(self, client: connection.Client, newest: Sequence[Mapping[str, Any]]) -> None:
-        last = newest[0]["id"] if newest else -1
+    def _remember(
+        self, client: connection.Client, newest: Sequence[connection.SlowCommand]
+    ) -> None:
+        last = newest[0].id if newest else -1
         self._store.save(_DOCUMENT, {"run": _run_of(client), "last": last})
 
     def _append(self, text: str) -> None:
@@ -79,19 +80,19 @@ class SlowLog:
 
 def _run_of(client: connection.Client) -> str:
     """Return what identifies this start of the server: numbers of entries begin anew with it."""
-    return str(client.info("server")["run_id"])
+    return client.info("server")["run_id"]
 
 
-def _line(entry: Mapping[str, Any]) -> str:
+def _line(entry: connection.SlowCommand) -> str:
     """Return an entry as a line; control characters are escaped."""
-    when = datetime.datetime.fromtimestamp(entry["start_time"], datetime.UTC)
+    when = datetime.datetime.fromtimestamp(entry.started_s, datetime.UTC)
     command = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in str(entry["command"])
+        for character in " ".join(entry.arguments)
     )
     return (
-        f"{when:%Y-%m-%dT%H:%M:%SZ} id={entry['id']} duration_us={entry['duration']}"
-        f" client={entry.get('client_address', '')} {command}\n"
+        f"{when:%Y-%m-%dT%H:%M:%SZ} id={entry.id} duration_us={entry.duration_us}"
+        f" client={entry.client} {command}\n"
     )
 
 

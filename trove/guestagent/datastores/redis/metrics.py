@@ -36,8 +36,4 @@ class RedisMetrics(base.Metrics):
     def read(self) -> dict[str, float]:
         """Return the figures."""
         info = self._connector.info()
-        return {
-            name: float(info[field])
-            for name, field in _FIELDS.items()
-            if isinstance(info.get(field), int | float)
-        }
+        return {name: float(info[field]) for name, field in _FIELDS.items() if field in info}

@@ -181,8 +181,8 @@ class RedisService(server.Server):
 
     def _greet(self, client: connection.Client) -> None:
         """Have a server that answers for the first time log its writes and know its users."""
-        if client.config_get("appendonly").get("appendonly") == "no":
-            client.config_set("appendonly", "yes")
+        if client.config_get("appendonly")["appendonly"] == "no":
+            client.config_set({"appendonly": "yes"})
         if not self._has_log_of_writes():
             raise base.NotReady(reason="it is writing its data to the log of writes")
         if not self._knows_users:

@@ -64,7 +64,11 @@ class RedisTls(base.Tls):
 
     def apply(self, job: payloads.SslJob) -> None:
         """Install, reload and try; what was in force before comes back when that fails."""
-        self._check(job)
+        if not self._server.has_tls():
+            raise exception.GuestError(
+                reason="the engine does no TLS: its program was built without it"
+            )
+        tls.install(self._store, job)
         old = self._store.setting()
         new = tls.Setting(mode=job.mode, set_id=job.set_id)
         with self._connector.session() as client:
@@ -79,36 +83,11 @@ class RedisTls(base.Tls):
         self._store.prune({new.set_id, *job.keep})
         LOG.info("TLS is %s now", new.mode)
 
-    def _check(self, job: payloads.SslJob) -> None:
-        if job.mode not in tls.MODES or (job.mode == tls.BUILTIN) != (job.set_id is None):
-            raise exception.GuestError(reason=f"there is no TLS mode {job.mode[:20]!r} like this")
-        if not self._server.has_tls():
-            raise exception.GuestError(
-                reason="the engine does no TLS: its program was built without it"
-            )
-        if job.set_id is not None and job.key_pem and job.certificate_pem:
-            self._store.write_set(
-                job.set_id,
-                key_pem=job.key_pem,
-                certificate_pem=job.certificate_pem,
-                ca_pem=job.ca_pem or job.certificate_pem,
-            )
-        if not self._store.has_set(None):
-            raise exception.GuestError(
-                reason="the engine does no TLS: the instance was made without a certificate"
-            )
-        if not self._store.has_set(job.set_id):
-            raise exception.GuestError(
-                reason="the certificate is not on the instance: enable TLS with a bundle again"
-            )
-
     def _enforce(self, client: connection.Client, setting: tls.Setting) -> None:
         """Have the running server as a setting says; raises GuestError, ServerError, OSError."""
         self._store.link(setting.set_id)
-        options = self._server.tls_options(setting)
-        connection.execute(
-            client, "CONFIG SET", *(word for item in options.items() for word in item)
-        )
+        # what has the same name as before is read again too
+        client.config_set(self._server.tls_options(setting))
         self._shake_hands(setting)
 
     def _shake_hands(self, setting: tls.Setting) -> None:

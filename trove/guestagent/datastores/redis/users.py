@@ -159,7 +159,7 @@ class UserList:
             _set_user(client, facts.ROOT_NAME, root_rules(wanted, is_read_only=self._is_read_only))
             if wanted is None:
                 # those who listen to channels would go on to
-                connection.execute(client, "CLIENT", "KILL", "USER", facts.ROOT_NAME)
+                client.execute("CLIENT", "KILL", "USER", facts.ROOT_NAME)
 
         self._change(
             lambda client: tell(client, sha256),
@@ -188,7 +188,7 @@ class UserList:
     def _tell(self, client: connection.Client, changed: Mapping[str, User | None]) -> None:
         for name, user in changed.items():
             if user is None:
-                connection.execute(client, "ACL", "DELUSER", name)
+                client.execute("ACL", "DELUSER", name)
             else:
                 _set_user(client, name, rules(user, is_read_only=self._is_read_only))
 
@@ -206,7 +206,7 @@ class UserList:
         """Have a running server, found by a new agent, know exactly the users of the list."""
         with self.lock:
             users, root = self._load()
-            known = {str(name) for name in connection.execute(client, "ACL", "USERS")}
+            known = {str(name) for name in client.execute("ACL", "USERS")}
             strangers = known - set(users) - facts.RESERVED_USERS
             self._tell(client, {**users, **dict.fromkeys(strangers)})
             _set_user(client, facts.ROOT_NAME, root_rules(root, is_read_only=self._is_read_only))
@@ -233,7 +233,7 @@ class UserList:
 
 def _set_user(client: connection.Client, name: str, wanted: Iterable[str]) -> None:
     """Give a user exactly these rules, in one step."""
-    connection.execute(client, "ACL", "SETUSER", name, "reset", *wanted)
+    client.execute("ACL", "SETUSER", name, "reset", *wanted)
 
 
 def _line(name: str, wanted: Iterable[str]) -> str:
