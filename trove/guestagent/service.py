@@ -12,7 +12,7 @@ import os
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -21,8 +21,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import concurrency, crypto, exception
-from trove.datastores import all as all_specs  # noqa: F401 (registers the specs)
-from trove.datastores import spec as datastore_spec
+from trove.datastores import loading
 from trove.guestagent import (
     channel,
     figures,
@@ -304,8 +303,7 @@ def make_environment(conf: cfg.ConfigOpts, identity: Identity) -> base.Environme
     Raises ConfigurationError when another agent runs on them.
     """
     options = conf.guestagent
-    specs: Mapping[str, datastore_spec.DatastoreSpec] = datastore_spec.registry()
-    spec = specs.get(options.datastore_manager)
+    spec = loading.find_spec(options.datastore_manager)
     if spec is None:
         raise exception.ConfigurationError(
             reason=f"[guestagent] datastore_manager {options.datastore_manager} is unknown"

@@ -30,5 +30,5 @@ def test_datastores_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_datastore_that_is_not_installed_is_named() -> None:
-    with pytest.raises(exception.ConfigurationError, match="postgresql"):
-        service.load_datastore("postgresql")
+    with pytest.raises(exception.ConfigurationError, match="oracle"):
+        service.load_datastore("oracle")
