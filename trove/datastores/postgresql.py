@@ -11,7 +11,7 @@ Encodings are those a server can have (https://www.postgresql.org/docs/15/multib
 
 from __future__ import annotations
 
-import importlib.resources
+import functools
 import re
 from collections.abc import Mapping
 
@@ -126,23 +126,15 @@ def major_version(version: str) -> int | None:
     return int(found[0]) if found else None
 
 
-def rules(version: str | None = None) -> Mapping[str, parameters.Parameter]:
-    """Return the parameters of a version, of the oldest that is supported when it is unknown.
+def parameters_of(version: str) -> Mapping[str, parameters.Parameter]:
+    """Return the parameters of a version: those that all have alike, and those of its own.
 
-    One file has what all versions take, others what only certain ones do.
+    A version that the agent was not tried with counts as the one before it.
     """
-    major = (major_version(version) if version else None) or min(SUPPORTED)
-    found = dict(parameters.load("postgresql"))
-    directory = importlib.resources.files(parameters.__name__)
-    for name in _files_of(major):
-        if (directory / f"{name}.yaml").is_file():
-            found.update(parameters.load(name))
-    return dict(sorted(found.items()))
-
-
-def _files_of(major: int) -> list[str]:
-    known = max((each for each in SUPPORTED if each <= major), default=min(SUPPORTED))
-    return [f"postgresql-{known}"]
+    major = major_version(version) or SUPPORTED[0]
+    known = max((each for each in SUPPORTED if each <= major), default=SUPPORTED[0])
+    own = parameters.load(f"postgresql-{known}")
+    return dict(sorted({**parameters.load("postgresql"), **own}.items()))
 
 
 #: Major versions that the agent was tried with.
@@ -160,6 +152,11 @@ SPEC = spec.register(
                 spec.Capability.USERS,
                 spec.Capability.ROOT,
                 spec.Capability.LOGS,
+                spec.Capability.UPGRADE,
+                spec.Capability.CONFIGURATION,
+                spec.Capability.TLS,
+                spec.Capability.METRICS,
+                spec.Capability.QUERIES,
             }
         ),
         reserved_databases=RESERVED_DATABASES,
@@ -169,6 +166,8 @@ SPEC = spec.register(
         check_host=check_host,
         check_password=names.check_password,
         check_character_set=check_character_set,
+        parameters=functools.partial(parameters.load, "postgresql"),
+        version_parameters=parameters_of,
         default_configuration=postgresql_configuration.defaults,
         minimum_ram_mib=256,
         logs=(

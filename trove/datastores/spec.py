@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping
 
 from trove.datastores import parameters
 
+#: Rules of configuration parameters, by name.
+Rules = Mapping[str, parameters.Parameter]
+
 
 class Capability(enum.StrEnum):
     """What a datastore can do beyond running."""
@@ -74,7 +77,10 @@ class DatastoreSpec:
     check_password: Callable[[str], str | None]
     check_character_set: Callable[[str | None, str | None], str | None]
     #: Rules of the configuration parameters; empty without the capability CONFIGURATION.
-    parameters: Callable[[], Mapping[str, parameters.Parameter]] = dict
+    parameters: Callable[[], Rules] = dict
+    #: Rules of one version, such as 15.18, where the versions of an engine differ; ``parameters``
+    #: are then those that all versions have alike.
+    version_parameters: Callable[[str], Rules] | None = None
     #: What an instance's configuration is by default: (memory MiB, volume GiB) -> values.
     default_configuration: Callable[[int, int | None], Mapping[str, str | int]] = (
         lambda memory_mib, volume_size_gib: {}
@@ -82,6 +88,12 @@ class DatastoreSpec:
     has_volume: bool = True
     minimum_ram_mib: int = 128
     logs: tuple[LogSpec, ...] = ()
+
+    def rules(self, version: str) -> Rules:
+        """Return the rules of the configuration parameters of a version."""
+        if self.version_parameters is None:
+            return self.parameters()
+        return self.version_parameters(version)
 
     def is_reserved_database(self, name: str) -> bool:
         """Tell whether a database belongs to the engine or the service, in any spelling."""

@@ -14,7 +14,7 @@ from trove.services import names
 
 def effective(session: Any, version: datastores.Version) -> Mapping[str, Parameter]:
     """Return the parameters of a version in order of name, by name."""
-    found = dict(names.get_spec(version.manager).parameters())
+    found = dict(names.get_spec(version.manager).rules(version.version))
     for overlay in configurations.list_overlays(session, version.id):
         if overlay.is_deleted:
             found.pop(overlay.name, None)

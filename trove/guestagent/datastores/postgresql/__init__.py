@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from trove.datastores import postgresql as facts
 from trove.guestagent.datastores import base
-from trove.guestagent.datastores.postgresql import accounts, logs, service
+from trove.guestagent.datastores.postgresql import (
+    accounts,
+    configuration,
+    logs,
+    metrics,
+    queries,
+    service,
+    tls,
+    upgrade,
+)
 
 
 def make_postgresql(environment: base.Environment) -> base.Datastore:
@@ -17,13 +26,13 @@ def make_postgresql(environment: base.Environment) -> base.Datastore:
         service=server,
         accounts=accounts.PostgresqlAccounts(spec, server.connector),
         root=accounts.PostgresqlRoot(spec, server.connector),
-        tls=base.Unsupported(manager, "TLS"),
-        config=base.Unsupported(manager, "configuration"),
+        tls=tls.PostgresqlTls(server, server.connector),
+        config=configuration.PostgresqlConfiguration(server, server.connector),
         backup=base.Unsupported(manager, "backup"),
         replication=base.Unsupported(manager, "replication"),
         cluster=base.Unsupported(manager, "cluster"),
         logs=logs.make(server.log_files, environment),
-        metrics=base.Unsupported(manager, "metrics"),
-        queries=base.Unsupported(manager, "statistics of statements"),
-        upgrade=base.Unsupported(manager, "upgrade"),
+        metrics=metrics.PostgresqlMetrics(server.connector),
+        queries=queries.PostgresqlQueries(server.connector),
+        upgrade=upgrade.PostgresqlUpgrade(environment, server.connector),
     )

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import socket
+import struct
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -26,6 +28,9 @@ from trove.guestagent.datastores import base
 #: What a server refuses, as the driver raises it.
 ServerError = psycopg.Error
 
+#: The message SSLRequest: its length and a number that no version of the protocol has.
+TLS_REQUEST = struct.pack("!II", 8, 80877103)
+
 _CONNECT_TIMEOUT_S = 3
 _STATEMENT_TIMEOUT_S = 30.0
 _LOOK_S = 0.05
@@ -39,6 +44,7 @@ _OPTIONS = {
     "statement_timeout": "25s",
     "lock_timeout": "10s",
     "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
     "standard_conforming_strings": "on",
     "client_min_messages": "warning",
     "synchronous_commit": "on",
@@ -48,6 +54,8 @@ _OPTIONS = {
     "log_duration": "off",
     "log_min_error_statement": "panic",
 }
+#: The same for what a version has first.
+_LATER_OPTIONS = {17: {"transaction_timeout": "0", "event_triggers": "off"}}
 
 T = TypeVar("T")
 
@@ -114,6 +122,12 @@ class Session:
             cursor.execute(statement, values or None, prepare=False)
             return cursor.fetchall() if cursor.description is not None else []
 
+    def repeat(self, query: LiteralString) -> Sequence[tuple[Any, ...]]:
+        """Return the rows of a query that the server plans once for this connection."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(query, prepare=True)
+            return cursor.fetchall()
+
     @property
     def major_version(self) -> int:
         """The first number of the server's version."""
@@ -141,12 +155,23 @@ def explain(error: psycopg.Error) -> str:
 class Connector:
     """Opens connections over the engine's socket as the agent's own account."""
 
-    def __init__(self, directory: pathlib.Path, *, port: int) -> None:
-        """Take where the engine's socket is and the port that names it."""
+    def __init__(self, directory: pathlib.Path, *, port: int, data_dir: pathlib.Path) -> None:
+        """Take where the engine's socket is, the port that names it, and the data directory."""
         self._directory = directory
         self._port = port
+        self._data_dir = data_dir
         self._kept: _Connection | None = None
         self._lock = threading.Lock()
+
+    def _options(self) -> str:
+        """Return the settings of a session, as far as the version of the data has them."""
+        options = dict(_OPTIONS)
+        with contextlib.suppress(OSError, ValueError):
+            major = int((self._data_dir / "PG_VERSION").read_text(encoding="ascii"))
+            for first, later in _LATER_OPTIONS.items():
+                if major >= first:
+                    options.update(later)
+        return " ".join(f"-c {name}={value}" for name, value in options.items())
 
     def _connect(self, database: str, *, timeout_s: float) -> _Connection:
         connection = _Connection.connect(
@@ -157,7 +182,7 @@ class Connector:
             application_name="trove",
             client_encoding="UTF8",
             connect_timeout=_CONNECT_TIMEOUT_S,
-            options=" ".join(f"-c {option}={value}" for option, value in _OPTIONS.items()),
+            options=self._options(),
             # nothing of the environment or of the agent's home counts
             passfile=str(self._directory / "none"),
             sslmode="disable",
@@ -194,6 +219,23 @@ class Connector:
             except psycopg.Error as e:
                 self._drop()
                 raise base.NotReady(reason=explain(e)) from None
+
+    def knock(self) -> None:
+        """Have the server answer a new client, which costs it no session; raises NotReady.
+
+        Sessions that there are go on when the server itself takes no new ones.
+        """
+        path = self._directory / f".s.PGSQL.{self._port}"
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+                channel.settimeout(_CONNECT_TIMEOUT_S)
+                channel.connect(str(path))
+                channel.sendall(TLS_REQUEST)
+                if channel.recv(1):
+                    return
+        except OSError:
+            pass
+        raise base.NotReady(reason="the database does not answer: see the status of the instance")
 
     def reload(self) -> None:
         """Have the server read its files again, and wait until it has; raises GuestError."""

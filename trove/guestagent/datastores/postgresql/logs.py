@@ -61,7 +61,7 @@ class LogFiles:
         self._layout = environment.layout
         self._connector = connector
         self._lock = threading.Lock()
-        self._statements: collections.OrderedDict[str, str] = collections.OrderedDict()
+        self._statements: collections.OrderedDict[str, dict[str, Any]] = collections.OrderedDict()
         self.streams = {
             name: self._make_stream(name)
             for name in (postgresql.GENERAL_LOG, postgresql.SLOW_QUERY_LOG)
@@ -215,7 +215,7 @@ class LogFiles:
             return postgresql.ERROR_LOG, _text(record, severity, message)
         session = str(record.get("session_id", ""))
         if message.startswith(_STATEMENT):
-            self._statements[session] = message
+            self._statements[session] = record
             self._statements.move_to_end(session)
             while len(self._statements) > _REMEMBERED:
                 self._statements.popitem(last=False)
@@ -223,7 +223,9 @@ class LogFiles:
         if message.startswith(_DURATION):
             if message.endswith(" ms"):
                 # the statement itself was told when it began
-                message = f"{message}  {self._statements.get(session, '')}".rstrip()
+                told = self._statements.get(session, {})
+                message = f"{message}  {told.get('message', '')}".rstrip()
+                record = {**record, **{word: told[word] for word in ("detail",) if word in told}}
             return postgresql.SLOW_QUERY_LOG, _text(record, "", message)
         return postgresql.ERROR_LOG, _text(record, severity, message)
 

@@ -20,6 +20,7 @@ from oslo_log import log
 
 from trove.common import exception
 from trove.datastores import postgresql, postgresql_configuration
+from trove.guestagent import tls
 from trove.guestagent.datastores import base, server
 from trove.guestagent.datastores.postgresql import connection, logs, template
 from trove.guestagent.system import filesystem, process, users
@@ -31,13 +32,13 @@ _TRIAL_TIMEOUT_S = 30.0
 #: Name of the map from users of the operating system to roles.
 _MAP = "agent"
 _PROBLEM = re.compile(r"(?:FATAL|PANIC|ERROR): +(.+)$", re.MULTILINE)
-_COMPLAINT = re.compile(r"(?:LOG|FATAL|ERROR): +(.+)$", re.MULTILINE)
+_COMPLAINT = re.compile(r"(?:(?:LOG|FATAL|ERROR): +|^postgres: )(.+)$", re.MULTILINE)
 _NOISE = ("skipping missing configuration file", "contains errors")
 _READ_ONLY = "default_transaction_read_only = on\n"
 
 
 @functools.cache
-def has_tls(program: pathlib.Path) -> bool:
+def is_built_with_tls(program: pathlib.Path) -> bool:
     """Tell whether a server program was built with TLS."""
     try:
         result = process.run(
@@ -67,7 +68,11 @@ class PostgresqlService(server.Server):
         self._hba_file = engine_dir / "pg_hba.conf"
         self._ident_file = engine_dir / "pg_ident.conf"
         self._guard_file = engine_dir / "guard.conf"
-        self.connector = connection.Connector(self._run_dir, port=environment.port)
+        #: What is being tried in place of what is remembered.
+        self._tried_tls: tls.Setting | None = None
+        self.connector = connection.Connector(
+            self._run_dir, port=environment.port, data_dir=self._layout.data_dir
+        )
         self.log_files = logs.LogFiles(environment, self.connector, apply=self._apply)
 
     # -- installing -----
@@ -87,13 +92,34 @@ class PostgresqlService(server.Server):
 
     # -- the configuration -----
 
-    def _has_tls(self, settings: base.Settings) -> bool:
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the server listens."""
+        return self._environment.bind_address, self._environment.port
+
+    def has_tls(self) -> bool:
+        """Tell whether the server does TLS at all."""
+        settings = self.find_settings()
+        return settings is not None and self._does_tls(settings)
+
+    def _does_tls(self, settings: base.Settings) -> bool:
         if not settings.has_tls:
             return False
-        if not has_tls(self.program):
+        if not is_built_with_tls(self.program):
             LOG.warning("%s was built without TLS: clients get none", self.program)
             return False
         return True
+
+    def use_tls(self, setting: tls.Setting | None) -> None:
+        """Write all files as a setting says; None: as what is remembered says."""
+        self._tried_tls = setting
+        self.rewrite_configuration()
+        if setting is not None:
+            self.tls_store.link(setting.set_id)
+
+    @property
+    def _tls_setting(self) -> tls.Setting:
+        return self._tried_tls or self.tls_store.setting()
 
     def render_configuration(self, settings: base.Settings) -> str:
         """Return the text of the configuration file."""
@@ -101,7 +127,7 @@ class PostgresqlService(server.Server):
 
     def _render(self, settings: base.Settings, *, data_dir: pathlib.Path) -> str:
         environment, layout = self._environment, self._layout
-        setting = self.tls_store.setting()
+        setting = self._tls_setting
         return postgresql_configuration.render(
             memory_mib=settings.memory_mib,
             vcpus=settings.vcpus,
@@ -115,7 +141,7 @@ class PostgresqlService(server.Server):
             bind_address=environment.bind_address,
             port=environment.port,
             libraries=template.STATISTICS if template.has_statistics(self.program) else "",
-            has_tls=self._has_tls(settings),
+            has_tls=self._does_tls(settings),
             tls_dir=self.tls_store.directory,
             requires_client_certificate=setting.requires_client_certificate,
             logs_dir=layout.engine_logs_dir,
@@ -129,7 +155,7 @@ class PostgresqlService(server.Server):
 
     def _write_access(self) -> None:
         """Write who may connect how; the first line that matches counts."""
-        setting = self.tls_store.setting()
+        setting = self._tls_setting
         kind = "hostssl" if setting.requires_tls else "host"
         option = " clientcert=verify-ca" if setting.requires_client_certificate else ""
         lines = (
@@ -233,9 +259,10 @@ class PostgresqlService(server.Server):
         )
 
     def ping(self) -> str:
-        """Return the version of the server when it answers."""
+        """Return the version of the server when it answers, to new clients too."""
+        self.connector.knock()
         with self.connector.kept() as session:
-            ((version,),) = session.execute("SELECT current_setting('server_version')")
+            ((version,),) = session.repeat("SELECT current_setting('server_version')")
         return str(version).split()[0]
 
     def prove_write(self) -> None:
