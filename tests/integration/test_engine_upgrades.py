@@ -1,8 +1,7 @@
 """Upgrades on real engines: an agent of one image goes, one of another image goes on.
 
-Of MariaDB there is one version here. Where a test needs another one, the same server is started
-with another number (its option ``--version``) by a script in a directory of its own: the number is
-all that is simulated. PostgreSQL's versions are real.
+Of MariaDB there is one version here: others are simulated by their number, as
+:mod:`tests.fixtures.other_versions` says. PostgreSQL's versions are real.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import pytest
 from tests.fixtures import engine as engines
 from tests.fixtures import test_engines
 from tests.fixtures.engine import Guest, needs_mariadb, passable_directory
+from tests.fixtures.other_versions import make_mariadb
 from trove.guestagent.datastores import upgrade
 from trove.guestagent.datastores.postgresql import template as family_template
 from trove.guestagent.system import process
@@ -100,28 +100,6 @@ def mariadb() -> Iterator[Instance]:
         yield made
 
 
-def other_mariadb(directory: pathlib.Path, number: str, *, runs: bool = True) -> pathlib.Path:
-    """Make a directory in which the server of this machine says that it has another version."""
-    server = process.find_program("mariadbd", basedir=None)
-    tool = process.find_program("mariadb-upgrade", basedir=None)
-    basedir = directory / f"mariadb-{number}"
-    (basedir / "bin").mkdir(parents=True)
-    basedir.chmod(0o755)
-    (basedir / "share").symlink_to("/usr/share")
-    start = f'exec {server} "$@" --version={number}-MariaDB' if runs else "echo broken >&2; exit 7"
-    scripts = {
-        "mariadbd": f'case "$*" in *--no-defaults*) echo "mariadbd  Ver {number}-MariaDB"; exit;;'
-        f" esac\n{start}",
-        # it only minds that the server has not its own number
-        "mariadb-upgrade": f'exec {tool} "$@" --skip-version-check',
-    }
-    for name, text in scripts.items():
-        script = basedir / "bin" / name
-        script.write_text(f"#!/bin/sh\n{text}\n")
-        script.chmod(0o755)
-    return basedir
-
-
 def rows_of(guest: Guest) -> list[tuple[object, ...]]:
     with contextlib.closing(_connect(guest)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT id, word, @@version FROM shop.words ORDER BY id")
@@ -157,7 +135,7 @@ def test_a_later_release_of_mariadb_goes_on_with_the_data(mariadb: Instance) -> 
     assert checked.succeeded, checked.error
     refused = phase(guest, "check", "10.6")
     assert "is older than" in str(refused.error)
-    basedir = other_mariadb(mariadb.directory, "10.11.99")
+    basedir = make_mariadb(mariadb.directory, "10.11.99")
     guest = replace(mariadb, guest, basedir=basedir)
     assert phase(guest, "begin", "10.11.99").succeeded
     assert prepared(guest, "10.11.99") == "10.11.99"
@@ -175,14 +153,14 @@ def test_a_release_of_mariadb_that_does_not_start_is_left_for_the_old_one(
     guest = filled(mariadb)
     rows = rows_of(guest)
     old = str(guest.wait_status("HEALTHY").engine_version)
-    basedir = other_mariadb(mariadb.directory, "10.11.99", runs=False)
+    basedir = make_mariadb(mariadb.directory, "10.11.99", runs=False)
     guest = replace(mariadb, guest, basedir=basedir)
     assert phase(guest, "begin", "10.11.99").succeeded
     failed = guest.run(
         payloads.PrepareJob(memory_mib=256, vcpus=1, engine_version="10.11.99"), timeout_s=60
     )
     assert not failed.succeeded
-    assert "ended unexpectedly" in str(failed.error)
+    assert "this build is broken" in str(failed.error)
     guest = replace(mariadb, guest)
     assert prepared(guest, old) == old
     assert rows_of(guest) == rows
@@ -194,7 +172,7 @@ def test_another_series_of_mariadb_is_given_up_without_a_trace(mariadb: Instance
     guest = filled(mariadb)
     rows = rows_of(guest)
     old = str(guest.wait_status("HEALTHY").engine_version)
-    guest = replace(mariadb, guest, basedir=other_mariadb(mariadb.directory, "11.8.1"))
+    guest = replace(mariadb, guest, basedir=make_mariadb(mariadb.directory, "11.8.1"))
     assert phase(guest, "begin", "11.8").succeeded
     assert prepared(guest, "11.8") == "11.8.1"
     assert mariadb.names() == {"data", "data.before"}
@@ -213,7 +191,7 @@ def test_an_agent_that_dies_while_the_copy_is_made_goes_on(
 ) -> None:
     guest = filled(mariadb)
     rows = rows_of(guest)
-    guest = replace(mariadb, guest, basedir=other_mariadb(mariadb.directory, "11.8.1"))
+    guest = replace(mariadb, guest, basedir=make_mariadb(mariadb.directory, "11.8.1"))
     with monkeypatch.context() as patch:
         # half a copy, and nobody who takes it away
         patch.setattr(upgrade.Kept, "_rename", _die)

@@ -21,6 +21,8 @@ import pymysql
 import pytest
 
 from tests.fixtures.certificates import TenantAuthority
+from tests.fixtures.engine import passable_directory
+from tests.fixtures.other_versions import break_mariadb, make_mariadb
 from tests.fixtures.stack import CommandFailed, Stack, stack
 from tests.fixtures.waiting import wait_until
 
@@ -266,6 +268,35 @@ def test_instance_upgrade_to_the_same_version_is_refused(
         "database instance upgrade", instance["id"], _version(user)["ID"], match="HTTP 400"
     )
     user.refused("database instance upgrade", instance["id"], "nope", match="HTTP 400")
+
+
+def test_instance_upgrade_runs_the_new_version_or_the_old_one_again(
+    user: Client, admin: Client, other: dict[str, Any]
+) -> None:
+    one, old = other["id"], other["datastore_version"]
+    user("database db create", one, "kept")
+    with passable_directory() as directory:
+        versions = {number: make_mariadb(directory, number) for number in ("10.11.98", "11.8.99")}
+        for number, basedir in versions.items():
+            user.stack.manage(
+                *("image", "import", "--datastore", "mariadb", "--datastore-version", number),
+                *("--file", str(basedir / "bin" / "mariadbd")),
+            )
+        break_mariadb(versions["11.8.99"], "11.8.99")
+        user("database instance upgrade", one, "11.8.99")
+        assert user.instance(one)["status"] == "UPGRADE"
+        failed = user.healthy(one)
+        assert failed["datastore_version"] == old
+        assert "this build is broken" in failed["fault"]
+        assert "The instance runs on its old image." in failed["fault"]
+        assert _names(user.json("database db list", one)) == {"kept"}
+        user("database instance upgrade", one, "10.11.98")
+        assert user.healthy(one)["datastore_version"] == "10.11.98"
+        assert _names(user.json("database db list", one)) == {"kept"}
+        user.refused("database instance upgrade", one, old, match="is older than")
+        # gone before its programs are
+        user("database instance delete", one)
+        user.stack.rest().wait_gone(one)
 
 
 def test_replica_commands_refuse_what_is_no_replica(user: Client, instance: dict[str, Any]) -> None:

@@ -139,7 +139,7 @@ class PostgresqlUpgrade(generic.MinorUpgrade):
             filesystem.ensure_directory(work, mode=0o700, owner=owner)
             self._run(
                 [
-                    *(str(program.with_name("pg_upgrade")), "--link"),
+                    *(str(program.with_name("pg_upgrade")), "--link", "--no-sync"),
                     *("-b", str(former / "bin"), "-B", str(program.parent)),
                     *("-d", str(self._source), "-D", str(kept.work)),
                     *("-U", postgresql.AGENT_USER, "-s", str(work)),
