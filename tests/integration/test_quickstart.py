@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,11 @@ def test_the_first_run_ends_with_an_answer_over_tls_and_the_next_keeps_the_data(
     again = _ok(root)
     assert "is there already" in again
     assert _visits(again) == 2
+    beside = _ok(root, "--datastore", "redis")
+    assert "Creating the instance 'quickstart-redis'" in beside
+    assert re.search(r"^redis 7\S* \| 1 visits \| port 6380$", beside, flags=re.MULTILINE)
+    assert "redis-cli -h 127." in beside
+    assert "--tls --cacert" in beside
     _ok(root, "down")
     assert _visits(_ok(root)) == 3
     purged = _ok(root, "down", "--purge")
