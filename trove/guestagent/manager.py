@@ -257,7 +257,7 @@ class Manager:
     def _complete_upgrade(self) -> None:
         """Let an upgraded engine prove itself before tenants write what a return would lose."""
         service, version = self._datastore.service, self._supervisor.snapshot().version
-        if not self._transition.is_under_way:
+        if not self._transition.loses_writes:
             self._transition.leave(version)
             return
         with contextlib.suppress(exception.TroveError):

@@ -115,10 +115,12 @@ def test_other_programs_than_wanted_touch_nothing(volume: Volume) -> None:
 def test_an_engine_that_says_another_version_has_not_proved_itself(volume: Volume) -> None:
     agent = volume.agent("11.4.2")
     agent.enter("11.4")
-    assert agent.is_under_way
+    assert agent.loses_writes
     with pytest.raises(exception.GuestError, match=r"says that it is 10\.11\.19"):
         agent.leave("10.11.19-MariaDB")
-    assert agent.is_under_way
+    assert agent.loses_writes
+    agent.leave("11.4.2-MariaDB")
+    assert not agent.loses_writes
 
 
 def test_a_volume_without_space_for_the_copy_refuses(
@@ -147,7 +149,7 @@ def test_an_engine_without_upgrades_is_left_alone(volume: Volume) -> None:
     none.leave("99")
     none.commit()
     assert none.check(running="1", new="2") == "1"
-    assert not none.is_under_way
+    assert not none.loses_writes
 
 
 def _count(monkeypatch: pytest.MonkeyPatch, die_at: int) -> Callable[[], int]:

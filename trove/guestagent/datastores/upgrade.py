@@ -165,10 +165,13 @@ class Transition:
     # -- when it answers -----
 
     @property
-    def is_under_way(self) -> bool:
-        """Tell whether an upgrade waits for the engine to answer."""
-        memory = self.find() if self._part is not None else None
-        return memory is not None and memory.phase is Phase.BEGUN
+    def loses_writes(self) -> bool:
+        """Tell whether what is written before an upgrade has proved itself can be lost."""
+        part = self._part
+        memory = self.find() if part is not None else None
+        if part is None or memory is None or memory.old is None or memory.phase is not Phase.BEGUN:
+            return False
+        return not part.is_same_series(memory.old, memory.version)
 
     def leave(self, version: str | None) -> None:
         """Do what an upgrade has left to do once the engine answers; remember its version."""
