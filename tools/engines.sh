@@ -60,7 +60,8 @@ create_arguments() {
     esac
 }
 
-# connection: have in CLIENT the command that connects, and in SECRET the variable for the password.
+# connection: have in CLIENT the command that connects, in SECRET the variable for the password, and in
+# PLAIN why it is without TLS.
 connection() {
     local ca=$STATE_DIR/ca.pem program=redis-cli
     case $DATASTORE in
@@ -79,7 +80,7 @@ connection() {
         # its port 6379 is for connections without TLS
         CLIENT=("$program" -h "$ADDRESS" -p 6380 --tls --cacert "$ca" --user "$DB_USER")
         if [ "$DATASTORE" = valkey ] && [ -n "$ENGINE_FILE" ]; then
-            say "    The tests' build of Valkey was made without TLS: this connection is plain. Packages of Valkey have it."
+            PLAIN='without TLS, which the build for tests lacks'
             CLIENT=("$program" -h "$ADDRESS" -p 6379 --user "$DB_USER")
         fi
         ;;

@@ -149,9 +149,9 @@ await() {
 }
 
 query() {
-    step "Connecting to $ADDRESS over TCP and TLS, and asking"
     local began=$SECONDS
     connection
+    step "Connecting to $ADDRESS over TCP ${PLAIN:-and TLS}, and asking"
     # just after 'up' the status may still be the one from before the stop
     until is_answering >>"$LOG" 2>&1; do
         if [ $((SECONDS - began)) -gt 60 ]; then
@@ -216,7 +216,7 @@ down() {
 }
 
 COMMAND=up PORT='' PURGE='' STEP=start ADDRESS='' OPTIONS='' DATASTORE=mariadb TEST_ENGINES='' ENGINE_FILE=''
-SECRET='' CLIENT=()
+SECRET='' CLIENT=() PLAIN=''
 STATE_DIR=$(default_state_dir)
 while [ $# -gt 0 ]; do
     case $1 in
