@@ -63,6 +63,9 @@ def check_user_name(text: str) -> str | None:
     wrong = names.check_text(kind, text, max_length=MAX_USER_NAME_LENGTH)
     if wrong:
         return wrong
+    if text.startswith("."):
+        # MongoDB takes it for the name of a collection
+        return f"{kind} must not begin with a dot"
     return f"{kind} must not begin or end with a blank" if text != text.strip() else None
 
 

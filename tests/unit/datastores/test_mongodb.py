@@ -22,6 +22,14 @@ def test_bad_database_names(name: str) -> None:
     assert mongodb.check_database_name(name) is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "is_good"),
+    [("a.b", True), ("$x", True), ("a@b", True), ("", False), (".a", False), (" a", False)],
+)
+def test_user_names(name: str, is_good: bool) -> None:
+    assert (mongodb.check_user_name(name) is None) is is_good
+
+
 @pytest.mark.parametrize("password", ["secret", "p'a\"ss\\", "pässwörd", "密码", " inner blank "])
 def test_good_passwords(password: str) -> None:
     assert mongodb.check_password(password) is None

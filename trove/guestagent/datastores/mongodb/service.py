@@ -154,7 +154,7 @@ class MongodbService(server.Server):
             "enableLocalhostAuthBypass": False,
             "diagnosticDataCollectionEnabled": False,
             # otherwise a member of a replica set takes 15 s to end
-            "shutdownTimeoutMillisForSignaledShutdown": 100,
+            "shutdownTimeoutMillisForSignaledShutdown": 0,
         }
         for name, value in mongodb_configuration.overrides(settings.overrides).items():
             (options if "." in name else server_parameters)[name] = value
