@@ -26,7 +26,6 @@ from tests.fixtures.engine import (
     passable_directory,
 )
 from tests.fixtures.waiting import wait_until
-from trove.common import exception
 from trove.guestagent import journal
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import configuration
@@ -288,33 +287,6 @@ def test_power_off_stops_cleanly_and_the_next_start_runs_again(running: Guest) -
     running.start_agent()
     running.wait_status("HEALTHY")
     assert _read(running) == ["reboot"]
-
-
-def test_frozen_engine_is_reported_as_blocked_and_recovers(running: Guest) -> None:
-    pid = _engine(running).pid
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        running.wait_status("BLOCKED", timeout_s=60)
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    running.wait_status("HEALTHY")
-
-
-def test_root_of_the_tenant_cannot_lock_the_agent_out_for_longer_than_a_restart(
-    running: Guest,
-) -> None:
-    running.call("enable_root", payloads.EnableRoot(password="tenant"))
-    with running.connect("root", "tenant", autocommit=True) as connection:
-        cursor = connection.cursor()
-        cursor.execute("DROP USER os_admin@localhost")
-        cursor.execute("SET GLOBAL sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'")
-    with pytest.raises(exception.GuestError, match="restart the instance"):
-        running.call("list_users", payloads.Page(limit=10))
-    assert running.run(payloads.RestartJob()).succeeded
-    users = running.call("list_users", payloads.Page(limit=10)).users
-    assert [user.name for user in users] == ["alice"]
-    with running.connect("root", "tenant"):
-        pass  # root survives the restart
 
 
 def test_hostile_sql_mode_does_not_change_what_is_quoted(running: Guest) -> None:

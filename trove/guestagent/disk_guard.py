@@ -98,14 +98,18 @@ class DiskGuard:
             LOG.warning("what the engine was told of its disk was not remembered", exc_info=True)
 
     def describe(self) -> str:
-        """Return what is wrong, for people."""
-        left = f"{self.available_bytes // _MIB} MiB are left"
-        if self.is_read_only:
-            return (
-                f"The disk is nearly full: {left}, so the database takes no writes. Resize the"
-                " volume; the database goes on by itself when there is space."
-            )
+        """Return what is wrong with a running engine, for people."""
         return (
-            f"The disk is full: {left}. Resize the volume, or delete files on it; the database"
-            " starts by itself when there is space."
+            f"The disk is nearly full: {self._left()}, so the database takes no writes. Resize the"
+            " volume; the database goes on by itself when there is space."
         )
+
+    def describe_end(self) -> str:
+        """Return why an engine ended for which there was no space, for people."""
+        return (
+            f"The disk is full: {self._left()}. Resize the volume, or delete files on it; the"
+            " database starts by itself when there is space."
+        )
+
+    def _left(self) -> str:
+        return f"{self.available_bytes // _MIB} MiB are left"

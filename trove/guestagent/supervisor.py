@@ -518,7 +518,7 @@ class Supervisor:
             return _OUT_OF_MEMORY
         self._guard.look()
         if self._guard.is_full:
-            return self._guard.describe()
+            return self._guard.describe_end()
         text = filesystem.read_tail(self.layout.log, since=self._log_offset)
         return self._service.explain_exit(return_code, text)
 

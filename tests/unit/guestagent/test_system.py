@@ -56,15 +56,27 @@ def test_process_is_known_by_number_start_and_argument(
     sleeper.close()
 
 
+def test_a_child_of_before_is_collected_too(tmp_path: pathlib.Path) -> None:
+    child = process.spawn(
+        _command(tmp_path, "import time; time.sleep(0.3); raise SystemExit(7)", "x")
+    )
+    found = process.Process(child.identity)
+    child.close()
+    assert found.wait(10)
+    assert found.return_code == 7
+    assert not pathlib.Path(f"/proc/{found.identity.pid}").exists()
+    found.close()
+
+
 def test_zombie_counts_as_ended(sleeper: process.Process) -> None:
     adopted = process.Process(sleeper.identity)
     sleeper.signal(signal.SIGKILL)
-    assert adopted.wait(10)  # not collected yet: it is a zombie now
-    assert not process.is_alive(sleeper.identity)
-    assert adopted.return_code is None
+    # not collected yet: it is a zombie now
+    wait_until(lambda: not process.is_alive(sleeper.identity))
+    assert pathlib.Path(f"/proc/{sleeper.identity.pid}").exists()
+    assert adopted.has_ended()
     assert sleeper.has_ended()
     adopted.close()
-    sleeper.close()
 
 
 def test_exit_code_is_told(tmp_path: pathlib.Path) -> None:

@@ -6,7 +6,6 @@ control group. Where neither can be read nothing is claimed.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -79,10 +78,13 @@ def _is_in_messages(identity: process.Identity) -> bool:
         return False
     try:
         while True:
-            record = b""
-            # EPIPE: messages were overwritten, the next read goes on with the oldest
-            with contextlib.suppress(BrokenPipeError):
+            try:
                 record = os.read(descriptor, _LARGEST_MESSAGE_BYTES)
+            except BrokenPipeError:
+                # messages were overwritten, the next read goes on with the oldest
+                continue
+            if not record:
+                return False
             prefix, _, text = record.partition(b";")
             if words in text and int(prefix.split(b",")[2]) >= started_us:
                 return True

@@ -124,7 +124,6 @@ class Process:
     def __init__(self, identity: Identity, *, is_child: bool = False) -> None:
         """Watch a running process; raises ProcessLookupError when it has ended."""
         self.identity = identity
-        self._is_child = is_child
         self._return_code: int | None = None
         self._descriptor = os.pidfd_open(identity.pid)
         # the number may have been taken over before the descriptor was opened
@@ -137,11 +136,16 @@ class Process:
         return self._descriptor
 
     def has_ended(self) -> bool:
-        """Tell whether the process has ended; collects it when it is our child."""
-        if not self._is_child:
-            return not is_alive(self.identity)
+        """Tell whether the process has ended; collects it when it is our child.
+
+        One that was found may be our child too, of before this program was replaced by another: as
+        a zombie it would be in the way of engines that ask for the number of their last process.
+        """
         if self._return_code is None:
-            end = os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)
+            try:
+                end = os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                return not is_alive(self.identity)
             if end is None:
                 return False
             is_exit = end.si_code == os.CLD_EXITED
