@@ -25,6 +25,7 @@ from trove.datastores.metrics import METRICS
 from trove.datastores.parameters import Parameter, ParameterType
 from trove.datastores.spec import Capability
 from trove.guestagent.datastores import base
+from trove.guestagent.datastores.redis import users
 from trove.guestagent.datastores.redis.service import RedisService
 from trove.guestagent.system import process
 from trove.rpc import payloads
@@ -195,10 +196,9 @@ def test_listening_ends_with_the_superuser(clean: Subject) -> None:
 def test_names_of_every_shape_and_all_users_survive_a_restart(clean: Subject) -> None:
     names = ['a"b', "a'b", "é", "(x", ")", "#x", "~*", "+@all", "user", "on", "\\", "{", "🂡", "-x"]
     patterns = ("p(1", '"q"', "é*", "[a-z]:*", "~x", "%R~y")
-    users = tuple(
-        payloads.User(name=name, password=f"pw {name}", databases=patterns) for name in names
+    clean.add(
+        *(payloads.User(name=name, password=f"pw {name}", databases=patterns) for name in names)
     )
-    clean.guest.call("create_users", payloads.Users(users=users))
     clean.guest.call("enable_root", payloads.EnableRoot(password="pw"))
     clean.restart()
     assert sorted(user.name for user in clean.users()) == sorted(names)
@@ -279,6 +279,39 @@ def test_what_cannot_be_remembered_is_not_done(
     assert clean.is_let_in("joe", "first")
     for name, password in (("new", "x"), ("joe", "second"), ("jim", "first"), ("default", "x")):
         assert not clean.is_let_in(name, password)
+
+
+def test_what_the_agent_does_is_not_shown_to_the_superuser(clean: Subject) -> None:
+    clean.add(payloads.User(name="joe", password="secret"))
+    with clean.root() as root:
+        assert isinstance(root, RedisSession)
+        with root.client.monitor() as watched:
+            clean.change("joe", new_password="Very-Secret-1")
+            assert clean.is_let_in("joe", "Very-Secret-1")
+            with clean.login("joe", "Very-Secret-1") as opened:
+                opened.write("the last")
+            seen = ""
+            while "the last" not in seen:
+                seen += str(watched.next_command())
+    assert "SETUSER" not in seen
+    assert users.digest("Very-Secret-1") not in seen
+    assert "Very-Secret-1" not in seen
+
+
+def test_tenants_that_take_all_connections_do_not_shut_the_agent_out(clean: Subject) -> None:
+    clean.guest.wait_status("HEALTHY")
+    with session(clean) as joe:
+        execute(clean.guest, "CONFIG SET", "maxclients", "2")
+        try:
+            assert not clean.is_let_in("joe", "secret")
+            joe.write("x")
+            clean.change("joe", new_password="other")
+            clean.guest.call("enable_root", payloads.EnableRoot(password="pw"))
+            service_of(clean).ping()
+        finally:
+            with service_of(clean).connector.session() as client:
+                client.config_set({"maxclients": "1024"})
+    assert clean.is_let_in("joe", "other")
 
 
 def test_databases_are_refused(clean: Subject) -> None:

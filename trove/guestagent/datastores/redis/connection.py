@@ -46,6 +46,8 @@ def explain(error: ServerError) -> str:
         return "the database is loading its data"
     if text.startswith("BUSY"):
         return "a script has been running for long: end it with SCRIPT KILL, or restart"
+    if "max number of clients" in text:
+        return "the database takes no more connections: end some, or resize to a larger flavor"
     if text.startswith("MISCONF"):
         return (
             "the database takes no writes because it cannot store them: most likely the disk is"
@@ -154,16 +156,35 @@ class Connector:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Client]:
-        """Open a connection for some commands; raises GuestError for what the server refuses."""
-        client = None
+        """Open a connection for some commands; raises GuestError for what the server refuses.
+
+        Where there is no room for another one, as tenants take all there are, it is the kept one.
+        """
         try:
-            client = self.connect()
-            yield client
+            try:
+                client = self.connect()
+            except ServerError:
+                if self._kept is None:
+                    raise
+                with self._borrowed() as kept:
+                    yield kept
+                return
+            with contextlib.closing(client):
+                yield client
         except ServerError as e:
             raise exception.GuestError(reason=explain(e)) from None
-        finally:
-            if client is not None:
-                client.close()
+
+    @contextlib.contextmanager
+    def _borrowed(self) -> Iterator[Client]:
+        """Use the kept connection; raises ServerError when there is none any more."""
+        with self._lock:
+            if self._kept is None:
+                raise Lost("no connection is kept")
+            try:
+                yield self._kept
+            except Lost:
+                self._drop()
+                raise
 
     def ping(self, *, greet: Callable[[Client], None]) -> str:
         """Ask the server something that it answers with all its data loaded; returns its version.

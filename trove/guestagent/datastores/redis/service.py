@@ -71,7 +71,7 @@ class RedisService(server.Server):
 
     def has_tls(self) -> bool:
         """Tell whether the server program was built with TLS; raises GuestError."""
-        return template.has_tls(self.find_server())
+        return template.has_tls(self.find_server(), user=self._layout.engine_user)
 
     def make_data(self, work: pathlib.Path) -> None:
         """Make a new data directory: the server fills it."""

@@ -32,9 +32,11 @@ def find_server(dialect: dialects.Dialect, *, basedir: str | None) -> pathlib.Pa
     return program
 
 
-def _run(program: pathlib.Path, *arguments: str) -> process.Result:
+def _run(
+    program: pathlib.Path, *arguments: str, user: users.SystemUser | None = None
+) -> process.Result:
     try:
-        return process.run([str(program), *arguments], timeout_s=_TIMEOUT_S)
+        return process.run([str(program), *arguments], timeout_s=_TIMEOUT_S, user=user)
     except (OSError, TimeoutError) as e:
         raise exception.GuestError(reason=f"{program} cannot be run: {e}") from None
 
@@ -48,18 +50,19 @@ def server_version(program: pathlib.Path) -> str:
     return found.group(1)
 
 
-def has_tls(program: pathlib.Path) -> bool:
+def has_tls(program: pathlib.Path, *, user: users.SystemUser) -> bool:
     """Tell whether a server program was built with TLS; raises GuestError."""
-    return _has_tls(program, program.stat().st_mtime_ns)
+    return _has_tls(program, program.stat().st_mtime_ns, user)
 
 
 @functools.cache
-def _has_tls(program: pathlib.Path, modified_ns: int) -> bool:
+def _has_tls(program: pathlib.Path, modified_ns: int, user: users.SystemUser) -> bool:
     """Start it with a certificate that is not there: it ends before it listens anywhere."""
     result = _run(
         program,
         *("--port", "0", "--tls-port", "1", "--tls-cert-file", os.devnull),
         *("--save", "", "--dir", "/"),
+        user=user,
     )
     return not any(words in result.output for words in _NO_TLS)
 
