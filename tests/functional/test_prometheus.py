@@ -164,6 +164,19 @@ def test_a_service_without_instances_is_told_of_as_well(database: base.Database)
     assert "trove_instance_up" not in found.samples
 
 
+@pytest.mark.parametrize("piece_bytes", [1, 3, 100, 4096])
+def test_the_pieces_of_a_document_are_the_document(
+    monkeypatch: pytest.MonkeyPatch, piece_bytes: int
+) -> None:
+    monkeypatch.setattr(exposition, "_PIECE_BYTES", piece_bytes)
+    texts = [b"", b"a\n", b"long\n" * 2000, bytes(range(256)) * 3, b"", b"end\n" * 5000]
+    document = b"".join(gzip.compress(text) for text in texts)
+    pieces = list(exposition.decompress(document))
+    assert b"".join(pieces) == b"".join(texts)
+    assert max(map(len, pieces)) <= piece_bytes
+    assert list(exposition.decompress(b"")) == []
+
+
 def test_thousands_of_instances_come_page_by_page(
     api: api_fixture.Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

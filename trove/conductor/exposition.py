@@ -4,7 +4,7 @@ Everything is read from SQL, so that every process answers the same. In the text
 of a metric stand together, while instances are read one after the other: each metric has a stream
 of its own that is compressed as it grows, and the streams one behind the other are the document
 (RFC 1952 lets a file have several members). What is in memory is the compressed document, some
-500 bytes an instance.
+700 bytes an instance.
 """
 
 from __future__ import annotations
@@ -212,14 +212,21 @@ def _service_families(
 
 def decompress(document: bytes) -> Iterator[bytes]:
     """Yield the text of a document piece by piece."""
-    left = document
-    while left:
-        member = zlib.decompressobj(_GZIP)
+    member = zlib.decompressobj(_GZIP)
+    position, left = 0, b""
+    while left or position < len(document):
+        if not left:
+            left = document[position : position + _PIECE_BYTES]
+            position += len(left)
         piece = member.decompress(left, _PIECE_BYTES)
-        while piece:
+        if piece:
             yield piece
-            piece = member.decompress(member.unconsumed_tail, _PIECE_BYTES)
-        left = member.unused_data
+        if member.eof:
+            left, member = member.unused_data, zlib.decompressobj(_GZIP)
+        else:
+            left = member.unconsumed_tail
+    while piece := member.decompress(b"", _PIECE_BYTES):
+        yield piece
 
 
 class Exposition:

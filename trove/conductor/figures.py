@@ -6,8 +6,9 @@ negative or beyond 64 bits is dropped. The rest of the heartbeat counts all the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+
+import orjson
 
 from trove.datastores import metrics
 
@@ -36,4 +37,4 @@ def pack(sent: Mapping[str, object]) -> tuple[str | None, tuple[str, ...]]:
             good[name] = value
         else:
             wrong.add(BAD_VALUE)
-    return json.dumps(good) if good else None, tuple(sorted(wrong))
+    return orjson.dumps(good).decode() if good else None, tuple(sorted(wrong))
