@@ -8,10 +8,12 @@ import shutil
 import signal
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis as driver
 
 from tests.fixtures.engine import is_available
 from tests.fixtures.probes import Refused
@@ -312,6 +314,38 @@ def test_tenants_that_take_all_connections_do_not_shut_the_agent_out(clean: Subj
             with service_of(clean).connector.session() as client:
                 client.config_set({"maxclients": "1024"})
     assert clean.is_let_in("joe", "other")
+
+
+def test_a_script_without_end_is_told_and_can_be_ended(clean: Subject) -> None:
+    guest = clean.guest
+    job = payloads.ConfigureJob(**guest.sizes, overrides={"busy_reply_threshold": 100})  # type: ignore[arg-type]
+    assert guest.run(job).succeeded
+    clean.guest.call("enable_root", payloads.EnableRoot(password="pw"))
+    ended: list[str] = []
+
+    def run() -> None:
+        with clean.login("joe", "secret") as opened:
+            assert isinstance(opened, RedisSession)
+            try:
+                opened.execute("EVAL", "while true do end", "0")
+            except Refused as e:
+                ended.append(str(e))
+
+    with session(clean):
+        script = threading.Thread(target=run)
+        script.start()
+        try:
+            told = guest.wait_status("BLOCKED")
+            assert "SCRIPT KILL" in str(told.message)
+        finally:
+            with contextlib.closing(
+                driver.Redis(host=guest.address, password="pw", protocol=2)
+            ) as root:
+                root.script_kill()
+            script.join(20)
+    assert ended
+    guest.wait_status("HEALTHY")
+    assert guest.run(payloads.ConfigureJob(**guest.sizes)).succeeded  # type: ignore[arg-type]
 
 
 def test_databases_are_refused(clean: Subject) -> None:
