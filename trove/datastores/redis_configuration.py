@@ -88,6 +88,8 @@ FIXED: Mapping[str, str] = {
     "slowlog-log-slower-than": "10000",
     "slowlog-max-len": "1024",
     "shutdown-timeout": "10",
+    # the log of writes is whole then; a snapshot takes long, and on a full disk there is no end
+    "shutdown-on-sigterm": "nosave",
     "acl-pubsub-default": "resetchannels",
     "enable-protected-configs": "no",
     "enable-debug-command": "no",

@@ -11,11 +11,16 @@ import datetime
 import os
 from collections.abc import Sequence
 
+from oslo_log import log
+
+from trove.common import exception
 from trove.datastores import redis as facts
 from trove.guestagent.datastores import base, logs
 from trove.guestagent.datastores.redis import connection
 from trove.guestagent.datastores.redis.service import RedisService
 from trove.guestagent.logs import part, stream
+
+LOG = log.getLogger(__name__)
 
 #: Most entries that are taken at once: as many as a server may be told to keep.
 _MOST_ENTRIES = 4096
@@ -29,6 +34,8 @@ class SlowLog:
         """Take the server and the instance."""
         self._store = environment.store
         self._connector = server.connector
+        #: Whether it was said that the server does not answer.
+        self._is_unreachable = False
         pieces = server.logs_dir
         self.path = pieces / f"{facts.SLOW_QUERY_LOG}.log"
         # opened anew for each line
@@ -41,13 +48,19 @@ class SlowLog:
                 self._remember(client, client.slow_commands(1))
 
     def collect(self) -> None:
-        """Take what is new; raises GuestError, OSError."""
+        """Take what is new; raises OSError."""
         # one that is being published is fed the next time
-        if self.stream.lock.acquire(blocking=False):
-            try:
-                self._collect()
-            finally:
-                self.stream.lock.release()
+        if not self.stream.lock.acquire(blocking=False):
+            return
+        try:
+            self._collect()
+            self._is_unreachable = False
+        except exception.GuestError as e:
+            if not self._is_unreachable:
+                LOG.info("slow commands are taken from the server later: %s", e)
+            self._is_unreachable = True
+        finally:
+            self.stream.lock.release()
 
     def _collect(self) -> None:
         record = self.stream.record
