@@ -92,6 +92,15 @@ def overrides(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def dynamic_names() -> frozenset[str]:
+    """Return the names, as MongoDB spells them, of what a running server can be told."""
+    return frozenset(
+        rule.spelling
+        for rule in parameters.load("mongodb").values()
+        if rule.spelling is not None and not rule.restart_required
+    )
+
+
 def nest(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options by their paths as the tree that the file is."""
     tree: dict[str, Any] = {}

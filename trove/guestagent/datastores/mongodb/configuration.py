@@ -10,10 +10,11 @@ from oslo_log import log
 from pymongo import errors
 
 from trove.common import exception
-from trove.datastores import mongodb_configuration, parameters
+from trove.datastores import mongodb_configuration
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores import configuration as careful
 from trove.guestagent.datastores.mongodb import connection
+from trove.rpc import payloads
 
 LOG = log.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class ConfiguredServer(careful.ConfiguredServer, Protocol):
     def render_configuration(self, settings: base.Settings) -> str:
         """Return the text of the configuration file."""
 
-    def try_configuration(self, settings: base.Settings) -> None:
+    def try_configuration(self, settings: base.Settings, *, is_told: bool) -> None:
         """Raise ConfigurationRefused unless a server starts with the values of a group."""
 
     def started_with(self) -> Mapping[str, Any] | None:
@@ -52,14 +53,19 @@ class MongodbConfiguration(careful.CarefulConfiguration):
         self._server = server
         self._connector = connector
         self._dynamic = frozenset(
-            rule.spelling if "." in rule.spelling else _PARAMETER + rule.spelling
-            for rule in parameters.load("mongodb").values()
-            if rule.spelling is not None and not rule.restart_required
+            name if "." in name else _PARAMETER + name
+            for name in mongodb_configuration.dynamic_names()
         )
+        self._is_told = False
+
+    def configure(self, job: payloads.ConfigureJob, *, is_running: bool) -> bool:
+        """Write the configuration and tell a running server; tell whether it must restart."""
+        self._is_told = is_running and job.is_live
+        return super().configure(job, is_running=is_running)
 
     def check(self, settings: base.Settings) -> None:
-        """Have a server start with the configuration."""
-        self._server.try_configuration(settings)
+        """Have a server start with what the running one will not be told."""
+        self._server.try_configuration(settings, is_told=self._is_told)
 
     def _options(self, settings: base.Settings) -> dict[str, Any]:
         return mongodb_configuration.flatten(self._server.render_configuration(settings))

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from oslo_log import log
+from pymongo import errors
 
 from trove.common import exception
 from trove.datastores import mongodb_configuration, parameters
@@ -170,10 +171,11 @@ class MongodbService(server.Server):
             "net.tls.disabledProtocols": "TLS1_0,TLS1_1",
         }
 
-    def try_configuration(self, settings: base.Settings) -> None:
+    def try_configuration(self, settings: base.Settings, *, is_told: bool) -> None:
         """Raise ConfigurationRefused unless a server starts with the values of a group.
 
-        It is started on a database of its own, which is thrown away.
+        It is started on a database of its own, which is thrown away; not for values that a running
+        server is told and may refuse itself (``is_told``).
         """
         try:
             wanted = mongodb_configuration.overrides(settings.overrides)
@@ -181,7 +183,8 @@ class MongodbService(server.Server):
             raise exception.ConfigurationRefused(reason=str(e.kwargs["reason"])) from None
         current = self.find_settings()
         known = mongodb_configuration.overrides(current.overrides) if current is not None else {}
-        if all(known.get(name) == value for name, value in wanted.items()):
+        dynamic = mongodb_configuration.dynamic_names() if is_told else frozenset()
+        if all(known.get(name) == value or name in dynamic for name, value in wanted.items()):
             return
         options = {name: value for name, value in wanted.items() if "." in name}
         values = {name: value for name, value in wanted.items() if "." not in name}
@@ -225,7 +228,11 @@ class MongodbService(server.Server):
             return
         # to MongoDB it is data: of another server that had this volume, or a tenant's doing
         is_read_only = (self._store.find(_WRITE_BLOCK) or {}).get("is_read_only", False)
-        client.admin.command({"setUserWriteBlockMode": 1, "global": is_read_only})
+        try:
+            client.admin.command({"setUserWriteBlockMode": 1, "global": is_read_only})
+        except errors.OperationFailure as e:
+            # MongoDB has it from 6.0 on, when its data are of that version too
+            LOG.warning("whether writes are refused is not known: %s", connection.explain(e))
         options = started.get("options") or {}
         wanted = [
             rule.spelling

@@ -54,12 +54,12 @@ class MongodbTls(base.Tls):
         with self._connector.session() as client:
             try:
                 self._rotate(client, new)
+                if new.requires_tls:
+                    client.admin.command("setParameter", 1, tlsMode="requireTLS")
             except (errors.PyMongoError, OSError) as e:
                 LOG.warning("the certificate was not taken, the former one comes back")
                 self._rotate(client, old)
                 raise _explained(e) from None
-            if new.requires_tls:
-                client.admin.command("setParameter", 1, tlsMode="requireTLS")
         self._store.save(new)
         self._server.rewrite_configuration()
         self._store.prune({new.set_id, *job.keep})
