@@ -63,6 +63,11 @@ class Layout:
         return self.mount_point / "data"
 
     @property
+    def former_data_dir(self) -> pathlib.Path:
+        """The data directory as it was before an upgrade that is under way."""
+        return self.mount_point / "data.before"
+
+    @property
     def temporary_dir(self) -> pathlib.Path:
         """Temporary files of the engine, on the volume."""
         return self.mount_point / "tmp"

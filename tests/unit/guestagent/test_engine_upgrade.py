@@ -106,6 +106,15 @@ def test_a_commit_that_nobody_asked_for_is_made_up_for_by_the_next_upgrade(volum
     assert volume.names() == {"data", "agent"}
 
 
+def test_data_of_an_agent_that_remembered_nothing_are_known_after_the_check(
+    volume: Volume,
+) -> None:
+    (volume.layout.volume_agent_dir / "engine.json").unlink()
+    volume.agent("10.11.19").check(running="10.11.19-MariaDB", new="11.4")
+    start(volume, "11.4.2")
+    assert "data.before" in volume.names()
+
+
 def test_other_programs_than_wanted_touch_nothing(volume: Volume) -> None:
     with pytest.raises(exception.GuestError, match=r"has version 10\.11\.20 .* not 11\.4"):
         volume.agent("10.11.20").enter("11.4")

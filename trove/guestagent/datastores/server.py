@@ -76,7 +76,10 @@ class Server(base.Service):
 
     def anticipate(self) -> None:
         """Copy the template before anybody asks for it."""
-        if self._layout.data_dir.exists() or self._environment.template_dir is None:
+        layout = self._layout
+        if layout.data_dir.exists() or layout.former_data_dir.exists():
+            return
+        if self._environment.template_dir is None:
             return
         try:
             filesystem.ensure_passable(self._layout.mount_point)

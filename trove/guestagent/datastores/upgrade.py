@@ -107,6 +107,9 @@ class Transition:
             # nobody came back to say so, but it has proved itself
             self.commit()
         old = running or (memory.version if memory is not None else self._part.version())
+        if memory is None:
+            # made by an agent that remembered nothing yet: the next one has to know
+            self._save(Memory(version=upgrades.plain(old)))
         self._part.check(old=upgrades.plain(old), new=new)
         return old
 
@@ -245,7 +248,7 @@ class Kept:
         """Take where the data lie."""
         self._layout = layout
         self.data = layout.data_dir
-        self.directory = layout.mount_point / "data.before"
+        self.directory = layout.former_data_dir
         self.work = layout.mount_point / "data.next"
         self._discarded = layout.mount_point / "data.discarded"
 
