@@ -63,7 +63,8 @@ class MysqlQueries(base.Queries):
         with self._connector.session() as session:
             if not int(session.execute("SELECT @@GLOBAL.performance_schema")[0][0]):
                 raise exception.GuestError(
-                    reason="this database was started without statistics of statements: restart it"
+                    reason="this database runs without its performance schema, which counts"
+                    " statements: restart the instance, or resize it to 4 GiB of memory or more"
                 )
             rows = session.execute(_SELECT.format(order=column), limit=limit)
             uptime_s = int(session.execute(_UPTIME)[0][1])
