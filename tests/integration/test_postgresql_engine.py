@@ -26,7 +26,6 @@ from trove.rpc import payloads
 
 assert all_specs
 
-_ROWS = ("postgresql-15", "postgresql-16", "postgresql-18")
 #: Not a row of the contract suites: it is tried here alone.
 _POSTGRESQL_16 = Engine(
     manager="postgresql",
@@ -57,22 +56,26 @@ _FORBIDDEN = (
 _HARMLESS = {"temp_file_limit", "log_temp_files", "quote_all_identifiers"}
 
 
-@pytest.fixture(scope="module", params=_ROWS)
-def instance(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    """A running instance of each version."""
-    with pytest.MonkeyPatch.context() as patch, passable_directory() as directory:
-        if request.param not in ENGINES:
-            patch.setitem(ENGINES, request.param, _POSTGRESQL_16)
-        if not is_available(request.param):
-            pytest.skip(f"{request.param} is not installed")
-        template = template_of_row(request.param)
-        guest = Guest(directory=directory, row=request.param, template=template)
+@contextlib.contextmanager
+def running(row: str) -> Iterator[Guest]:
+    if not is_available(row):
+        pytest.skip(f"{row} is not installed")
+    with passable_directory() as directory:
+        guest = Guest(directory=directory, row=row, template=template_of_row(row))
         try:
             guest.start_agent()
             guest.prepare(overrides=_QUICK)
+            guest.wait_status("HEALTHY")
             yield guest
         finally:
             guest.destroy()
+
+
+@pytest.fixture(scope="module", params=["postgresql-15", "postgresql-18"])
+def instance(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """A running instance of each version."""
+    with running(request.param) as guest:
+        yield guest
 
 
 @pytest.fixture
@@ -148,7 +151,6 @@ def rules_of(guest: Guest) -> dict[str, parameters.Parameter]:
 
 
 def test_every_rule_is_as_the_server_says(instance: Guest) -> None:
-    instance.wait_status("HEALTHY")
     known = {
         row[0]: row[1:]
         for row in execute(
@@ -173,7 +175,6 @@ def test_every_rule_is_as_the_server_says(instance: Guest) -> None:
 
 
 def test_no_rule_runs_programs_or_moves_files(instance: Guest) -> None:
-    instance.wait_status("HEALTHY")
     names = set(rules_of(instance)) - _HARMLESS
     assert not [name for name in names if any(part in name for part in _FORBIDDEN)]
 
@@ -195,8 +196,6 @@ def _sample(name: str, rule: parameters.Parameter, current: str) -> Any:
 
 
 def test_every_parameter_is_taken_and_given_back(instance: Guest) -> None:
-    if instance.row == "postgresql-16":
-        pytest.skip("the versions before and after it are tried")
     rules = rules_of(instance)
 
     def look() -> dict[str, str]:
@@ -588,3 +587,27 @@ def test_costly_statements_are_told_without_their_literals(clean: Guest) -> None
     assert answer.since is not None
     with pytest.raises(exception.GuestError, match="order"):
         clean.call("top_queries", payloads.TopQueriesRequest(order_by="1; DROP TABLE t"))
+
+
+def test_version_16_has_its_rules_and_keeps_root_within_the_same_limits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(ENGINES, "postgresql-16", _POSTGRESQL_16)
+    with running("postgresql-16") as guest:
+        test_every_rule_is_as_the_server_says(guest)
+        test_no_rule_runs_programs_or_moves_files(guest)
+        test_root_may_do_much_but_nothing_on_the_instance_itself(guest)
+
+
+def test_what_clients_did_wrong_does_not_explain_an_end(instance: Guest) -> None:
+    assert instance.datastore is not None
+    explain = instance.datastore.service.explain_exit
+    stamp = "2026-01-01 00:00:00.000 UTC [12]"
+    clients = f"{stamp} joe@shop ERROR: No space left on device\n"
+    assert explain(1, clients) == "The database ended unexpectedly with code 1."
+    assert "disk is full" in explain(
+        1, f"{clients}{stamp} joe@shop PANIC: could not write: No space left on device\n"
+    )
+    assert "odd" in explain(1, f"{stamp} FATAL:  something odd\n{clients}")
+    taken = 'LOG:  could not bind IPv4 address "127.0.0.9": Address already in use\n'
+    assert "Port 5432 is taken" in explain(1, f"{stamp} {taken}{stamp} FATAL:  no sockets\n")

@@ -23,7 +23,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import orjson
 from oslo_log import log
 
 from trove.common import exception
@@ -206,7 +205,7 @@ class LogFiles:
     def _classify(self, line: bytes) -> tuple[str | None, str]:
         """Return the log that a message belongs to, None for no log, and its text."""
         try:
-            record: dict[str, Any] = orjson.loads(line)
+            record: dict[str, Any] = json.loads(line)
             message = str(record["message"])
         except (ValueError, KeyError, TypeError):
             return postgresql.ERROR_LOG, line.decode("utf-8", "replace") + "\n"

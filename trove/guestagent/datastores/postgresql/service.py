@@ -31,7 +31,9 @@ LOG = log.getLogger(__name__)
 _TRIAL_TIMEOUT_S = 30.0
 #: Name of the map from users of the operating system to roles.
 _MAP = "agent"
-_PROBLEM = re.compile(r"(?:FATAL|PANIC|ERROR): +(.+)$", re.MULTILINE)
+#: What the server itself says; what it says to a client names user and database before.
+_PROBLEM = re.compile(r"(?:\[\d+\] (?:FATAL|ERROR): +|PANIC: +|^postgres: )(.+)$", re.MULTILINE)
+_PORT_TAKEN = re.compile(r"could not bind .*: Address already in use")
 _COMPLAINT = re.compile(r"(?:(?:LOG|FATAL|ERROR): +|^postgres: )(.+)$", re.MULTILINE)
 _NOISE = ("skipping missing configuration file", "contains errors")
 _READ_ONLY = "default_transaction_read_only = on\n"
@@ -302,14 +304,15 @@ class PostgresqlService(server.Server):
     def explain_exit(self, return_code: int | None, log: str) -> str:
         """Return why the server ended, from the errors it wrote."""
         text = log + self.log_files.collect_errors()
-        lowered = text.lower()
+        problems = _PROBLEM.findall(text)
+        lowered = "\n".join(problems).lower()
         if "no space left on device" in lowered:
             return "The disk is full: resize the volume or delete files on it."
-        if "address already in use" in lowered:
+        if _PORT_TAKEN.search(text):
             return (
                 f"Port {self._environment.port} is taken by another program: stop it, the"
                 " database starts by itself then."
             )
         if "cannot allocate memory" in lowered or "out of memory" in lowered:
             return "The server has too little memory: resize the instance to a larger flavor."
-        return server.explain_end(return_code, _PROBLEM.findall(text))
+        return server.explain_end(return_code, problems)
