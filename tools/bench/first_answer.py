@@ -1,75 +1,64 @@
-"""From POST to the first SQL answer of a new MariaDB instance, beside the bare engine's start.
+"""From POST to the first answer of a new instance, beside the bare engine's start.
 
 A trove-standalone is started in a directory of its own. Each time an instance with a database and
-a user is created through the REST API; the clock runs until that user has got an answer to SQL
-over TLS. The floor is the engine alone: the image's template copied, the same program started with
-the instance's own configuration, until it answers.
+a user is created through the REST API; the clock runs until that user has got an answer over TLS.
+The floor is the engine alone: the image's template copied, the same program started, until it
+answers. Builds that only tests use may have no TLS; then the answer comes without, which is said.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import os
+import json
 import pathlib
-import pwd
-import shutil
 import sqlite3
 import statistics
-import subprocess
 import sys
 import time
 
+import engines
 import harness
-import pymysql
+import psutil
 import rest
 
-from tests.fixtures import stack
-
-_BARE_ADDRESS = "127.200.0.1"
-_PASSWORD = "Bench-0-secret"
-
-
-def _ask(**where: object) -> None:
-    connection = pymysql.connect(connect_timeout=5, **where)  # type: ignore[call-overload]
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
-        assert cursor.fetchall() == ((1,),)
+from tests.fixtures import sessions, stack
+from tests.fixtures.engine import ENGINES
+from trove.datastores.spec import Capability
 
 
-def _answers(**where: object) -> bool:
-    try:
-        _ask(**where)
-    except pymysql.err.OperationalError:
-        return False
-    return True
-
-
-def _provision(client: rest.Rest, name: str, ca: pathlib.Path) -> tuple[str, dict[str, float]]:
+def _provision(
+    client: rest.Rest, row: str, *, name: str, ca: str | None
+) -> tuple[str, dict[str, float]]:
     """Make an instance and talk to it; return its id and seconds since the POST."""
+    manager = ENGINES[row].manager
+    engine = engines.ENGINES[manager]
+    user: dict[str, object] = {"name": engines.USER, "password": engines.PASSWORD}
+    content: dict[str, object] = {"users": [user]}
+    if engine.has_databases:
+        user["databases"] = [{"name": engines.DATABASE}]
+        content["databases"] = [{"name": engines.DATABASE}]
     marks = {}
     began = time.perf_counter()
     instance_id = client.create(
-        name=name,
-        flavorRef="2",
-        volume={"size": 1},
-        databases=[{"name": "bench"}],
-        users=[{"name": "bench", "password": _PASSWORD, "databases": [{"name": "bench"}]}],
+        name=name, flavorRef="2", volume={"size": 1}, datastore={"type": manager}, **content
     )
     marks["POST answered"] = time.perf_counter() - began
     instance = client.wait_ready(instance_id)
     marks["ACTIVE and HEALTHY"] = time.perf_counter() - began
-    _ask(
-        host=instance["addresses"][0]["address"],
-        user="bench",
-        password=_PASSWORD,
-        database="bench",
-        ssl_ca=str(ca),
-        ssl_verify_cert=True,
-        ssl_verify_identity=True,
-    )
-    marks["first SQL answer"] = time.perf_counter() - began
+    engine.ask(instance["addresses"][0]["address"], ca)
+    marks["first answer"] = time.perf_counter() - began
     return instance_id, marks
+
+
+def _agent_rss_mib(state_dir: pathlib.Path, instance_id: str) -> float:
+    marker = str(state_dir / "servers" / instance_id)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            if "guestagent" in line and marker in line:
+                return harness.memory_mib(process.pid)[0]
+    raise RuntimeError(f"instance {instance_id} has no agent")
 
 
 def _journal(state_dir: pathlib.Path, instance_id: str) -> dict[str, float]:
@@ -89,76 +78,56 @@ def _journal(state_dir: pathlib.Path, instance_id: str) -> dict[str, float]:
     }
 
 
-def _bare_start(state_dir: pathlib.Path, instance_id: str) -> float:
-    """Return the seconds the engine itself takes with an instance's configuration."""
-    (configuration,) = (
+def _bare_start(state_dir: pathlib.Path, row: str, instance_id: str) -> float:
+    """Return the seconds the engine itself takes."""
+    manager = ENGINES[row].manager
+    (record,) = (
         path
-        for path in (state_dir / "servers" / instance_id).rglob("*.cnf")
-        if "datadir" in path.read_text(errors="replace")
+        for path in (state_dir / "images").glob("*/image.json")
+        if json.loads(path.read_text())["manager"] == manager
     )
-    (template,) = (state_dir / "images").glob("*/template")
-    user = "mysql" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    with harness.work_directory() as directory:
-        for name in ("tmp", "files"):
-            (directory / name).mkdir()
-            shutil.chown(directory / name, user)
-        shutil.chown(directory, user)
-        data, socket = directory / "data", directory / "s"
-        init_file = directory / "init.sql"
-        init_file.write_text(f"CREATE USER bench@localhost IDENTIFIED BY '{_PASSWORD}';\n")
-        # of an option that stands twice the last one counts
-        own = {
-            "datadir": data,
-            "tmpdir": directory / "tmp",
-            "secure-file-priv": directory / "files",
-            "socket": socket,
-            "pid-file": directory / "pid",
-            "init-file": init_file,
-            "log-bin": data / "mysql-bin",
-            "log-bin-index": data / "mysql-bin.index",
-            "relay-log": data / "relay-bin",
-            "bind-address": _BARE_ADDRESS,
-            "report-host": _BARE_ADDRESS,
-        }
-        defaults = directory / "bare.cnf"
-        lines = [f"{name} = {value}" for name, value in own.items()]
-        defaults.write_text("\n".join([configuration.read_text(), "[mysqld]", *lines, ""]))
-        argv = [
-            shutil.which("mariadbd") or "/usr/sbin/mariadbd",
-            *(f"--defaults-file={defaults}", f"--user={user}"),
-        ]
-        log = directory / "out.log"
-        began = time.perf_counter()
-        subprocess.run(["cp", "-a", "--reflink=auto", str(template), str(data)], check=True)
-        with harness.process(argv, log=log) as engine:
-
-            def answers() -> bool:
-                if engine.poll() is not None:
-                    raise RuntimeError(f"the bare engine ended: {log.read_text()[-2000:]}")
-                return _answers(unix_socket=str(socket), user="bench", password=_PASSWORD)
-
-            harness.wait_for(answers, timeout_s=60, what="the bare engine", interval_s=0.01)
-            return time.perf_counter() - began
+    return engines.time_bare_start(
+        manager,
+        program=pathlib.Path(json.loads(record.read_text())["program"]),
+        user=ENGINES[row].user,
+        template=record.parent / "template",
+        server=state_dir / "servers" / instance_id,
+    )
 
 
 def main() -> int:
     """Measure and print."""
     parser = harness.argument_parser(__doc__)
     parser.add_argument("--repeat", type=int, default=5, help="instances (%(default)s)")
+    parser.add_argument(
+        "--datastore",
+        default="mariadb",
+        choices=[row for row in ENGINES if ENGINES[row].manager in engines.ENGINES],
+        help="engine, and its version (%(default)s)",
+    )
     options = parser.parse_args()
-    figures = harness.Figures(f"POST to first SQL answer, {options.repeat} instances in turn")
-    running = stack.make_stack()
+    row = options.datastore
+    has_tls = Capability.TLS not in ENGINES[row].lacks
+    figures = harness.Figures(
+        f"{row}: POST to first answer {'over TLS' if has_tls else 'WITHOUT TLS'},"
+        f" {options.repeat} instances in turn"
+    )
+    running = stack.make_stack(sessions.OPTIONS)
     try:
         running.down()
         rest.without_rate_limits(running)
         running.up()
+        if row != "mariadb":
+            sessions.import_image(running, row, name=row)
         client = rest.Rest(running)
-        ca = next(running.state_dir.rglob("ca.pem"))
+        ca = str(running.state_dir / "ca.pem") if has_tls else None
         rounds: list[dict[str, float]] = []
+        sizes: list[float] = []
         for number in range(options.repeat):
-            instance_id, marks = _provision(client, f"bench-{number}", ca)
+            instance_id, marks = _provision(client, row, name=f"bench-{number}", ca=ca)
+            sizes.append(_agent_rss_mib(running.state_dir, instance_id))
             marks |= _journal(running.state_dir, instance_id)
-            marks["bare engine"] = _bare_start(running.state_dir, instance_id)
+            marks["bare engine"] = _bare_start(running.state_dir, row, instance_id)
             began = time.perf_counter()
             client.delete_and_wait(instance_id)
             marks["delete, until gone"] = time.perf_counter() - began
@@ -169,14 +138,15 @@ def main() -> int:
     for name in rounds[0]:
         middle = statistics.median(each[name] for each in rounds if name in each)
         figures.add(f"{name}, median", middle, "s")
-    overheads = [each["first SQL answer"] - each["bare engine"] for each in rounds]
-    ratios = [each["first SQL answer"] / each["bare engine"] for each in rounds]
-    worst = max(each["first SQL answer"] for each in rounds)
-    figures.add("first SQL answer, worst", worst, "s", at_most=3)
+    overheads = [each["first answer"] - each["bare engine"] for each in rounds]
+    ratios = [each["first answer"] / each["bare engine"] for each in rounds]
+    worst = max(each["first answer"] for each in rounds)
+    figures.add("first answer, worst", worst, "s", at_most=3)
     figures.add(
         "overhead over the bare engine, median", statistics.median(overheads), "s", at_most=1
     )
-    figures.add("first SQL answer, times the bare engine", statistics.median(ratios), "x")
+    figures.add("first answer, times the bare engine", statistics.median(ratios), "x")
+    figures.add("agent: RSS, largest", max(sizes), "MiB", at_most=64)
     return figures.finish(options.json)
 
 
