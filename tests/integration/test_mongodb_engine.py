@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import socket
 from collections.abc import Iterator
@@ -277,7 +276,6 @@ def test_the_server_takes_every_rule_at_its_limits(subject: Subject, which: int)
     """At run time, and at a start: the trial before a configuration counts is one."""
     rules = parameters.load("mongodb")
     overrides = {name: _limits(rule)[which] for name, rule in rules.items()}
-    # seconds without a limit: the last test of a session would wait for them
     job = payloads.ConfigureJob(**subject.guest.sizes, overrides=overrides)
     outcome = subject.guest.run(job)
     assert outcome.succeeded, outcome.error
@@ -409,4 +407,3 @@ def test_the_end_of_the_server_is_explained(subject: Subject) -> None:
 
 def test_root_has_no_role_that_writes_while_writes_are_refused() -> None:
     assert not {"root", "restore", "clusterAdmin", "__system"} & set(accounts.ROOT_ROLES)
-    assert dataclasses.is_dataclass(payloads.User)
