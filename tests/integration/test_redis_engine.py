@@ -651,4 +651,8 @@ def test_why_it_does_not_start_is_told(row: str) -> None:
             outcome = guest.run(payloads.StartJob())
             assert "6380" in str(outcome.error)
             assert "taken by another program" in str(outcome.error)
+        users_file = guest.layout.volume_agent_dir / "users.json"
+        users_file.write_text('{"users": [')
+        assert "users.json" in str(guest.run(payloads.StartJob()).error)
+        users_file.unlink()
         assert guest.run(payloads.StartJob()).succeeded

@@ -117,12 +117,19 @@ class UserList:
             text = (self._layout.volume_agent_dir / "users.json").read_text(encoding="utf-8")
         except FileNotFoundError:
             return {}, None
-        document = json.loads(text)
-        users = (
-            User(name=each["name"], sha256=each["sha256"], patterns=tuple(each["patterns"]))
-            for each in document["users"]
-        )
-        return {user.name: user for user in users}, document["root"]
+        try:
+            document = json.loads(text)
+            users = (
+                User(name=each["name"], sha256=each["sha256"], patterns=tuple(each["patterns"]))
+                for each in document["users"]
+            )
+            return {user.name: user for user in users}, document["root"]
+        except (ValueError, KeyError, TypeError):
+            # replaced as a whole, so only a broken disk does this: nobody is let in by mistake
+            raise exception.GuestError(
+                reason="the list of users on the volume, agent/users.json, is damaged: restore it"
+                " from a backup of the volume, or remove it and create the users again"
+            ) from None
 
     def _save(self, users: Mapping[str, User], root: str | None) -> None:
         document = {"users": [dataclasses.asdict(users[name]) for name in users], "root": root}
