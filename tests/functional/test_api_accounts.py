@@ -281,6 +281,16 @@ def test_only_a_running_database_is_asked(
     assert bool(api.guest.calls) == (expected == 200)
 
 
+def test_a_database_can_be_deleted_to_make_room_on_a_full_disk(
+    api: api_fixture.Api, path: str
+) -> None:
+    api.request("POST", f"{path}/databases", {"databases": [{"name": "old"}]}, status=202)
+    api.set_heartbeat(path.rpartition("/")[2], service_status=states.ServiceStatus.BLOCKED)
+    api.request("POST", f"{path}/databases", {"databases": [{"name": "new"}]}, status=422)
+    api.request("DELETE", f"{path}/databases/old", status=202)
+    assert _engine(api, path).databases == {}
+
+
 def test_an_instance_whose_agent_is_silent_or_that_goes_is_not_asked(
     api: api_fixture.Api, path: str
 ) -> None:

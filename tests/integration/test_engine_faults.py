@@ -88,11 +88,18 @@ def ballast(subject: Subject) -> pathlib.Path:
 
 
 def leave(subject: Subject, left_bytes: int) -> None:
-    """Take space of the volume until so much is left."""
-    available = filesystem.disk_use(subject.guest.layout.mount_point).available_bytes
-    with ballast(subject).open("ab") as stream:
-        size = stream.tell() + available - left_bytes
-        os.posix_fallocate(stream.fileno(), 0, size)
+    """Take space of the volume until so much is left, while the engine may write as well."""
+
+    def take() -> bool:
+        available = filesystem.disk_use(subject.guest.layout.mount_point).available_bytes
+        with ballast(subject).open("ab") as stream, contextlib.suppress(OSError):
+            more = max(0, available - left_bytes)
+            if more:
+                os.posix_fallocate(stream.fileno(), 0, stream.tell() + more)
+            return True
+        return False
+
+    wait_until(take, what="a disk that is nearly full")
 
 
 def reserve() -> int:
@@ -176,6 +183,23 @@ def test_root_may_not_write_to_a_nearly_full_disk_either(subject: Subject) -> No
     with subject.login(name, "r00t-Word", database=database) as session:
         session.try_admin()
     subject.guest.call("disable_root", payloads.Empty())
+
+
+def test_deleting_a_database_makes_room(subject: Subject) -> None:
+    if not subject.can(Capability.DATABASES):
+        pytest.skip(f"{subject.guest.manager} has no databases to delete")
+    if not subject.probe.frees_at_once:
+        pytest.skip(f"{subject.guest.manager} frees space at its next checkpoint")
+    guest = subject.guest
+    database = subject.tenant_user("filler", "secret", "large")
+    with subject.login("filler", "secret", database=database) as session:
+        session.fill(3 * reserve())
+    leave(subject, reserve() // 2)
+    guest.wait_status("BLOCKED")
+    subject.delete_database("large")
+    guest.wait_status("HEALTHY")
+    ballast(subject).unlink()
+    subject.delete_user("filler")
 
 
 def test_an_engine_killed_on_a_full_disk_is_back_when_there_is_space(subject: Subject) -> None:

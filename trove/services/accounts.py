@@ -115,8 +115,11 @@ class Accounts:
             self._call(opened, "create_databases", request, payloads.Empty)
 
     def delete_database(self, caller: context.RequestContext, instance_id: str, name: str) -> None:
-        """Drop a database; raises DatabaseNotFound, BadRequest."""
-        opened = self._open(caller, instance_id, spec.Capability.DATABASES)
+        """Drop a database; raises DatabaseNotFound, BadRequest.
+
+        A database that takes no writes because its disk is nearly full has room again after this.
+        """
+        opened = self._open(caller, instance_id, spec.Capability.DATABASES, may_be_blocked=True)
         names.check_database_name(opened.facts, name)
         self._call(opened, "delete_database", payloads.DatabaseRef(name=name), payloads.Empty)
 
@@ -262,14 +265,21 @@ class Accounts:
             )
 
     def _open(
-        self, caller: context.RequestContext, instance_id: str, capability: spec.Capability
+        self,
+        caller: context.RequestContext,
+        instance_id: str,
+        capability: spec.Capability,
+        *,
+        may_be_blocked: bool = False,
     ) -> _Open:
         with self._database.reader() as session:
             view = find_in_reach(session, caller, instance_id)
         facts = names.get_spec(view.manager)
         names.require(facts, capability)
         expiry = datetime.timedelta(seconds=self._conf.api.agent_heartbeat_expiry_s)
-        agents.require_running(view, now=self._clock.now(), expiry=expiry)
+        agents.require_running(
+            view, now=self._clock.now(), expiry=expiry, may_be_blocked=may_be_blocked
+        )
         return _Open(view=view, facts=facts)
 
     def _open_for(self, caller: context.RequestContext, instance_id: str, who: UserName) -> _Open:

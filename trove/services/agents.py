@@ -10,12 +10,19 @@ from trove.db.instance_views import InstanceView
 
 
 def require_running(
-    view: InstanceView, *, now: datetime.datetime, expiry: datetime.timedelta
+    view: InstanceView,
+    *,
+    now: datetime.datetime,
+    expiry: datetime.timedelta,
+    may_be_blocked: bool = False,
 ) -> None:
     """Raise InstanceNotReady unless engine and agent run, with what is the matter."""
     is_silent = now - view.heartbeat_received > expiry
     is_leaving = view.task is states.TaskStatus.DELETING
-    if not is_silent and not is_leaving and view.service_status.is_running:
+    runs = view.service_status.is_running
+    if may_be_blocked and view.service_status is states.ServiceStatus.BLOCKED:
+        runs = True
+    if not is_silent and not is_leaving and runs:
         return
     status = view.service_status.value if not is_leaving else view.task.value
     if is_silent and view.service_status.is_running:
