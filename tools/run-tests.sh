@@ -3,10 +3,10 @@
 #
 #   tools/run-tests.sh [PYTEST-ARGUMENT...]
 #
-# Installs missing packages (as root or by sudo), engines that Debian lacks (tools/test-engines.sh) and
-# a virtual environment of its own (.venv-tests; TROVE_VENV names another place). The tests are shared by as many workers as there are cores, at
-# most four; TROVE_TEST_WORKERS says another number. The last line is pytest's own; the exit code
-# tells.
+# Installs missing packages (as root or by sudo), engines that Debian lacks (tools/test-engines.sh)
+# and a virtual environment of its own (.venv-tests; TROVE_VENV names another place). The tests are
+# shared by as many workers as there are cores, at most four; TROVE_TEST_WORKERS says another number.
+# The last line is pytest's own; the exit code tells.
 set -Eeuo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=tools/packages.sh
