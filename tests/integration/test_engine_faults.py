@@ -25,7 +25,7 @@ from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 
 _MIB = 1024 * 1024
-_VOLUME_MIB = 400
+_VOLUME_MIB = 600
 
 
 @contextlib.contextmanager
@@ -304,6 +304,7 @@ def test_a_frozen_engine_is_blocked_and_recovers(
     if guest.row != "mariadb":
         # what 60 s do, in less: one row shows how many pings must fail
         monkeypatch.setattr(supervisor, "_FAILED_PINGS_TO_BLOCK", 1)
+    guest.wait_status("HEALTHY")
     engine = guest.engine()
     assert engine is not None
     os.kill(engine.pid, signal.SIGSTOP)
