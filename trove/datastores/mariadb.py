@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from trove.datastores import mysql, mysql_configuration, names, parameters, spec
+from trove.datastores import mysql, spec
 
 MAX_USER_NAME_LENGTH = 80
 CONFIG_TEMPLATE = "mariadb.cnf.j2"
@@ -50,46 +50,12 @@ def check_character_set(character_set: str | None, collate: str | None) -> str |
     return None
 
 
-def check_user_name(text: str) -> str | None:
-    """Check the name of a user: at most 80 characters."""
-    return mysql.check_user_name(text, max_length=MAX_USER_NAME_LENGTH)
-
-
 SPEC = spec.register(
-    spec.DatastoreSpec(
+    mysql.make_spec(
         manager="mariadb",
-        port=3306,
-        system_user="mysql",
-        root_name="root",
-        capabilities=frozenset(
-            {
-                spec.Capability.DATABASES,
-                spec.Capability.USERS,
-                spec.Capability.HOSTS,
-                spec.Capability.ROOT,
-                spec.Capability.LOGS,
-                spec.Capability.CONFIGURATION,
-                spec.Capability.TLS,
-                spec.Capability.METRICS,
-                spec.Capability.QUERIES,
-                spec.Capability.UPGRADE,
-            }
-        ),
-        reserved_databases=mysql.RESERVED_DATABASES,
-        reserved_users=mysql.RESERVED_USERS,
-        check_database_name=mysql.check_database_name,
-        check_user_name=check_user_name,
-        check_host=names.check_host_pattern,
-        check_password=names.check_password,
+        max_user_name_length=MAX_USER_NAME_LENGTH,
         check_character_set=check_character_set,
-        parameters=functools.partial(parameters.load, "mariadb"),
-        default_configuration=functools.partial(mysql_configuration.defaults, CONFIG_TEMPLATE),
+        template=CONFIG_TEMPLATE,
         minimum_ram_mib=256,
-        logs=(
-            spec.LogSpec(name=mysql.GENERAL_LOG, type=spec.LogType.USER),
-            spec.LogSpec(name=mysql.SLOW_QUERY_LOG, type=spec.LogType.USER),
-            spec.LogSpec(name=mysql.ERROR_LOG, type=spec.LogType.SYS),
-            spec.GUEST_LOG,
-        ),
     )
 )

@@ -6,9 +6,11 @@ the family asks again.
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 
-from trove.datastores import names
+from trove.datastores import mysql_configuration, names, parameters, spec
 
 #: Account of the guest agent itself; no tenant may see or change it.
 AGENT_USER = "os_admin"
@@ -91,3 +93,50 @@ def check_database_name(text: str) -> str | None:
 def check_user_name(text: str, *, max_length: int) -> str | None:
     """Check the name of a user."""
     return _check_identifier("A user name", text, max_length=max_length)
+
+
+def make_spec(
+    *,
+    manager: str,
+    max_user_name_length: int,
+    check_character_set: Callable[[str | None, str | None], str | None],
+    template: str,
+    minimum_ram_mib: int,
+) -> spec.DatastoreSpec:
+    """Return the facts of a member of the family; ``template`` is of its configuration file."""
+    return spec.DatastoreSpec(
+        manager=manager,
+        port=3306,
+        system_user="mysql",
+        root_name="root",
+        capabilities=frozenset(
+            {
+                spec.Capability.DATABASES,
+                spec.Capability.USERS,
+                spec.Capability.HOSTS,
+                spec.Capability.ROOT,
+                spec.Capability.LOGS,
+                spec.Capability.CONFIGURATION,
+                spec.Capability.TLS,
+                spec.Capability.METRICS,
+                spec.Capability.QUERIES,
+                spec.Capability.UPGRADE,
+            }
+        ),
+        reserved_databases=RESERVED_DATABASES,
+        reserved_users=RESERVED_USERS,
+        check_database_name=check_database_name,
+        check_user_name=functools.partial(check_user_name, max_length=max_user_name_length),
+        check_host=names.check_host_pattern,
+        check_password=names.check_password,
+        check_character_set=check_character_set,
+        parameters=functools.partial(parameters.load, manager),
+        default_configuration=functools.partial(mysql_configuration.defaults, template),
+        minimum_ram_mib=minimum_ram_mib,
+        logs=(
+            spec.LogSpec(name=GENERAL_LOG, type=spec.LogType.USER),
+            spec.LogSpec(name=SLOW_QUERY_LOG, type=spec.LogType.USER),
+            spec.LogSpec(name=ERROR_LOG, type=spec.LogType.SYS),
+            spec.GUEST_LOG,
+        ),
+    )

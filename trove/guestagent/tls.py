@@ -17,7 +17,11 @@ import os
 import pathlib
 import re
 import secrets
+import ssl
 from collections.abc import Collection, Mapping
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from trove.common import exception
 from trove.guestagent import state
@@ -110,6 +114,11 @@ class TlsStore:
         """Return the certificate of a set, PEM; raises OSError."""
         return (self._directory_of(set_id) / CERTIFICATE).read_text(encoding="ascii")
 
+    def certificate_der(self, set_id: str | None) -> bytes:
+        """Return the certificate of a set as a server shows it; raises OSError."""
+        pem = self.certificate(set_id).encode("ascii")
+        return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+
     def link(self, set_id: str | None) -> None:
         """Have the engine find the files of a set; in one step."""
         target = str(self._directory_of(set_id))
@@ -155,3 +164,24 @@ def install(store: TlsStore, job: payloads.SslJob) -> None:
         raise exception.GuestError(
             reason="the certificate is not on the instance: enable TLS with a bundle again"
         )
+
+
+def looking_context() -> ssl.SSLContext:
+    """Return how to see which certificate a server shows: it is compared, not trusted."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def explain(error: Exception) -> exception.GuestError:
+    """Return what is told of a change of the certificate that failed, but for servers' errors."""
+    if isinstance(error, exception.GuestError):
+        return error
+    if isinstance(error, ssl.SSLError):
+        return exception.GuestError(
+            reason=f"a TLS connection with the certificate failed ({error.reason})"
+        )
+    if isinstance(error, OSError):
+        return exception.GuestError(reason=filesystem.explain(error, "changing the certificate"))
+    return exception.GuestError(reason=type(error).__name__)

@@ -19,6 +19,7 @@ from typing import Any
 
 from trove.common import exception
 from trove.datastores import mongodb_configuration
+from trove.guestagent.datastores import programs
 from trove.guestagent.system import filesystem, process, users
 
 PACKAGE = "mongodb-org-server"
@@ -41,25 +42,12 @@ _VERSION = re.compile(r"db version v(\d+\.\d+\.\d+)")
 
 def find_server(*, basedir: str | None) -> pathlib.Path:
     """Return the server program; raises GuestError that says how to get it."""
-    program = process.find_program(_PROGRAM, basedir=basedir)
-    if program is None:
-        raise exception.GuestError(
-            reason=f"the program {_PROGRAM} is missing in {basedir or 'the system'}: install the"
-            f" package {PACKAGE}, or rebuild the image"
-        )
-    return program
+    return programs.find_server(_PROGRAM, basedir=basedir, package=PACKAGE)
 
 
 def server_version(program: pathlib.Path) -> str:
     """Return the version of a server program, such as 6.0.27; raises GuestError."""
-    try:
-        result = process.run([str(program), "--version"], timeout_s=30)
-    except (OSError, TimeoutError) as e:
-        raise exception.GuestError(reason=f"{program} cannot be run: {e}") from None
-    found = _VERSION.search(result.output)
-    if result.return_code != 0 or found is None:
-        raise exception.GuestError(reason=f"{program} does not tell its version")
-    return found.group(1)
+    return programs.server_version(program, "--version", pattern=_VERSION)
 
 
 def make(
@@ -71,31 +59,14 @@ def make(
     """
     program = find_server(basedir=basedir)
     version = server_version(program)
-    if target.exists():
-        return version, program
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+
+    def initialize(work: pathlib.Path) -> None:
         # the path of a socket must be short, wherever the target is
-        with tempfile.TemporaryDirectory(prefix="trove-", dir="/tmp") as run:
-            work = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-            try:
-                filesystem.ensure_directory(work, mode=0o755, owner=user)
-                filesystem.ensure_directory(pathlib.Path(run), mode=0o755, owner=user)
-                _initialize(program, work=work, run=pathlib.Path(run), user=user)
-                filesystem.sync_file_system(work)
-                try:
-                    os.rename(work / "data", target)
-                except OSError:
-                    # somebody else may have finished first; theirs is as good
-                    if not target.exists():
-                        raise
-                filesystem.sync_directory(target.parent)
-            finally:
-                filesystem.remove_tree(work)
-    except OSError as e:
-        raise exception.GuestError(
-            reason=filesystem.explain(e, "building the template of the data directory")
-        ) from None
+        with tempfile.TemporaryDirectory(prefix="trove-", dir="/tmp") as name:
+            run = filesystem.ensure_directory(pathlib.Path(name), mode=0o755, owner=user)
+            _initialize(program, work=work, run=run, user=user)
+
+    programs.build_template(target, user=user, make=initialize)
     return version, program
 
 

@@ -17,7 +17,6 @@ from trove.datastores import spec as datastore_spec
 from trove.guestagent import tls
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mongodb import connection
-from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 
 LOG = log.getLogger(__name__)
@@ -86,6 +85,4 @@ class MongodbTls(base.Tls):
 def _explained(error: Exception) -> exception.GuestError:
     if isinstance(error, errors.PyMongoError):
         return exception.GuestError(reason=connection.explain(error))
-    if isinstance(error, OSError):
-        return exception.GuestError(reason=filesystem.explain(error, "changing the certificate"))
-    return exception.GuestError(reason=type(error).__name__)
+    return tls.explain(error)

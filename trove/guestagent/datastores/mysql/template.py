@@ -6,18 +6,16 @@ secret and no two instances share one.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
-import tempfile
 
 from trove.common import exception
+from trove.guestagent.datastores import programs
 from trove.guestagent.datastores.mysql import dialect as dialects
 from trove.guestagent.system import filesystem, process, users
 
 #: Small: the server makes its redo log as large as its configuration says at its first start.
 _REDO_LOG_MIB = 8
-_TIMEOUT_S = 300
 _VERSION = re.compile(r"\b(\d+\.\d+\.\d+)\b")
 #: What a server without a program for it is shipped with, below ``share``.
 _SYSTEM_STATEMENTS = ("mysql_system_tables.sql", "mysql_system_tables_data.sql")
@@ -25,14 +23,7 @@ _SYSTEM_STATEMENTS = ("mysql_system_tables.sql", "mysql_system_tables_data.sql")
 
 def find_server(dialect: dialects.Dialect, *, basedir: str | None) -> pathlib.Path:
     """Return the server program; raises GuestError that says how to get it."""
-    program = process.find_program(dialect.server_program, basedir=basedir)
-    if program is None:
-        raise exception.GuestError(
-            reason=f"the program {dialect.server_program} is missing in"
-            f" {basedir or 'the system'}: install the package {dialect.package}, or rebuild the"
-            " image"
-        )
-    return program
+    return programs.find_server(dialect.server_program, basedir=basedir, package=dialect.package)
 
 
 def find_basedir(program: pathlib.Path, *, basedir: str | None) -> str:
@@ -42,14 +33,7 @@ def find_basedir(program: pathlib.Path, *, basedir: str | None) -> str:
 
 def server_version(program: pathlib.Path) -> str:
     """Return the version of a server program, such as 10.11.19; raises GuestError."""
-    try:
-        result = process.run([str(program), "--no-defaults", "--version"], timeout_s=30)
-    except (OSError, TimeoutError) as e:
-        raise exception.GuestError(reason=f"{program} cannot be run: {e}") from None
-    found = _VERSION.search(result.output)
-    if result.return_code != 0 or found is None:
-        raise exception.GuestError(reason=f"{program} does not tell its version")
-    return found.group(1)
+    return programs.server_version(program, "--no-defaults", "--version", pattern=_VERSION)
 
 
 def make(
@@ -79,28 +63,11 @@ def build(
     """
     program = find_server(dialect, basedir=basedir)
     version = server_version(program)
-    if target.exists():
-        return version
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            filesystem.ensure_directory(work, mode=0o755, owner=user)
-            _initialize(dialect, program=program, work=work, user=user, basedir=basedir)
-            filesystem.sync_file_system(work)
-            try:
-                os.rename(work / "data", target)
-            except OSError:
-                # somebody else may have finished first; theirs is as good
-                if not target.exists():
-                    raise
-            filesystem.sync_directory(target.parent)
-        finally:
-            filesystem.remove_tree(work)
-    except OSError as e:
-        raise exception.GuestError(
-            reason=filesystem.explain(e, "building the template of the data directory")
-        ) from None
+
+    def initialize(work: pathlib.Path) -> None:
+        _initialize(dialect, program=program, work=work, user=user, basedir=basedir)
+
+    programs.build_template(target, user=user, make=initialize)
     return version
 
 
@@ -133,7 +100,7 @@ def _initialize(
         statements = work / "init.sql"
         filesystem.write_file(statements, dialect.drop_accounts, mode=0o644)
         argv = [str(program), option, "--initialize-insecure", f"--init-file={statements}"]
-        _run(argv, user=user, work=work)
+        programs.run(argv, user=user, work=work)
         return
     system = b""
     if dialect.initialization is dialects.Initialization.PROGRAM:
@@ -142,7 +109,7 @@ def _initialize(
         share = pathlib.Path(base) / "share"
         parts = [(share / name).read_bytes() for name in _SYSTEM_STATEMENTS]
         system = b"".join((b"CREATE DATABASE mysql;\nUSE mysql;\n", *parts))
-    _run(
+    programs.run(
         [str(program), option, "--bootstrap", "--skip-networking"],
         user=user,
         work=work,
@@ -167,18 +134,4 @@ def _run_init_program(
         )
     socket_user = f"--auth-root-socket-user={user.name}"
     argv = [str(init_program), option, socket_user, *dialect.init_arguments]
-    _run(argv, user=user, work=work)
-
-
-def _run(
-    argv: list[str], *, user: users.SystemUser, work: pathlib.Path, stdin: bytes = b""
-) -> None:
-    try:
-        result = process.run(argv, timeout_s=_TIMEOUT_S, user=user, stdin=stdin, directory=work)
-    except TimeoutError as e:
-        raise exception.GuestError(reason=str(e)) from None
-    if result.return_code != 0:
-        tail = " ".join(result.output.split()[-60:])
-        raise exception.GuestError(
-            reason=f"{pathlib.Path(argv[0]).name} failed with code {result.return_code}: {tail}"
-        )
+    programs.run(argv, user=user, work=work)

@@ -10,12 +10,9 @@ against the CA whenever the client shows one; that it must show one is a demand 
 from __future__ import annotations
 
 import socket
-import ssl
 import struct
 from collections.abc import Callable
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from oslo_log import log
 
 from trove.common import exception
@@ -24,7 +21,6 @@ from trove.guestagent import tls
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import connection
 from trove.guestagent.datastores.mysql import dialect as dialects
-from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 
 LOG = log.getLogger(__name__)
@@ -128,13 +124,8 @@ class MysqlTls(base.Tls):
 
     def _shake_hands(self, setting: tls.Setting) -> None:
         """Have the server show the certificate over TLS; raises GuestError, OSError."""
-        expected = x509.load_pem_x509_certificate(
-            self._store.certificate(setting.set_id).encode("ascii")
-        ).public_bytes(serialization.Encoding.DER)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # not a question of trust: the certificate itself is compared
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+        expected = self._store.certificate_der(setting.set_id)
+        context = tls.looking_context()
         # by the local socket, which does TLS as well: to an address without accounts the server
         # does not even speak
         with self._connector.channel(timeout_s=_HANDSHAKE_TIMEOUT_S) as plain:
@@ -165,14 +156,6 @@ def _read(channel: socket.socket, size: int) -> bytes:
 
 
 def _explained(error: Exception) -> exception.GuestError:
-    if isinstance(error, exception.GuestError):
-        return error
     if isinstance(error, connection.ServerError):
         return exception.GuestError(reason=connection.explain(error))
-    if isinstance(error, ssl.SSLError):
-        return exception.GuestError(
-            reason=f"a TLS connection with the certificate failed ({error.reason})"
-        )
-    if isinstance(error, OSError):
-        return exception.GuestError(reason=filesystem.explain(error, "changing the certificate"))
-    return exception.GuestError(reason=type(error).__name__)
+    return tls.explain(error)

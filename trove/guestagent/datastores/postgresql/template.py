@@ -7,14 +7,12 @@ one. What the agent needs in a database of its own is in it already.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
-import tempfile
 
-from trove.common import exception
 from trove.datastores import postgresql, postgresql_configuration
-from trove.guestagent.system import filesystem, process, users
+from trove.guestagent.datastores import programs
+from trove.guestagent.system import users
 
 SERVER_PROGRAM = "postgres"
 INIT_PROGRAM = "initdb"
@@ -24,7 +22,8 @@ STATISTICS = "pg_stat_statements"
 
 #: Debian's packages keep each version in a directory of its own.
 _PACKAGES = pathlib.Path("/usr/lib/postgresql")
-_TIMEOUT_S = 300
+#: What initdb and a server alone print, with code 0 too.
+_ERROR = "ERROR:"
 _VERSION = re.compile(r"\b(\d+\.\d+)\b")
 #: What lets its members run programs, and read and write files, on the instance. Until 16 whoever
 #: may make roles may grant them; superusers they may not grant. Nobody is a member, nobody becomes
@@ -35,13 +34,8 @@ _FIRST_WITH_ADMIN_OPTION = 16
 
 def find_server(*, basedir: str | None) -> pathlib.Path:
     """Return the server program; raises GuestError that says how to get it."""
-    program = process.find_program(SERVER_PROGRAM, basedir=basedir or _newest_package())
-    if program is None:
-        raise exception.GuestError(
-            reason=f"the program {SERVER_PROGRAM} is missing in {basedir or _PACKAGES}: install the"
-            " package postgresql, or rebuild the image"
-        )
-    return program
+    where = basedir or _newest_package()
+    return programs.find_server(SERVER_PROGRAM, basedir=where, package="postgresql")
 
 
 def _newest_package() -> str | None:
@@ -56,14 +50,7 @@ def find_basedir(program: pathlib.Path) -> pathlib.Path:
 
 def server_version(program: pathlib.Path) -> str:
     """Return the version of a server program, such as 15.18; raises GuestError."""
-    try:
-        result = process.run([str(program), "--version"], timeout_s=30)
-    except (OSError, TimeoutError) as e:
-        raise exception.GuestError(reason=f"{program} cannot be run: {e}") from None
-    found = _VERSION.search(result.output)
-    if result.return_code != 0 or found is None:
-        raise exception.GuestError(reason=f"{program} does not tell its version")
-    return found[1]
+    return programs.server_version(program, "--version", pattern=_VERSION)
 
 
 def has_statistics(program: pathlib.Path) -> bool:
@@ -86,28 +73,11 @@ def build(program: pathlib.Path, *, target: pathlib.Path, user: users.SystemUser
     It appears complete or not at all. An existing one is left as it is. Raises GuestError.
     """
     version = server_version(program)
-    if target.exists():
-        return version
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            filesystem.ensure_directory(work, mode=0o755, owner=user)
-            _initialize(program, work=work, user=user, version=version)
-            filesystem.sync_file_system(work)
-            try:
-                os.rename(work / "data", target)
-            except OSError:
-                # somebody else may have finished first; theirs is as good
-                if not target.exists():
-                    raise
-            filesystem.sync_directory(target.parent)
-        finally:
-            filesystem.remove_tree(work)
-    except OSError as e:
-        raise exception.GuestError(
-            reason=filesystem.explain(e, "building the template of the data directory")
-        ) from None
+
+    def initialize(work: pathlib.Path) -> None:
+        _initialize(program, work=work, user=user, version=version)
+
+    programs.build_template(target, user=user, make=initialize)
     return version
 
 
@@ -127,8 +97,10 @@ def _initialize(
 ) -> None:
     data = work / "data"
     init_program = program.with_name(INIT_PROGRAM)
-    _run([str(init_program), *initialize_arguments(data)], user=user, work=work)
-    _run(
+    programs.run(
+        [str(init_program), *initialize_arguments(data)], user=user, work=work, error=_ERROR
+    )
+    programs.run(
         # without -j every line is a statement
         [
             *(str(program), "--single", "-D", str(data)),
@@ -137,6 +109,7 @@ def _initialize(
         user=user,
         work=work,
         stdin="".join(f"{line}\n" for line in own_statements(program, version)).encode(),
+        error=_ERROR,
     )
     # the agent writes these itself, elsewhere
     for name in ("pg_hba.conf", "pg_ident.conf", "postgresql.conf"):
@@ -160,17 +133,3 @@ def own_statements(program: pathlib.Path, version: str) -> list[str]:
         # a constant
         statements.append(f"UPDATE pg_authid SET rolsuper = true WHERE rolname IN ({names})")  # noqa: S608
     return statements
-
-
-def _run(
-    argv: list[str], *, user: users.SystemUser, work: pathlib.Path, stdin: bytes = b""
-) -> None:
-    try:
-        result = process.run(argv, timeout_s=_TIMEOUT_S, user=user, stdin=stdin, directory=work)
-    except TimeoutError as e:
-        raise exception.GuestError(reason=str(e)) from None
-    if result.return_code != 0 or "ERROR:" in result.output:
-        tail = " ".join(result.output.split()[-60:])
-        raise exception.GuestError(
-            reason=f"{pathlib.Path(argv[0]).name} failed with code {result.return_code}: {tail}"
-        )

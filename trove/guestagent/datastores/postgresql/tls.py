@@ -10,13 +10,10 @@ show a certificate: else it would refuse those who happen to show one of another
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
 from typing import Protocol
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from oslo_log import log
 
 from trove.common import exception
@@ -24,7 +21,6 @@ from trove.datastores import spec as datastore_spec
 from trove.guestagent import tls
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.postgresql import connection
-from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 
 LOG = log.getLogger(__name__)
@@ -75,7 +71,7 @@ class PostgresqlTls(base.Tls):
             LOG.warning("the certificate was not taken, the former one comes back")
             self._server.use_tls(None)
             self._connector.reload()
-            raise _explained(e) from None
+            raise tls.explain(e) from None
         self._store.save(new)
         self._server.use_tls(None)
         self._store.prune({new.set_id, *job.keep})
@@ -89,9 +85,7 @@ class PostgresqlTls(base.Tls):
             rows = session.execute("SELECT error FROM pg_hba_file_rules WHERE error IS NOT NULL")
             if rows:
                 raise exception.GuestError(reason=f"the database says {rows[0][0]}")
-        expected = x509.load_pem_x509_certificate(
-            self._store.certificate(setting.set_id).encode("ascii")
-        ).public_bytes(serialization.Encoding.DER)
+        expected = self._store.certificate_der(setting.set_id)
         # the server tells of a new configuration a moment before it has read the certificate
         moment, until_s = threading.Event(), time.monotonic() + _HANDSHAKE_TIMEOUT_S / 5
         while self._shown(setting) != expected:
@@ -104,10 +98,7 @@ class PostgresqlTls(base.Tls):
 
     def _shown(self, setting: tls.Setting) -> bytes | None:
         """Return the certificate that the server shows over TLS; raises GuestError, OSError."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # not a question of trust: the certificate itself is compared
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+        context = tls.looking_context()
         # what the server thinks of a client without a certificate, it says after the handshake
         with socket.create_connection(self._server.address, _HANDSHAKE_TIMEOUT_S) as plain:
             plain.sendall(connection.TLS_REQUEST)
@@ -115,15 +106,3 @@ class PostgresqlTls(base.Tls):
                 raise exception.GuestError(reason="the database does no TLS")
             with context.wrap_socket(plain) as channel:
                 return channel.getpeercert(binary_form=True)
-
-
-def _explained(error: Exception) -> exception.GuestError:
-    if isinstance(error, exception.GuestError):
-        return error
-    if isinstance(error, ssl.SSLError):
-        return exception.GuestError(
-            reason=f"a TLS connection with the certificate failed ({error.reason})"
-        )
-    if isinstance(error, OSError):
-        return exception.GuestError(reason=filesystem.explain(error, "changing the certificate"))
-    return exception.GuestError(reason=type(error).__name__)

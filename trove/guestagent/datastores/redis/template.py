@@ -11,6 +11,7 @@ import pathlib
 import re
 
 from trove.common import exception
+from trove.guestagent.datastores import programs
 from trove.guestagent.datastores.redis import dialect as dialects
 from trove.guestagent.system import filesystem, process, users
 
@@ -22,32 +23,12 @@ _NO_TLS = ("Bad directive", "TLS support")
 
 def find_server(dialect: dialects.Dialect, *, basedir: str | None) -> pathlib.Path:
     """Return the server program; raises GuestError that says how to get it."""
-    program = process.find_program(dialect.server_program, basedir=basedir)
-    if program is None:
-        raise exception.GuestError(
-            reason=f"the program {dialect.server_program} is missing in"
-            f" {basedir or 'the system'}: install the package {dialect.package}, or rebuild the"
-            " image"
-        )
-    return program
-
-
-def _run(
-    program: pathlib.Path, *arguments: str, user: users.SystemUser | None = None
-) -> process.Result:
-    try:
-        return process.run([str(program), *arguments], timeout_s=_TIMEOUT_S, user=user)
-    except (OSError, TimeoutError) as e:
-        raise exception.GuestError(reason=f"{program} cannot be run: {e}") from None
+    return programs.find_server(dialect.server_program, basedir=basedir, package=dialect.package)
 
 
 def server_version(program: pathlib.Path) -> str:
     """Return the version of a server program, such as 7.0.15; raises GuestError."""
-    result = _run(program, "--version")
-    found = _VERSION.search(result.output)
-    if result.return_code != 0 or found is None:
-        raise exception.GuestError(reason=f"{program} does not tell its version")
-    return found.group(1)
+    return programs.server_version(program, "--version", pattern=_VERSION)
 
 
 def has_tls(program: pathlib.Path, *, user: users.SystemUser) -> bool:
@@ -58,12 +39,14 @@ def has_tls(program: pathlib.Path, *, user: users.SystemUser) -> bool:
 @functools.cache
 def _has_tls(program: pathlib.Path, modified_ns: int, user: users.SystemUser) -> bool:
     """Start it with a certificate that is not there: it ends before it listens anywhere."""
-    result = _run(
-        program,
-        *("--port", "0", "--tls-port", "1", "--tls-cert-file", os.devnull),
+    argv = [
+        *(str(program), "--port", "0", "--tls-port", "1", "--tls-cert-file", os.devnull),
         *("--save", "", "--dir", "/"),
-        user=user,
-    )
+    ]
+    try:
+        result = process.run(argv, timeout_s=_TIMEOUT_S, user=user)
+    except (OSError, TimeoutError) as e:
+        raise exception.GuestError(reason=f"{program} cannot be run: {e}") from None
     return not any(words in result.output for words in _NO_TLS)
 
 

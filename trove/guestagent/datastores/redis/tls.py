@@ -11,8 +11,6 @@ import socket
 import ssl
 from typing import Protocol
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from oslo_log import log
 
 from trove.common import exception
@@ -20,7 +18,6 @@ from trove.datastores import spec as datastore_spec
 from trove.guestagent import tls
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.redis import connection
-from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 
 LOG = log.getLogger(__name__)
@@ -92,13 +89,8 @@ class RedisTls(base.Tls):
 
     def _shake_hands(self, setting: tls.Setting) -> None:
         """Have the server show the certificate over TLS; raises GuestError, OSError."""
-        expected = x509.load_pem_x509_certificate(
-            self._store.certificate(setting.set_id).encode("ascii")
-        ).public_bytes(serialization.Encoding.DER)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # not a question of trust: the certificate itself is compared
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+        expected = self._store.certificate_der(setting.set_id)
+        context = tls.looking_context()
         # a server that wants to see a certificate of ours says so after its own was seen
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         where = (self._server.address, self._server.tls_port)
@@ -112,14 +104,6 @@ class RedisTls(base.Tls):
 
 
 def _explained(error: Exception) -> exception.GuestError:
-    if isinstance(error, exception.GuestError):
-        return error
     if isinstance(error, connection.ServerError):
         return exception.GuestError(reason=connection.explain(error))
-    if isinstance(error, ssl.SSLError):
-        return exception.GuestError(
-            reason=f"a TLS connection with the certificate failed ({error.reason})"
-        )
-    if isinstance(error, OSError):
-        return exception.GuestError(reason=filesystem.explain(error, "changing the certificate"))
-    return exception.GuestError(reason=type(error).__name__)
+    return tls.explain(error)
