@@ -90,6 +90,11 @@ class DiskGuard:
         if not self.is_low:
             self._remember(is_read_only=False)
 
+    def told_otherwise(self) -> None:
+        """Note that somebody else told the engine to take writes, for a reason of its own."""
+        if self.is_low:
+            self._told = None
+
     def _remember(self, *, is_read_only: bool) -> None:
         try:
             self._store.save(_DOCUMENT, {"is_read_only": is_read_only})

@@ -263,7 +263,7 @@ class Manager:
         with contextlib.suppress(exception.TroveError):
             service.set_read_only(True)
         self._transition.leave(version)
-        service.set_read_only(False)
+        self._supervisor.release_writes()
 
     def _upgrade_engine(self, job: payloads.UpgradeEngineJob) -> dict[str, Any]:
         self._volume.ensure()

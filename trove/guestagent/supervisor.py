@@ -462,6 +462,15 @@ class Supervisor:
             self._next_log_check = now + _LOG_CHECK_INTERVAL_S
             filesystem.bound_log(self.layout.log, max_bytes=_MAX_LOG_BYTES)
 
+    def release_writes(self) -> None:
+        """Have an engine that was held back take writes again, unless its disk is nearly full.
+
+        Raises GuestError, NotReady.
+        """
+        self._service.set_read_only(False)
+        self._guard.told_otherwise()
+        self._wake()
+
     def _tell_of_disk(self) -> None:
         """Have the engine take no writes while the disk is nearly full; raises NotReady."""
         self._next_word = self._clock.monotonic() + self._probe_interval_s

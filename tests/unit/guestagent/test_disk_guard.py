@@ -107,3 +107,20 @@ def test_a_disk_that_cannot_be_seen_is_as_it_was(
     disk.available_mib = -1
     guard.look()
     assert guard.is_low
+
+
+def test_an_engine_that_was_released_by_somebody_else_is_told_again(
+    tmp_path: pathlib.Path, store: state.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch, total_mib=400)
+    guard = disk_guard.DiskGuard(tmp_path, store)
+    guard.look()
+    guard.told_otherwise()
+    assert not guard.must_tell
+    disk.available_mib = 10
+    guard.look()
+    guard.will_tell()
+    guard.told()
+    assert not guard.must_tell
+    guard.told_otherwise()
+    assert guard.must_tell
