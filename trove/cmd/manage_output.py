@@ -26,7 +26,7 @@ def load(args: argparse.Namespace) -> cfg.ConfigOpts:
     if args.debug:
         options.append("--debug")
     try:
-        conf = trove_conf.load(options, prog="trove-manage")
+        conf = trove_conf.load(options, prog="trove-manage", has_output=True)
     except cfg.Error as e:
         raise exception.ConfigurationError(reason=str(e)) from e
     if not args.debug:

@@ -68,13 +68,17 @@ def load(
     prog: str,
     default_config_files: Sequence[str] | None = None,
     names: Sequence[str] = ALL,
+    has_output: bool = False,
 ) -> cfg.ConfigOpts:
     """Parse command line and files into a new configuration and set up logging.
 
     ``args`` are the arguments behind the program's name; ``default_config_files`` replaces the
-    usual search in ``/etc/trove``.
+    usual search in ``/etc/trove``. A program that ``has_output`` logs to standard error where the
+    configuration names nothing else: its output is for whoever reads it.
     """
     conf = new(names)
+    if has_output:
+        conf.set_default("use_stderr", True)
     conf(
         list(args),
         project="trove",

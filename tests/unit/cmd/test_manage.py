@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -249,6 +250,22 @@ def test_operations_are_listed_shown_and_cancelled(run: Run, database: base.Data
     code, _, err = run("operation", "show", "nothing")
     assert code == 1
     assert "nothing" in err
+
+
+def test_what_is_logged_is_no_part_of_the_answer(
+    run: Run, database: base.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation_id = _operation(database)
+    list_journal = operations.list_journal
+
+    def list_and_log(*args: object) -> object:
+        logging.getLogger("trove.test").error("a library complains")
+        return list_journal(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(operations, "list_journal", list_and_log)
+    _, out, err = run("operation", "show", operation_id, "--json")
+    assert json.loads(out)["id"] == operation_id
+    assert "a library complains" in err
 
 
 def test_instances_of_all_projects_are_listed(run: Run, database: base.Database) -> None:
