@@ -63,6 +63,8 @@ class Engine:
     #: Tells whether the bare engine answers.
     answers: Callable[[Bare], bool]
     has_databases: bool = True
+    #: Goal for the time from POST to the first answer.
+    at_most_s: float = 3
 
 
 def _ask_mariadb(address: str, ca: str | None) -> None:
@@ -211,7 +213,13 @@ def _mongodb_answers(bare: Bare) -> bool:
         return False
 
 
-_REDIS = Engine(ask=_ask_redis, start=_start_redis, answers=_redis_answers, has_databases=False)
+_REDIS = Engine(
+    ask=_ask_redis,
+    start=_start_redis,
+    answers=_redis_answers,
+    has_databases=False,
+    at_most_s=1.5,
+)
 
 #: By datastore manager.
 ENGINES: dict[str, Engine] = {
