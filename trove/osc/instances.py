@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import argparse
 from collections.abc import Sequence
 
@@ -59,9 +60,9 @@ class _Tags(command.Command):
         if after != before:
             api.update_instance(instance_id, tags=after)
 
+    @abc.abstractmethod
     def change(self, tags: Sequence[str], named: Sequence[str]) -> list[str]:
         """Return the tags as they should be."""
-        raise NotImplementedError
 
 
 class AddTags(_Tags):
