@@ -232,6 +232,8 @@ def test_following_prints_events_as_they_happen_until_it_is_interrupted(
     with out.open("wb") as sink:
         process = subprocess.Popen(
             [
+                # a run of the tests in the background may ignore interrupts, and so would this
+                *("env", "--default-signal=INT"),
                 str(pathlib.Path(sys.executable).parent / "openstack"),
                 *("database", "event", "list", "--follow", "-f", "json"),
             ],

@@ -6,6 +6,7 @@ import datetime
 import json
 import pathlib
 import threading
+from typing import Any
 
 import pytest
 
@@ -216,6 +217,17 @@ def test_batches_end_with_the_first_failure(
     monkeypatch.setattr(manage_guests.output, "open_database", lambda conf: plane.database)
     monkeypatch.setattr(manage_guests, "_LOOK_S", 0.02)
     monkeypatch.setattr(manage_guests, "_CLOCK", plane.clock)
+    # the next batch begins once the clock of this one stands still: else it would run out of time
+    settled = threading.Semaphore(0)
+    read = manage_guests._read
+
+    def read_when_settled(database: Any, operation_id: str) -> operations.Operation:
+        operation = read(database, operation_id)
+        if not operation.state.is_active:
+            assert settled.acquire(timeout=60)
+        return operation
+
+    monkeypatch.setattr(manage_guests, "_read", read_when_settled)
     instance_ids = [_made(plane) for _ in range(3)]
     bundle = make_bundle(tmp_path, "30.0.0", (tmp_path / "key.pem").read_text())
     capsys.readouterr()
@@ -242,6 +254,7 @@ def test_batches_end_with_the_first_failure(
         _report(plane, operation.resource_id, version)
         plane.settle(plane.runner())
         done.append(operation.resource_id)
+        settled.release()
     operator.join(20)
     assert ended == [1]
     assert not begun()
