@@ -33,8 +33,8 @@ def _stat(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()
 
 
-# positions behind the name, see proc(5): state, ppid, pgrp, session, tty_nr, ... starttime
-_STATE, _TTY, _START = 0, 4, 19
+# positions behind the name, see proc(5): state, ppid, pgrp, session, tty_nr, ... num_threads, ...
+_STATE, _TTY, _THREADS, _START = 0, 4, 17, 19
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,15 @@ class Process:
 
     @classmethod
     def find(cls, pid: int) -> Process | None:
-        """Return the process that runs under a number now, or None; zombies do not run."""
+        """Return the process that runs under a number now, or None.
+
+        A zombie does not run, unless threads of it have yet to end: until then its files are open
+        and its ports taken.
+        """
         fields = _stat(pid)
-        if fields is None or fields[_STATE] in "ZX":
+        if fields is None or fields[_STATE] == "X":
+            return None
+        if fields[_STATE] == "Z" and int(fields[_THREADS]) <= 1:
             return None
         return cls(pid=pid, start_ticks=int(fields[_START]), boot=boot_id())
 
