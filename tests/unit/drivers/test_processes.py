@@ -1,4 +1,4 @@
-"""Processes of this machine are told apart, and are over only when all of them is."""
+"""The control plane and the agent take a process for ended only when all its threads have."""
 
 import signal
 import socket
@@ -7,6 +7,7 @@ import sys
 
 from tests.fixtures.waiting import wait_until
 from trove.drivers.compute import processes
+from trove.guestagent.system import process as guest_process
 
 # its first thread ends by itself (SYS_exit), another one keeps the port
 _HALF_ENDED = """
@@ -29,8 +30,11 @@ def test_a_process_runs_until_its_last_thread_has_ended() -> None:
         socket.create_connection(("127.0.0.1", port)).close()
         process = processes.Process.find(child.pid)
         assert process is not None
+        identity = guest_process.identify(child.pid)
+        assert identity is not None
         process.send(signal.SIGKILL)
         wait_until(lambda: not process.is_alive(), timeout_s=20, what="the end of the process")
+        assert not guest_process.is_alive(identity)
         socket.create_server(("127.0.0.1", port)).close()
     finally:
         child.kill()
@@ -42,6 +46,7 @@ def test_a_zombie_does_not_run() -> None:
     try:
         wait_until(lambda: _state(child.pid) == "Z", timeout_s=20, what="a zombie")
         assert processes.Process.find(child.pid) is None
+        assert guest_process.identify(child.pid) is None
     finally:
         child.wait()
 

@@ -1,7 +1,8 @@
 """Processes: start one in a session of its own, recognise it again, wait for it, end it.
 
 A process is never known by its number alone: :class:`Identity` holds its start time too, and an
-argument of its command line that no other process has. A zombie counts as ended.
+argument of its command line that no other process has. A zombie counts as ended, unless threads of
+it have yet to end: until then its files are open, its locks held and its ports taken.
 """
 
 from __future__ import annotations
@@ -55,15 +56,16 @@ def machine_boot_id() -> str:
     return _BOOT_ID.read_text(encoding="ascii").strip()
 
 
-def _read_stat(pid: int) -> tuple[str, int] | None:
-    """Return (state letter, start ticks) of a process; None when there is none."""
+def _read_stat(pid: int) -> tuple[bool, int] | None:
+    """Return (whether it runs, start ticks) of a process; None when there is none."""
     try:
         text = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # the command's name, in parentheses, may hold anything: count from its end (proc(5))
     fields = text[text.rindex(")") + 2 :].split()
-    return fields[0], int(fields[19])
+    is_over = fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1)
+    return not is_over, int(fields[19])
 
 
 def has_argument(pid: int, argument: str) -> bool:
@@ -78,7 +80,7 @@ def has_argument(pid: int, argument: str) -> bool:
 def identify(pid: int) -> Identity | None:
     """Return the identity of a running process, None when it has ended."""
     found = _read_stat(pid)
-    if found is None or found[0] in "ZX":
+    if found is None or not found[0]:
         return None
     return Identity(pid=pid, start_ticks=found[1], boot_id=machine_boot_id())
 
