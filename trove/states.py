@@ -145,6 +145,65 @@ _ACTION_ALLOWED = frozenset(
 )
 
 
+class BackupStatus(enum.StrEnum):
+    """Where a backup stands, in the words of the API."""
+
+    NEW = "NEW"
+    BUILDING = "BUILDING"
+    SAVING = "SAVING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    DELETE_FAILED = "DELETE_FAILED"
+    RESTORED = "RESTORED"
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether it is being made."""
+        return self in (BackupStatus.NEW, BackupStatus.BUILDING, BackupStatus.SAVING)
+
+    @property
+    def is_restorable(self) -> bool:
+        """Tell whether a database can be made from it."""
+        return self in (BackupStatus.COMPLETED, BackupStatus.RESTORED)
+
+
+class BackupKind(enum.StrEnum):
+    """What a backup holds."""
+
+    FULL = "full"
+    INCREMENT = "incremental"
+    SNAPSHOT = "snapshot"
+
+
+class BackupPurpose(enum.StrEnum):
+    """What a backup was made for."""
+
+    MANUAL = "manual"
+    SCHEDULED = "scheduled"
+    #: The last one of an instance that was deleted.
+    FINAL = "final"
+    #: Of a database that another one was restored in place of.
+    SAFETY = "safety"
+
+
+class Verification(enum.StrEnum):
+    """What came of restoring a backup to prove it."""
+
+    RUNNING = "running"
+    PASSED = "passed"
+    FAILED = "failed"
+
+
+class ArchiveStatus(enum.StrEnum):
+    """Where an epoch of a log's archive stands."""
+
+    ACTIVE = "active"
+    #: Pieces are kept, none is added.
+    CLOSED = "closed"
+    #: As closed; the log went on, but has a gap.
+    LOST = "lost"
+
+
 class OperationState(enum.StrEnum):
     """Where a persisted operation stands; see :mod:`trove.db.operations`."""
 

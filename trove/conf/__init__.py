@@ -16,6 +16,7 @@ from oslo_log import log
 #: The modules of this package, one option group each.
 ALL = (
     "api",
+    "backup",
     "barbican",
     "cinder",
     "conductor",

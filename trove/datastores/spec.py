@@ -26,6 +26,9 @@ class Capability(enum.StrEnum):
     ROOT = "root"
     CONFIGURATION = "configuration"
     BACKUP = "backup"
+    #: Backups of what changed since another one.
+    INCREMENTS = "increments"
+    POINT_IN_TIME = "point_in_time"
     REPLICATION = "replication"
     CLUSTER = "cluster"
     LOGS = "logs"

@@ -590,6 +590,157 @@ class BackupStrategy(Base):
     updated: orm.Mapped[datetime.datetime]
 
 
+class Backup(Base):
+    """A backup: what is stored where, of which instance, made when.
+
+    Its objects are ``<container>/<prefix>...`` of the account of a project (``account_id``). The
+    row outlives its instance, and is removed after its objects.
+    """
+
+    __tablename__ = "backups"
+    __table_args__ = (
+        # the list of a project and of all, newest change first
+        sa.Index("ix_backups_project_updated", "project_id", "is_deleted", "updated", "id"),
+        sa.Index("ix_backups_live_updated", "is_deleted", "updated", "id"),
+        # those of an instance: what runs, what an increment builds on, what retention looks at
+        sa.Index("ix_backups_instance", "instance_id", "is_deleted", "created"),
+        sa.Index("ix_backups_parent", "parent_id"),
+        sa.Index("ix_backups_due", "is_deleted", "expires"),
+        Base.__table_args__,
+    )
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    user_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    #: None for one that was registered from storage. No foreign key: it outlives the instance.
+    instance_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    description: orm.Mapped[str | None] = orm.mapped_column(sa.String(1024))
+    status: orm.Mapped[states.BackupStatus] = orm.mapped_column(EnumString(states.BackupStatus))
+    kind: orm.Mapped[states.BackupKind] = orm.mapped_column(EnumString(states.BackupKind))
+    #: The backup that this one is an increment of.
+    parent_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    #: The schedule that asked for it.
+    schedule_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    #: Taken when its instance was deleted, or to go back to while one is restored in place.
+    purpose: orm.Mapped[states.BackupPurpose] = orm.mapped_column(
+        EnumString(states.BackupPurpose), default=states.BackupPurpose.MANUAL
+    )
+    datastore_version_id: orm.Mapped[str] = orm.mapped_column(
+        sa.String(36), sa.ForeignKey("datastore_versions.id")
+    )
+    manager: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    engine_version: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    #: "swift", "s3", "filesystem", "cinder".
+    storage_driver: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    account_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    container: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    prefix: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    #: What clients see of where it is: a URL, or the id of a snapshot.
+    location: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    #: What it takes in the storage, and of the engine's data.
+    stored_bytes: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger())
+    data_bytes: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger())
+    #: Size of the volume that it was made from, GiB: none smaller takes it.
+    volume_size_gib: orm.Mapped[int | None]
+    manifest_sha256: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    #: Data key, wrapped for the purpose "backup:<id>".
+    key_wrapped: orm.Mapped[bytes | None]
+    #: What the engine said of it (positions), as its agent reported.
+    facts: orm.Mapped[dict[str, Any]] = orm.mapped_column(default=dict)
+    #: Where the archive of the log goes on from here.
+    archive_epoch: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    archive_sequence: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger())
+    #: By the engine's clock: everything committed before ``began`` is in it.
+    began: orm.Mapped[datetime.datetime | None]
+    completed: orm.Mapped[datetime.datetime | None]
+    #: Removed then; None: kept until somebody deletes it.
+    expires: orm.Mapped[datetime.datetime | None]
+    verification: orm.Mapped[states.Verification | None] = orm.mapped_column(
+        EnumString(states.Verification)
+    )
+    verified: orm.Mapped[datetime.datetime | None]
+    verification_details: orm.Mapped[dict[str, Any]] = orm.mapped_column(default=dict)
+    fault: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    created: orm.Mapped[datetime.datetime]
+    updated: orm.Mapped[datetime.datetime]
+    is_deleted: orm.Mapped[bool] = orm.mapped_column(default=False)
+    deleted: orm.Mapped[datetime.datetime | None]
+
+
+class LogArchive(Base):
+    """The archive of an engine's log: pieces ``first_sequence`` .. ``next_sequence`` - 1.
+
+    A gap ends an epoch; the next has another key and prefix.
+    """
+
+    __tablename__ = "log_archives"
+    __table_args__ = (
+        sa.Index("ix_log_archives_instance", "instance_id", "state"),
+        sa.Index("ix_log_archives_state", "state", "as_of"),
+        Base.__table_args__,
+    )
+
+    epoch: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
+    instance_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    state: orm.Mapped[states.ArchiveStatus] = orm.mapped_column(EnumString(states.ArchiveStatus))
+    storage_driver: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    account_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    container: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    prefix: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    #: Wrapped for the purpose "archive:<epoch>".
+    key_wrapped: orm.Mapped[bytes | None]
+    #: Pieces before it are removed: no backup needs them.
+    first_sequence: orm.Mapped[int] = orm.mapped_column(sa.BigInteger(), default=0)
+    next_sequence: orm.Mapped[int] = orm.mapped_column(sa.BigInteger(), default=0)
+    #: By the guest's clock: what was committed in between is in the pieces.
+    since: orm.Mapped[datetime.datetime | None]
+    as_of: orm.Mapped[datetime.datetime | None]
+    pending_bytes: orm.Mapped[int] = orm.mapped_column(sa.BigInteger(), default=0)
+    stored_bytes: orm.Mapped[int] = orm.mapped_column(sa.BigInteger(), default=0)
+    problem: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    #: When its agent last told of it, by the conductor's clock.
+    reported: orm.Mapped[datetime.datetime | None]
+    created: orm.Mapped[datetime.datetime]
+    updated: orm.Mapped[datetime.datetime]
+
+
+class BackupSchedule(Base):
+    """When backups of an instance are made, and how long they are kept; or a project's default."""
+
+    __tablename__ = "backup_schedules"
+    __table_args__ = (
+        sa.UniqueConstraint("project_id", "instance_id", "name", name="uq_backup_schedules_name"),
+        sa.Index("ix_backup_schedules_due", "is_enabled", "next_run"),
+        sa.Index("ix_backup_schedules_instance", "instance_id"),
+        Base.__table_args__,
+    )
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True, default=new_id)
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    user_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    #: Empty: the default of the project, for its instances without schedules of their own.
+    instance_id: orm.Mapped[str] = orm.mapped_column(sa.String(36), default="")
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    cron: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    timezone: orm.Mapped[str] = orm.mapped_column(sa.String(64), default="UTC")
+    #: Begins at a random moment of this many seconds behind the time of the expression.
+    window_s: orm.Mapped[int] = orm.mapped_column(default=0)
+    #: Every n-th backup is a full one, the others are increments; 1: all are.
+    full_every: orm.Mapped[int] = orm.mapped_column(default=1)
+    #: {"count", "days", "daily", "weekly", "monthly", "yearly"}: what any of them keeps is kept.
+    retention: orm.Mapped[dict[str, Any]] = orm.mapped_column(default=dict)
+    is_enabled: orm.Mapped[bool] = orm.mapped_column(default=True)
+    next_run: orm.Mapped[datetime.datetime | None]
+    last_run: orm.Mapped[datetime.datetime | None]
+    last_backup_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    #: Why the last run made no backup.
+    problem: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    created: orm.Mapped[datetime.datetime]
+    updated: orm.Mapped[datetime.datetime]
+
+
 class EventSequence(Base):
     """The number of the last event of a project; its row lock puts events in order of commit."""
 

@@ -185,6 +185,26 @@ class UserChange(Payload):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveState(Payload):
+    """How the archive of the engine's log is.
+
+    ``sequence`` is the number of the next piece; everything that was committed until ``as_of``
+    (seconds since 1970, the guest's clock) is in those before it. ``problem`` says, for people, why
+    nothing can be stored; ``is_lost`` that the log has a gap: the epoch is over.
+    """
+
+    epoch: str
+    sequence: int
+    as_of: float
+    #: Where the archive begins.
+    since: float
+    pending_bytes: int = 0
+    stored_bytes: int = 0
+    problem: str | None = None
+    is_lost: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat(Payload):
     """How an instance is. (``boot``, ``sequence``) orders the reports of one instance.
 
@@ -204,6 +224,11 @@ class Heartbeat(Payload):
     message: str | None = None
     #: The engine's figures by the names of :mod:`trove.datastores.metrics`.
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    #: Bytes of the current job's work that are done, and about how many there are.
+    job_done_bytes: int | None = None
+    job_total_bytes: int | None = None
+    #: How the archive of the engine's log is, None without one.
+    archive: ArchiveState | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +260,25 @@ class Ack(Payload):
 
     now_s: float
     accepted: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GrantRequest(Payload):
+    """Ask for a grant that is good again: that of a backup, or of an archive's epoch.
+
+    ``names`` are the objects that are to be read or written next, for storages that sign each one.
+    """
+
+    backup_id: str | None = None
+    epoch: str | None = None
+    names: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GrantAnswer(Payload):
+    """The grant; None when the instance has no business with what it asked for."""
+
+    storage: ObjectStorage | None = None
 
 
 # -- control plane to guest: jobs -----
@@ -271,6 +315,8 @@ class PrepareJob(Payload):
     #: Version that the control plane has the instance on, as far as it knows: it decides whether
     #: data go forward to the version of the image or back to it.
     engine_version: str | None = None
+    #: Make the database from backups instead of anew.
+    restoration: Restoration | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,6 +385,128 @@ class UpgradeEngineJob(Payload):
 
     phase: str
     version: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectStorage(Payload):
+    """Objects of one container whose names begin with ``prefix``, and what opens them.
+
+    ``kind`` and ``grant`` are those of :mod:`trove.storage`; a grant is good for ``valid_s``
+    seconds, a new one comes by the report "grant".
+    """
+
+    kind: str
+    account: str
+    container: str
+    prefix: str
+    grant: dict[str, Any] = dataclasses.field(repr=False, default_factory=dict)
+    valid_s: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBackup(Payload):
+    """A backup that is stored, to be read. ``key`` is base64 of its 256-bit data key.
+
+    ``manifest_sha256`` is that of the manifest as the control plane knows it.
+    """
+
+    backup_id: str
+    storage: ObjectStorage
+    key: str = dataclasses.field(repr=False)
+    manifest_sha256: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LogArchive(Payload):
+    """The archive of an engine's log: pieces numbered from ``first`` on, without a gap.
+
+    An epoch ends when the log breaks; each has a key of its own. ``last`` is the newest known
+    piece, None while it is written to.
+    """
+
+    epoch: str
+    storage: ObjectStorage
+    key: str = dataclasses.field(repr=False)
+    first: int = 0
+    last: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Restoration(Payload):
+    """What a database is made from: a chain of backups, full first, and the log behind them.
+
+    ``target_*`` say where the log ends, at most one of them; ``target_time`` is seconds since 1970.
+    """
+
+    chain: tuple[StoredBackup, ...]
+    archive: LogArchive | None = None
+    target_time: float | None = None
+    target_position: str | None = None
+    target_name: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BackupJob(Payload):
+    """Back the engine up: of all of it, or of what changed since ``parent``.
+
+    ``about`` stands in the manifest as it is, so that a backup can be told from its objects alone;
+    ``wrapped_key`` too: base64 of the data key, wrapped by the operator's key. The result has
+    ``manifest_sha256``, ``stored_bytes``, ``data_bytes``, ``facts`` (the stream's), ``archive``
+    (``{"epoch", "sequence"}`` where the log goes on) and ``engine_version``.
+    """
+
+    KIND: ClassVar[str] = "backup"
+
+    backup_id: str
+    storage: ObjectStorage
+    key: str = dataclasses.field(repr=False)
+    wrapped_key: str = dataclasses.field(repr=False)
+    parent: StoredBackup | None = None
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    segment_bytes: int = 32 * 1024 * 1024
+    compression_level: int = 1
+    #: Bytes of the engine's data a second, 0: as fast as it goes.
+    rate_limit_bytes_s: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreJob(Payload):
+    """Put a restored database into the place of the one there is, which is kept until "commit".
+
+    ``phase`` is "restore", "commit" (remove the former database) or "revert" (have it again).
+    """
+
+    KIND: ClassVar[str] = "restore"
+
+    phase: str
+    restoration: Restoration | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyBackupJob(Payload):
+    """Restore a backup beside the running engine, check it, throw it away.
+
+    The result has ``findings`` (the engine's own check) and ``facts`` of the restoration.
+    """
+
+    KIND: ClassVar[str] = "verify_backup"
+
+    restoration: Restoration
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveJob(Payload):
+    """Keep the engine's log in an archive from now on; None: no longer.
+
+    At most ``interval_s`` seconds of writes are on the volume alone. When more than ``spool_bytes``
+    of log wait for the storage, the archive ends with a gap and a full backup is due.
+    """
+
+    KIND: ClassVar[str] = "archive"
+
+    archive: LogArchive | None = None
+    interval_s: float = 30.0
+    spool_bytes: int = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -672,6 +840,13 @@ class Logs(Payload):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class JobRef(Payload):
+    """A job, by its id."""
+
+    job_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TopQueriesRequest(Payload):
     """The ``limit`` statements with the largest ``order_by``, a figure of :class:`TopQuery`."""
 
@@ -754,6 +929,10 @@ JOBS: Mapping[str, type[Payload]] = {
     UpgradeAgentJob.KIND: UpgradeAgentJob,
     UpgradeEngineJob.KIND: UpgradeEngineJob,
     ModulesJob.KIND: ModulesJob,
+    BackupJob.KIND: BackupJob,
+    RestoreJob.KIND: RestoreJob,
+    VerifyBackupJob.KIND: VerifyBackupJob,
+    ArchiveJob.KIND: ArchiveJob,
 }
 
 #: Reports of an agent to the conductor: method -> (request type, answer type). Most heartbeats are
@@ -762,4 +941,5 @@ REPORTS: Mapping[str, tuple[type[Payload], type[Payload]]] = {
     "hello": (Hello, Ack),
     "heartbeat": (Heartbeat, Ack),
     "job_done": (JobOutcome, Ack),
+    "grant": (GrantRequest, GrantAnswer),
 }

@@ -12,7 +12,7 @@ from trove.rpc import payloads
 
 #: Changes only together with a reason why versions N-1 and N still understand each other: a new
 #: field has a default, no field is renamed, removed or retyped.
-FINGERPRINT = "869fb022e3a249df0bfdd340ddfc2a1d88df9caf97f77385e37669ca1ce28413"
+FINGERPRINT = "5a471cac6f8d05f6d356a267e0beabc23c12066e451139b8ee368231bea63d6e"
 
 
 def payload_classes() -> list[type[payloads.Payload]]:

@@ -11,8 +11,8 @@ import abc
 import dataclasses
 import pathlib
 import signal
-from collections.abc import Mapping
-from typing import Any, ClassVar, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NoReturn, Self
 
 from trove.common import exception
 from trove.datastores import spec as datastore_spec
@@ -323,6 +323,191 @@ class Upgrade(Part, abc.ABC):
         """Remove what was kept to go back: the new version has proved itself."""
 
 
+class Stream(abc.ABC):
+    """Bytes of an engine that are read once, to the end, and what they are.
+
+    A context manager: leaving it ends the programs that gave the bytes and removes what was made
+    for them, whether all was read or not.
+    """
+
+    @abc.abstractmethod
+    def read(self, most: int) -> bytes:
+        """Return up to ``most`` bytes, none at the end; raises GuestError."""
+
+    @abc.abstractmethod
+    def finish(self) -> dict[str, Any]:
+        """Return the facts of what was read to its end: what restoring and increments need.
+
+        JSON types, no secret. Raises GuestError unless the engine and its tools did all of it,
+        whatever exit code they gave.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the programs and remove what was made; may be called again."""
+
+    def __enter__(self) -> Self:
+        """Give the stream."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close the stream."""
+        self.close()
+
+
+class Content(abc.ABC):
+    """Bytes that come back from the storage, checked while they are read; a context manager."""
+
+    @abc.abstractmethod
+    def read(self, most: int) -> bytes:
+        """Return up to ``most`` bytes, none at the end; raises GuestError for what is damaged."""
+
+    @abc.abstractmethod
+    def __enter__(self) -> Self:
+        """Give the content."""
+
+    @abc.abstractmethod
+    def __exit__(self, *exc: object) -> None:
+        """Close it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Something that was stored: the facts that its stream gave, and its bytes again."""
+
+    facts: Mapping[str, Any]
+    open: Callable[[], Content]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Up to where logs are replayed, at most one of them; nothing: all there is of them.
+
+    ``time_s`` is a time of the engine's clock (seconds since 1970, UTC): what was committed later
+    is left out. ``position`` is the engine's own: a GTID, an LSN, a time of an oplog; what it names
+    is the last to be replayed. ``name`` is that of a point that the tenant named in the engine.
+    """
+
+    time_s: float | None = None
+    position: str | None = None
+    name: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """What a database is made from again: a full backup, its increments, the log behind them.
+
+    ``logs`` gives the pieces of the log in order, without a gap, from the beginning of the last
+    backup of the chain on; None: the database as it was backed up.
+    """
+
+    chain: Sequence[Kept]
+    logs: Callable[[], Iterator[Kept]] | None = None
+    target: Target = Target()
+
+
+class Backup(Part, abc.ABC):
+    """Copies of a running database, and databases from copies."""
+
+    capabilities = frozenset({datastore_spec.Capability.BACKUP})
+
+    @abc.abstractmethod
+    def estimate_bytes(self) -> int:
+        """Return about how many bytes a full copy of the running engine has; raises GuestError."""
+
+    @abc.abstractmethod
+    def open_full(self) -> Stream:
+        """Begin to copy the running engine, which goes on; raises GuestError.
+
+        The copy is consistent; where in the engine's log it is, its facts say.
+        """
+
+    def open_increment(self, parent: Mapping[str, Any]) -> Stream:
+        """Begin to copy what changed since a backup of these facts; raises GuestError.
+
+        Refused, with a full one as the remedy, when the changes since then are not known.
+        """
+        raise exception.GuestError(
+            reason="this database has no incremental backups: make a full one"
+        )
+
+    @abc.abstractmethod
+    def check(self, facts: Mapping[str, Any]) -> None:
+        """Raise GuestError, with the reason, unless the programs here can restore such a copy."""
+
+    @abc.abstractmethod
+    def restore(self, recovery: Recovery, work: pathlib.Path) -> dict[str, Any]:
+        """Make ``work``, which does not exist, a complete data directory; raises GuestError.
+
+        It is a directory on the data volume, to be put into the place of the data directory by a
+        rename; ownership, logs and cleanliness are those of an engine that was stopped cleanly.
+        Nothing else is touched and nothing listens but on private sockets. Returns facts such as
+        ``{"restored_to_s": 1700000000.0}``. May be called again after a crash in between, with an
+        empty place.
+        """
+
+    @abc.abstractmethod
+    def verify(self, work: pathlib.Path) -> dict[str, Any]:
+        """Start a throw-away engine on what :meth:`restore` made, and have it check all of it.
+
+        Returns what was looked at, such as ``{"check": "mariadb-check", "objects": 120}``; raises
+        GuestError for what is damaged. ``work`` is of no use afterwards.
+        """
+
+
+class LogLost(exception.TroveError):
+    """The engine no longer has the log from a position on: there is a gap."""
+
+    msg_fmt = "The log is lost: {reason}"
+    code = "trove.log_lost"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Some of an engine's log. ``until`` is the position behind it.
+
+    ``as_of_s`` is a time of the engine's clock: what was committed until then is in this piece or
+    before it. The facts of the stream hold what replaying needs.
+    """
+
+    until: Mapping[str, Any]
+    as_of_s: float
+    stream: Stream
+
+
+class Archive(Part, abc.ABC):
+    """The engine's log of changes, to be kept elsewhere while it grows: point in time recovery.
+
+    Positions are the engine's own, JSON types. Time is that of this machine.
+    """
+
+    capabilities = frozenset({datastore_spec.Capability.POINT_IN_TIME})
+
+    @abc.abstractmethod
+    def start(self) -> Mapping[str, Any]:
+        """Have the running engine keep its log from now on; return the position of now."""
+
+    @abc.abstractmethod
+    def read(self, position: Mapping[str, Any], *, most_bytes: int) -> Piece | None:
+        """Return the log from a position on, whole transactions, None when nothing was written.
+
+        About ``most_bytes`` at most. Costs next to nothing on an idle engine. Raises LogLost,
+        NotReady, GuestError.
+        """
+
+    @abc.abstractmethod
+    def pending_bytes(self, position: Mapping[str, Any]) -> int:
+        """Return how many bytes of log there are behind a position; raises LogLost."""
+
+    @abc.abstractmethod
+    def release(self, position: Mapping[str, Any]) -> None:
+        """Let the engine remove its log up to a position: it is kept elsewhere."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """Let the engine remove its log whenever it has no use for it; may be called again."""
+
+
 class Unsupported(Part):
     """In the place of a part that an engine does not have: every use raises."""
 
@@ -348,7 +533,8 @@ class Datastore:
     root: Root | Unsupported
     tls: Tls | Unsupported
     config: Configuration | Unsupported
-    backup: Part
+    backup: Backup | Unsupported
+    archive: Archive | Unsupported
     replication: Part
     cluster: Part
     logs: Logs | Unsupported
@@ -366,6 +552,7 @@ class Datastore:
             self.tls,
             self.config,
             self.backup,
+            self.archive,
             self.replication,
             self.cluster,
             self.logs,

@@ -29,6 +29,7 @@ _TABLE: dict[str, Any] = {
 
 def upgrade() -> None:
     """Make all tables."""
+    _backup_schedules()
     _backup_strategies()
     _datastores()
     _event_sequences()
@@ -49,7 +50,9 @@ def upgrade() -> None:
     _datastore_version_volume_types()
     _modules()
     _instances()
+    _backups()
     _guest_jobs()
+    _log_archives()
     _instance_heartbeats()
     _instance_modules()
     _instance_tags()
@@ -66,6 +69,130 @@ def _backup_strategies() -> None:
         sa.Column("updated", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("project_id", "instance_id"),
         **_TABLE,
+    )
+
+
+def _backups() -> None:
+    op.create_table(
+        "backups",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=True),
+        sa.Column("instance_id", sa.String(length=36), nullable=True),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.String(length=1024), nullable=True),
+        sa.Column("status", _ENUM, nullable=False),
+        sa.Column("kind", _ENUM, nullable=False),
+        sa.Column("parent_id", sa.String(length=36), nullable=True),
+        sa.Column("schedule_id", sa.String(length=36), nullable=True),
+        sa.Column("purpose", _ENUM, nullable=False),
+        sa.Column("datastore_version_id", sa.String(length=36), nullable=False),
+        sa.Column("manager", sa.String(length=64), nullable=False),
+        sa.Column("engine_version", sa.String(length=64), nullable=True),
+        sa.Column("storage_driver", sa.String(length=64), nullable=False),
+        sa.Column("account_id", sa.String(length=255), nullable=True),
+        sa.Column("container", sa.String(length=255), nullable=True),
+        sa.Column("prefix", sa.String(length=255), nullable=True),
+        sa.Column("location", sa.Text(), nullable=True),
+        sa.Column("stored_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("data_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("volume_size_gib", sa.Integer(), nullable=True),
+        sa.Column("manifest_sha256", sa.String(length=64), nullable=True),
+        sa.Column("key_wrapped", _BYTES, nullable=True),
+        sa.Column("facts", _JSON, nullable=False),
+        sa.Column("archive_epoch", sa.String(length=36), nullable=True),
+        sa.Column("archive_sequence", sa.BigInteger(), nullable=True),
+        sa.Column("began", _TIME, nullable=True),
+        sa.Column("completed", _TIME, nullable=True),
+        sa.Column("expires", _TIME, nullable=True),
+        sa.Column("verification", _ENUM, nullable=True),
+        sa.Column("verified", _TIME, nullable=True),
+        sa.Column("verification_details", _JSON, nullable=False),
+        sa.Column("fault", sa.Text(), nullable=True),
+        sa.Column("created", _TIME, nullable=False),
+        sa.Column("updated", _TIME, nullable=False),
+        sa.Column("is_deleted", sa.Boolean(), nullable=False),
+        sa.Column("deleted", _TIME, nullable=True),
+        sa.ForeignKeyConstraint(["datastore_version_id"], ["datastore_versions.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        **_TABLE,
+    )
+    op.create_index("ix_backups_due", "backups", ["is_deleted", "expires"], unique=False)
+    op.create_index(
+        "ix_backups_instance", "backups", ["instance_id", "is_deleted", "created"], unique=False
+    )
+    op.create_index(
+        "ix_backups_live_updated", "backups", ["is_deleted", "updated", "id"], unique=False
+    )
+    op.create_index("ix_backups_parent", "backups", ["parent_id"], unique=False)
+    op.create_index(
+        "ix_backups_project_updated",
+        "backups",
+        ["project_id", "is_deleted", "updated", "id"],
+        unique=False,
+    )
+
+
+def _log_archives() -> None:
+    op.create_table(
+        "log_archives",
+        sa.Column("epoch", sa.String(length=36), nullable=False),
+        sa.Column("instance_id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("state", _ENUM, nullable=False),
+        sa.Column("storage_driver", sa.String(length=64), nullable=False),
+        sa.Column("account_id", sa.String(length=255), nullable=False),
+        sa.Column("container", sa.String(length=255), nullable=False),
+        sa.Column("prefix", sa.String(length=255), nullable=False),
+        sa.Column("key_wrapped", _BYTES, nullable=True),
+        sa.Column("first_sequence", sa.BigInteger(), nullable=False),
+        sa.Column("next_sequence", sa.BigInteger(), nullable=False),
+        sa.Column("since", _TIME, nullable=True),
+        sa.Column("as_of", _TIME, nullable=True),
+        sa.Column("pending_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("stored_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("problem", sa.Text(), nullable=True),
+        sa.Column("reported", _TIME, nullable=True),
+        sa.Column("created", _TIME, nullable=False),
+        sa.Column("updated", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("epoch"),
+        **_TABLE,
+    )
+    op.create_index(
+        "ix_log_archives_instance", "log_archives", ["instance_id", "state"], unique=False
+    )
+    op.create_index("ix_log_archives_state", "log_archives", ["state", "as_of"], unique=False)
+
+
+def _backup_schedules() -> None:
+    op.create_table(
+        "backup_schedules",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=True),
+        sa.Column("instance_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("cron", sa.String(length=255), nullable=False),
+        sa.Column("timezone", sa.String(length=64), nullable=False),
+        sa.Column("window_s", sa.Integer(), nullable=False),
+        sa.Column("full_every", sa.Integer(), nullable=False),
+        sa.Column("retention", _JSON, nullable=False),
+        sa.Column("is_enabled", sa.Boolean(), nullable=False),
+        sa.Column("next_run", _TIME, nullable=True),
+        sa.Column("last_run", _TIME, nullable=True),
+        sa.Column("last_backup_id", sa.String(length=36), nullable=True),
+        sa.Column("problem", sa.Text(), nullable=True),
+        sa.Column("created", _TIME, nullable=False),
+        sa.Column("updated", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("project_id", "instance_id", "name", name="uq_backup_schedules_name"),
+        **_TABLE,
+    )
+    op.create_index(
+        "ix_backup_schedules_due", "backup_schedules", ["is_enabled", "next_run"], unique=False
+    )
+    op.create_index(
+        "ix_backup_schedules_instance", "backup_schedules", ["instance_id"], unique=False
     )
 
 

@@ -28,6 +28,7 @@ def make_mongodb(environment: base.Environment) -> base.Datastore:
         tls=tls.MongodbTls(server, server.connector),
         config=configuration.MongodbConfiguration(server, server.connector),
         backup=base.Unsupported("mongodb", "backup"),
+        archive=base.Unsupported("mongodb", "point in time recovery"),
         replication=base.Unsupported("mongodb", "replication"),
         cluster=base.Unsupported("mongodb", "cluster"),
         logs=logs.make(server.log_files, environment),

@@ -38,6 +38,7 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
         tls=_make_tls(dialect, server),
         config=configuration.MysqlConfiguration(dialect, server, server.connector),
         backup=base.Unsupported(manager, "backup"),
+        archive=base.Unsupported(manager, "point in time recovery"),
         replication=base.Unsupported(manager, "replication"),
         cluster=base.Unsupported(manager, "cluster"),
         logs=logs.make(server.log_files, environment),

@@ -29,6 +29,7 @@ def make_postgresql(environment: base.Environment) -> base.Datastore:
         tls=tls.PostgresqlTls(server, server.connector),
         config=configuration.PostgresqlConfiguration(server, server.connector),
         backup=base.Unsupported(manager, "backup"),
+        archive=base.Unsupported(manager, "point in time recovery"),
         replication=base.Unsupported(manager, "replication"),
         cluster=base.Unsupported(manager, "cluster"),
         logs=logs.make(server.log_files, environment),

@@ -38,6 +38,7 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
             spec, server, server.connector, layout=environment.layout
         ),
         backup=base.Unsupported(spec.manager, "backup"),
+        archive=base.Unsupported(spec.manager, "point in time recovery"),
         replication=base.Unsupported(spec.manager, "replication"),
         cluster=base.Unsupported(spec.manager, "cluster"),
         logs=logs.make(server, environment),

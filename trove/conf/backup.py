@@ -1,0 +1,74 @@
+"""Options of backups."""
+
+from oslo_config import cfg
+
+GROUP = cfg.OptGroup("backup", title="Backups")
+
+OPTS = [
+    cfg.StrOpt(
+        "account",
+        default="project",
+        choices=["project", "service"],
+        help=(
+            "Whose account of the object store backups go to: that of the project that the instance"
+            " belongs to, or the service's own, which users do not reach."
+        ),
+    ),
+    cfg.StrOpt(
+        "container",
+        default="database_backups",
+        regex=r"^[^/]{1,255}$",
+        help="Container that backups go to where no backup strategy names another.",
+    ),
+    cfg.IntOpt(
+        "segment_mib",
+        default=32,
+        min=1,
+        max=1024,
+        help="Size of the objects that a backup is stored in.",
+    ),
+    cfg.IntOpt(
+        "compression_level",
+        default=1,
+        min=1,
+        max=19,
+        help="Level of zstd: higher is smaller and slower.",
+    ),
+    cfg.IntOpt(
+        "rate_limit_mib_s",
+        default=0,
+        min=0,
+        help="Most MiB of data a second that an agent reads for a backup; 0 is no limit.",
+    ),
+    cfg.IntOpt(
+        "timeout_s",
+        default=86400,
+        min=60,
+        help="Longest a backup may take, and a database to be restored.",
+    ),
+    cfg.BoolOpt(
+        "point_in_time",
+        default=True,
+        help=(
+            "Keep the log of every database that has a backup in an archive, so that it can be"
+            " restored to any moment since."
+        ),
+    ),
+    cfg.FloatOpt(
+        "archive_interval_s",
+        default=30.0,
+        min=1.0,
+        max=60.0,
+        help="Longest that writes are on the volume of an instance alone.",
+    ),
+    cfg.IntOpt(
+        "archive_spool_mib",
+        default=1024,
+        min=16,
+        help=(
+            "Most of its log that a database keeps while the archive cannot be reached. Beyond it"
+            " the archive ends with a gap, which is told, and begins anew with the next full"
+            " backup."
+        ),
+    ),
+]
