@@ -137,6 +137,11 @@ class Store(abc.ABC):
     #: Whether a guest can list what it put; where not, the control plane deletes it.
     guests_list: ClassVar[bool] = True
 
+    @property
+    def grant_s(self) -> float | None:
+        """For how many seconds a grant is good; None: as long as the store is there."""
+        return None
+
     @abc.abstractmethod
     def account(self, project_id: str, *, caller: context.RequestContext | None = None) -> Account:
         """Return the account of a project; within a request it is used with the caller's rights."""

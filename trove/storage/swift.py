@@ -410,6 +410,11 @@ class SwiftStore(base.Store):
         """Return the store; raises ConfigurationError."""
         return cls(conf)
 
+    @property
+    def grant_s(self) -> float | None:
+        """For how many seconds a grant is good."""
+        return float(self._conf.storage.swift_grant_s)
+
     def account(
         self, project_id: str, *, caller: context.RequestContext | None = None
     ) -> SwiftAccount:

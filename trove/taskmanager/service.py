@@ -10,6 +10,7 @@ from trove.common import concurrency, crypto
 from trove.db import base, guest_keys
 from trove.drivers import factory
 from trove.rpc import guest, notifier, taskmanager, transport
+from trove.storage import factory as storage_factory
 from trove.taskmanager import manager
 from trove.taskmanager.operations import engine
 
@@ -29,6 +30,7 @@ def check(conf: cfg.ConfigOpts) -> None:
     if made is not None:
         made.close()
     factory.load(conf)
+    storage_factory.load(conf)
 
 
 class Parts:
@@ -57,6 +59,7 @@ class Parts:
                 guests=self._guests,
                 key_ring=ring,
                 clock=clock,
+                store=storage_factory.load(conf),
             ),
             notifier=self._notifier,
         )

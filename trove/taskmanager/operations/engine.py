@@ -33,6 +33,7 @@ from trove.common import concurrency, context, crypto, exception
 from trove.db import base, operations, quotas
 from trove.drivers import factory
 from trove.rpc import guest
+from trove.storage import base as storage
 from trove.taskmanager.operations import timing
 
 LOG = log.getLogger(__name__)
@@ -90,6 +91,8 @@ class Tools:
     guests: guest.GuestApi
     key_ring: crypto.KeyRing
     clock: concurrency.Clock
+    #: Where backups go, None without one.
+    store: storage.Store | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
