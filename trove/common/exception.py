@@ -144,6 +144,13 @@ class OperationNotFound(NotFound):
     code = "trove.operation_not_found"
 
 
+class BackupNotFound(NotFound):
+    """No such backup, or it belongs to another project."""
+
+    msg_fmt = "Backup {backup_id} cannot be found."
+    code = "trove.backup_not_found"
+
+
 class AlreadyExists(BadRequest):
     """A thing with that name exists already (400 in this API, by contract)."""
 

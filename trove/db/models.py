@@ -219,6 +219,8 @@ class Instance(Base):
     locality: orm.Mapped[str | None] = orm.mapped_column(sa.String(32))
     #: Certificates, as :mod:`trove.db.tls` reads and writes them; NULL: none yet.
     ssl: orm.Mapped[dict[str, Any] | None]
+    #: The backup that is being made of it: at most one, see :mod:`trove.db.backups`.
+    running_backup_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
     is_protected: orm.Mapped[bool] = orm.mapped_column(default=False)
     tags: orm.Mapped[list[Any]] = orm.mapped_column(default=list)
     created: orm.Mapped[datetime.datetime]

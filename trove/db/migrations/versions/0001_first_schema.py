@@ -551,6 +551,7 @@ def _instances() -> None:
         sa.Column("is_configuration_due", sa.Boolean(), nullable=False),
         sa.Column("locality", sa.String(length=32), nullable=True),
         sa.Column("ssl", _JSON, nullable=True),
+        sa.Column("running_backup_id", sa.String(length=36), nullable=True),
         sa.Column("is_protected", sa.Boolean(), nullable=False),
         sa.Column("tags", _JSON, nullable=False),
         sa.Column("created", _TIME, nullable=False),

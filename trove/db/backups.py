@@ -1,0 +1,457 @@
+"""Backups: made, found, changed by compare-and-swap, marked as deleted once their objects are gone.
+
+Every function joins the caller's transaction. A backup that is being made stands in
+``instances.running_backup_id`` of its instance, written together with the backup: at most one at a
+time, and lists of instances know of it without asking here. Whatever ends the making of a backup
+ends that too, in :func:`change_status`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from trove import states
+from trove.common import exception
+from trove.db import models
+
+#: Longest chain that is followed: a guard, not a limit that anybody should meet.
+_LONGEST_CHAIN = 1000
+
+#: Where a backup's status may come from.
+TRANSITIONS: Mapping[states.BackupStatus, frozenset[states.BackupStatus]] = {
+    states.BackupStatus.NEW: frozenset(),
+    states.BackupStatus.RESTORED: frozenset(),
+    states.BackupStatus.BUILDING: frozenset({states.BackupStatus.NEW}),
+    states.BackupStatus.SAVING: frozenset({states.BackupStatus.NEW, states.BackupStatus.BUILDING}),
+    states.BackupStatus.COMPLETED: frozenset({states.BackupStatus.SAVING}),
+    states.BackupStatus.FAILED: frozenset(
+        status for status in states.BackupStatus if status.is_running
+    ),
+    states.BackupStatus.DELETE_FAILED: frozenset(
+        {
+            states.BackupStatus.COMPLETED,
+            states.BackupStatus.FAILED,
+            states.BackupStatus.RESTORED,
+            states.BackupStatus.DELETE_FAILED,
+        }
+    ),
+}
+
+RUNNING = frozenset(status for status in states.BackupStatus if status.is_running)
+RESTORABLE = frozenset(status for status in states.BackupStatus if status.is_restorable)
+
+_backups = cast(sa.Table, models.Backup.__table__)
+_instances = cast(sa.Table, models.Instance.__table__)
+_versions = cast(sa.Table, models.DatastoreVersion.__table__)
+_datastores = cast(sa.Table, models.Datastore.__table__)
+_LIVE = _backups.c.is_deleted == sa.false()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewBackup:
+    """What a backup is made of; the fields are those of :class:`trove.db.models.Backup`."""
+
+    project_id: str
+    user_id: str | None
+    instance_id: str | None
+    name: str
+    datastore_version_id: str
+    manager: str
+    storage_driver: str
+    id: str = dataclasses.field(default_factory=models.new_id)
+    description: str | None = None
+    status: states.BackupStatus = states.BackupStatus.NEW
+    kind: states.BackupKind = states.BackupKind.FULL
+    parent_id: str | None = None
+    schedule_id: str | None = None
+    purpose: states.BackupPurpose = states.BackupPurpose.MANUAL
+    engine_version: str | None = None
+    account_id: str | None = None
+    container: str | None = None
+    prefix: str | None = None
+    location: str | None = None
+    stored_bytes: int | None = None
+    data_bytes: int | None = None
+    volume_size_gib: int | None = None
+    manifest_sha256: str | None = None
+    key_wrapped: bytes | None = dataclasses.field(default=None, repr=False)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    archive_epoch: str | None = None
+    archive_sequence: int | None = None
+    began: datetime.datetime | None = None
+    completed: datetime.datetime | None = None
+    expires: datetime.datetime | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BackupView:
+    """A backup as it was read, with the names of its datastore; sizes are bytes and GiB."""
+
+    id: str
+    project_id: str
+    user_id: str | None
+    instance_id: str | None
+    name: str
+    description: str | None
+    status: states.BackupStatus
+    kind: states.BackupKind
+    parent_id: str | None
+    schedule_id: str | None
+    purpose: states.BackupPurpose
+    datastore_version_id: str
+    manager: str
+    engine_version: str | None
+    storage_driver: str
+    account_id: str | None
+    container: str | None
+    prefix: str | None
+    location: str | None
+    stored_bytes: int | None
+    data_bytes: int | None
+    volume_size_gib: int | None
+    manifest_sha256: str | None
+    key_wrapped: bytes | None = dataclasses.field(repr=False)
+    facts: Mapping[str, Any]
+    archive_epoch: str | None
+    archive_sequence: int | None
+    began: datetime.datetime | None
+    completed: datetime.datetime | None
+    expires: datetime.datetime | None
+    verification: states.Verification | None
+    verified: datetime.datetime | None
+    verification_details: Mapping[str, Any]
+    fault: str | None
+    created: datetime.datetime
+    updated: datetime.datetime
+    is_deleted: bool
+    datastore_name: str
+    version_name: str
+    version_number: str
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether it is being made."""
+        return self.status.is_running
+
+    @property
+    def is_restorable(self) -> bool:
+        """Tell whether a database can be made from it."""
+        return self.status.is_restorable and not self.is_deleted
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which backups a list has; None: whatever it is."""
+
+    project_id: str | None = None
+    instance_id: str | None = None
+    datastore_id: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """How many backups there are, and what they take in the storage."""
+
+    count: int
+    stored_bytes: int
+
+
+_NAMES: Mapping[str, sa.ColumnElement[Any]] = {
+    "datastore_name": _datastores.c.name,
+    "version_name": _versions.c.name,
+    "version_number": _versions.c.version,
+}
+_FIELDS = tuple(field.name for field in dataclasses.fields(BackupView))
+_SELECT = (
+    sa.select(
+        *(
+            _NAMES[name].label(name) if name in _NAMES else _backups.c[name].label(name)
+            for name in _FIELDS
+        )
+    )
+    .select_from(_backups)
+    .join(_versions, _versions.c.id == _backups.c.datastore_version_id)
+    .join(_datastores, _datastores.c.id == _versions.c.datastore_id)
+)
+
+
+def _views(session: orm.Session, query: sa.Select[Any]) -> list[BackupView]:
+    return [BackupView(**row._mapping) for row in session.execute(query)]
+
+
+# -- making and changing -----
+
+
+def create(session: orm.Session, new: NewBackup, *, now: datetime.datetime) -> bool:
+    """Add a backup; False, and nothing is added, while another one of its instance is being made.
+
+    One whose status is not that of a running one is added in any case.
+    """
+    if new.status.is_running and not _begin(session, str(new.instance_id), new.id):
+        return False
+    values = {field.name: getattr(new, field.name) for field in dataclasses.fields(new)}
+    session.execute(
+        sa.insert(models.Backup).values(
+            **{**values, "facts": dict(new.facts)},
+            verification_details={},
+            is_deleted=False,
+            created=now,
+            updated=now,
+        )
+    )
+    return True
+
+
+def _begin(session: orm.Session, instance_id: str, backup_id: str) -> bool:
+    result = session.execute(
+        sa.update(_instances)
+        .where(
+            _instances.c.id == instance_id,
+            _instances.c.is_deleted == sa.false(),
+            _instances.c.running_backup_id.is_(None),
+        )
+        .values(running_backup_id=backup_id)
+    )
+    return bool(result.rowcount)  # type: ignore[attr-defined]
+
+
+def change_status(
+    session: orm.Session,
+    backup_id: str,
+    *,
+    expect: states.BackupStatus | Collection[states.BackupStatus],
+    to: states.BackupStatus,
+    now: datetime.datetime,
+    **values: Any,
+) -> bool:
+    """Change the status from one of ``expect``, with further columns; tell whether it was one.
+
+    Its instance is free for others as soon as it is not being made any more. Raises ValueError for
+    a change that :data:`TRANSITIONS` do not allow.
+    """
+    wanted = {expect} if isinstance(expect, states.BackupStatus) else set(expect)
+    for status in wanted:
+        if status not in TRANSITIONS[to]:
+            raise ValueError(f"a backup does not go from {status.value} to {to.value}")
+    is_changed = _update(
+        session, backup_id, _backups.c.status.in_(sorted(wanted)), status=to, updated=now, **values
+    )
+    if is_changed and not to.is_running:
+        _end(session, backup_id)
+    return is_changed
+
+
+def _end(session: orm.Session, backup_id: str) -> None:
+    instance_id = session.scalar(
+        sa.select(_backups.c.instance_id).where(_backups.c.id == backup_id)
+    )
+    if instance_id is not None:
+        session.execute(
+            sa.update(_instances)
+            .where(_instances.c.id == instance_id, _instances.c.running_backup_id == backup_id)
+            .values(running_backup_id=None)
+        )
+
+
+def update(
+    session: orm.Session,
+    backup_id: str,
+    *,
+    now: datetime.datetime,
+    expect: Collection[states.BackupStatus] | None = None,
+    **values: Any,
+) -> bool:
+    """Change columns other than the status, of one in a status of ``expect`` if that is given."""
+    if "status" in values:
+        raise ValueError("the status changes by change_status")
+    conditions = [] if expect is None else [_backups.c.status.in_(sorted(expect))]
+    return _update(session, backup_id, *conditions, updated=now, **values)
+
+
+def _update(
+    session: orm.Session, backup_id: str, *conditions: sa.ColumnElement[bool], **values: Any
+) -> bool:
+    result = session.execute(
+        sa.update(models.Backup)
+        .where(_backups.c.id == backup_id, _LIVE, *conditions)
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
+    return bool(result.rowcount)  # type: ignore[attr-defined]
+
+
+def mark_deleted(session: orm.Session, backup_id: str, *, now: datetime.datetime) -> bool:
+    """End a backup that is not being made and forget its key; True only for the caller that did it.
+
+    What belongs to the end exactly once (quota) hangs on the answer.
+    """
+    return _update(
+        session,
+        backup_id,
+        _backups.c.status.not_in(sorted(RUNNING)),
+        is_deleted=True,
+        deleted=now,
+        updated=now,
+        key_wrapped=None,
+    )
+
+
+# -- reading -----
+
+
+def find(
+    session: orm.Session,
+    backup_id: str,
+    *,
+    project_id: str | None = None,
+    with_deleted: bool = False,
+) -> BackupView | None:
+    """Return a backup, or None; of ``project_id`` only, unless that is None."""
+    query = _SELECT.where(_backups.c.id == backup_id)
+    if not with_deleted:
+        query = query.where(_LIVE)
+    if project_id is not None:
+        query = query.where(_backups.c.project_id == project_id)
+    found = _views(session, query)
+    return found[0] if found else None
+
+
+def get(session: orm.Session, backup_id: str, *, project_id: str | None = None) -> BackupView:
+    """Return a backup; raises BackupNotFound."""
+    found = find(session, backup_id, project_id=project_id)
+    if found is None:
+        raise exception.BackupNotFound(backup_id=backup_id)
+    return found
+
+
+def list_page(
+    session: orm.Session, filters: Filters, *, limit: int, offset: int = 0
+) -> tuple[Sequence[BackupView], bool]:
+    """Return up to ``limit`` backups behind the first ``offset``, and whether there are more.
+
+    Newest change first. The ids of the page come from an index alone; only for them is joined.
+    """
+    page = sa.select(_backups.c.id).where(_LIVE)
+    if filters.project_id is not None:
+        page = page.where(_backups.c.project_id == filters.project_id)
+    if filters.instance_id is not None:
+        page = page.where(_backups.c.instance_id == filters.instance_id)
+    if filters.datastore_id is not None:
+        versions = session.scalars(
+            sa.select(_versions.c.id).where(_versions.c.datastore_id == filters.datastore_id)
+        )
+        page = page.where(_backups.c.datastore_version_id.in_(list(versions)))
+    order = (_backups.c.updated.desc(), _backups.c.id.desc())
+    ids = page.order_by(*order).limit(limit + 1).offset(offset).subquery("p")
+    found = _views(session, _SELECT.join(ids, ids.c.id == _backups.c.id).order_by(*order))
+    return found[:limit], len(found) > limit
+
+
+def list_of_instance(
+    session: orm.Session,
+    instance_id: str,
+    *,
+    statuses: Collection[states.BackupStatus] | None = None,
+    limit: int | None = None,
+) -> Sequence[BackupView]:
+    """Return the backups of an instance, newest first by when they were begun."""
+    query = _SELECT.where(_backups.c.instance_id == instance_id, _LIVE)
+    if statuses is not None:
+        query = query.where(_backups.c.status.in_(sorted(statuses)))
+    query = query.order_by(_backups.c.created.desc(), _backups.c.id.desc())
+    return _views(session, query if limit is None else query.limit(limit))
+
+
+def find_running(session: orm.Session, instance_id: str) -> BackupView | None:
+    """Return the backup that is being made of an instance, or None."""
+    running_id = session.scalar(
+        sa.select(_instances.c.running_backup_id).where(_instances.c.id == instance_id)
+    )
+    return None if running_id is None else find(session, running_id)
+
+
+def find_last_completed(session: orm.Session, instance_id: str) -> BackupView | None:
+    """Return what an increment can be made of: the newest completed backup, no snapshot; or None.
+
+    Of snapshots there are no increments.
+    """
+    query = _SELECT.where(
+        _backups.c.instance_id == instance_id,
+        _LIVE,
+        _backups.c.status == states.BackupStatus.COMPLETED,
+        _backups.c.kind != states.BackupKind.SNAPSHOT,
+    )
+    found = _views(
+        session, query.order_by(_backups.c.created.desc(), _backups.c.id.desc()).limit(1)
+    )
+    return found[0] if found else None
+
+
+def chain(session: orm.Session, backup_id: str) -> Sequence[BackupView]:
+    """Return what a database is restored from: the full backup, then its increments, to this one.
+
+    Raises BackupNotFound when a part of it is missing.
+    """
+    first = sa.select(
+        _backups.c.id, _backups.c.parent_id, sa.literal(0, sa.Integer).label("depth")
+    ).where(_backups.c.id == backup_id, _LIVE)
+    links = first.cte("links", recursive=True)
+    parents = _backups.alias("parents")
+    links = links.union_all(
+        sa.select(parents.c.id, parents.c.parent_id, links.c.depth + 1)
+        .join(links, links.c.parent_id == parents.c.id)
+        .where(parents.c.is_deleted == sa.false(), links.c.depth < _LONGEST_CHAIN)
+    )
+    found = _views(
+        session, _SELECT.join(links, links.c.id == _backups.c.id).order_by(links.c.depth.desc())
+    )
+    if not found:
+        raise exception.BackupNotFound(backup_id=backup_id)
+    if found[0].parent_id is not None:
+        raise exception.BackupNotFound(backup_id=found[0].parent_id)
+    return found
+
+
+def list_children(session: orm.Session, backup_id: str) -> Sequence[BackupView]:
+    """Return the increments of a backup, oldest first."""
+    query = _SELECT.where(_backups.c.parent_id == backup_id, _LIVE)
+    return _views(session, query.order_by(_backups.c.created, _backups.c.id))
+
+
+def list_descendants(session: orm.Session, backup_id: str) -> Sequence[BackupView]:
+    """Return all that is built on a backup, the last increments first."""
+    first = sa.select(_backups.c.id, sa.literal(0, sa.Integer).label("depth")).where(
+        _backups.c.id == backup_id
+    )
+    links = first.cte("links", recursive=True)
+    increments = _backups.alias("increments")
+    links = links.union_all(
+        sa.select(increments.c.id, links.c.depth + 1)
+        .join(links, increments.c.parent_id == links.c.id)
+        .where(increments.c.is_deleted == sa.false(), links.c.depth < _LONGEST_CHAIN)
+    )
+    query = _SELECT.join(links, links.c.id == _backups.c.id).where(links.c.depth > 0)
+    return _views(session, query.order_by(links.c.depth.desc(), _backups.c.id))
+
+
+def get_usage(session: orm.Session, project_id: str | None = None) -> Usage:
+    """Return how many backups a project has, or all have, and what they take."""
+    query = sa.select(
+        sa.func.count(), sa.func.coalesce(sa.func.sum(_backups.c.stored_bytes), 0)
+    ).where(_LIVE)
+    if project_id is not None:
+        query = query.where(_backups.c.project_id == project_id)
+    count, stored = session.execute(query).one()
+    return Usage(count=int(count), stored_bytes=int(stored))
+
+
+def is_version_used(session: orm.Session, version_id: str) -> bool:
+    """Tell whether there is a backup of a datastore version."""
+    query = sa.select(_backups.c.id).where(_backups.c.datastore_version_id == version_id, _LIVE)
+    return session.scalar(query.limit(1)) is not None
