@@ -99,6 +99,10 @@ class Channel(heartbeat.Conductor):
         self._retire()
         return ack
 
+    def grant(self, request: payloads.GrantRequest) -> payloads.GrantAnswer:
+        """Ask for a grant that is good again."""
+        return self._ends.client.grant(request)
+
     def rekey(self, job: payloads.RekeyJob) -> None:
         """Use another key and account from now on, remembered durably; raises GuestError."""
         before = self._credentials.current

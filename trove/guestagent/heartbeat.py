@@ -47,6 +47,10 @@ class Conductor(abc.ABC):
     def job_done(self, outcome: payloads.JobOutcome) -> payloads.Ack:
         """Report how a job ended."""
 
+    def grant(self, request: payloads.GrantRequest) -> payloads.GrantAnswer:
+        """Ask for a grant that is good again; none is given by a control plane without backups."""
+        return payloads.GrantAnswer()
+
     def rekey(self, job: payloads.RekeyJob) -> None:
         """Use another key and account from now on, remembered durably; raises GuestError."""
         raise exception.UnknownJob(reason="this agent cannot change its key")

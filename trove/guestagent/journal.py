@@ -83,7 +83,7 @@ class Journal:
                 if known.state is JobState.ACKNOWLEDGED:
                     self._put(dataclasses.replace(known, state=JobState.ENDED))
                 return False
-            number = max((entry.number for entry in self._entries.values()), default=0) + 1
+            number = self._next_number()
             self._put(
                 Entry(job_id=job.job_id, kind=job.kind, number=number, payload=dict(job.payload))
             )
@@ -103,12 +103,28 @@ class Journal:
     def fail(self, job_id: str, error: exception.TroveError) -> None:
         """Note that a job failed, with the words and the code of an error."""
         with self._lock:
-            message = str(error.kwargs.get("reason", error))
-            self._end(job_id, succeeded=False, error=message, error_code=error.code)
+            self._end(job_id, succeeded=False, error=_words(error), error_code=error.code)
+
+    def cancel(self, job_id: str, error: exception.TroveError) -> bool:
+        """Have a job never be done that was not begun, also one that has yet to come.
+
+        Returns whether that is so; a job that ended is as it was.
+        """
+        with self._lock:
+            known = self._entries.get(job_id)
+            if known is not None and known.state is not JobState.QUEUED:
+                return False
+            if not _JOB_ID.match(job_id):
+                raise payloads.MalformedPayload(type="JobRef", reason="job_id is not an id")
+            entry = known or Entry(job_id=job_id, kind="", number=self._next_number())
+            self._put(_ended(entry, succeeded=False, error=_words(error), error_code=error.code))
+            return True
+
+    def _next_number(self) -> int:
+        return max((entry.number for entry in self._entries.values()), default=0) + 1
 
     def _end(self, job_id: str, **outcome: Any) -> None:
-        entry = self._entries[job_id]
-        self._put(dataclasses.replace(entry, state=JobState.ENDED, payload={}, **outcome))
+        self._put(_ended(self._entries[job_id], **outcome))
 
     def unreported(self) -> list[Entry]:
         """Return the ended jobs whose outcome nobody has acknowledged, oldest first."""
@@ -134,3 +150,11 @@ class Journal:
             self._path(entry.job_id), json.dumps(dataclasses.asdict(entry)), mode=0o600
         )
         self._entries[entry.job_id] = entry
+
+
+def _words(error: exception.TroveError) -> str:
+    return str(error.kwargs.get("reason", error))
+
+
+def _ended(entry: Entry, **outcome: Any) -> Entry:
+    return dataclasses.replace(entry, state=JobState.ENDED, payload={}, **outcome)

@@ -101,6 +101,7 @@ class Manager:
             "diagnostics": lambda request: self._diagnose(make_heartbeat()),
             "hwinfo": lambda request: facts.read_hardware(),
             "top_queries": lambda request: datastore.queries.top(request),
+            "cancel_job": _empty(lambda r: self._cancel(r.job_id)),
         }
         self._jobs: Mapping[str, Callable[[Any], dict[str, Any]]] = {
             payloads.RekeyJob.KIND: self._rekey,
@@ -141,6 +142,17 @@ class Manager:
         with self._changed:
             self._changed.notify_all()
         if not is_new:
+            self._on_change()
+
+    def _cancel(self, job_id: str) -> None:
+        """Have a job end, or never begin; one that cannot be ended half way goes on."""
+        with self._changed:
+            job = self._job
+            if job is not None and job.job_id == job_id:
+                return
+            is_news = self._journal.cancel(job_id, _cancelled())
+        if is_news:
+            LOG.info("job %s was cancelled", job_id)
             self._on_change()
 
     @property
@@ -369,6 +381,10 @@ class Manager:
     def _set_overlay(self, status: states.ServiceStatus, message: str | None = None) -> None:
         self._overlay = (status, message)
         self._on_change()
+
+
+def _cancelled() -> exception.GuestError:
+    return exception.GuestError(reason="it was cancelled")
 
 
 def _empty(function: Callable[[Any], object]) -> Callable[[Any], payloads.Payload]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from oslo_config import cfg
 from oslo_log import log
@@ -24,6 +24,8 @@ TOPIC = "trove-conductor"
 _SYNCS_A_WINDOW = 3
 
 Handler = Callable[[Any], payloads.Payload]
+#: An answer to a report.
+A = TypeVar("A", payloads.Ack, payloads.GrantAnswer)
 
 
 def make_agent_sealer(
@@ -97,6 +99,10 @@ class ConductorClient:
         """Report how a job ended; raises ServiceUnavailable: try again until there is an Ack."""
         return self._call("job_done", outcome)
 
+    def grant(self, request: payloads.GrantRequest) -> payloads.GrantAnswer:
+        """Ask for a grant that is good again; raises ServiceUnavailable."""
+        return self._ask("grant", request, payloads.GrantAnswer)
+
     def close(self) -> None:
         """Close all connections."""
         self._sender.close()
@@ -109,6 +115,9 @@ class ConductorClient:
         )
 
     def _call(self, method: str, report: payloads.Payload) -> payloads.Ack:
+        return self._ask(method, report, payloads.Ack)
+
+    def _ask(self, method: str, report: payloads.Payload, answer_type: type[A]) -> A:
         for _ in range(2):
             # the key may be replaced before the answer comes
             key = self._sealer.key_of(self._instance_id)
@@ -119,13 +128,14 @@ class ConductorClient:
             )
             try:
                 opened = self._sealer.open_reply(answer, envelope, key=key)
-                ack = payloads.Ack.from_wire(opened.payload)
+                read = answer_type.from_wire(opened.payload)
             except (serializer.Rejected, payloads.MalformedPayload) as e:
                 raise transport.NoAnswer(topic=TOPIC) from e
             self._synced = self._clock.monotonic()
-            self._clock.adjust(ack.now_s, round_trip_s=self._synced - sent)
-            if ack.accepted:
-                return ack
+            if read.now_s is not None:
+                self._clock.adjust(read.now_s, round_trip_s=self._synced - sent)
+            if read.accepted:
+                return read
             LOG.info("the clock of this instance was wrong; learned the conductor's time")
         raise transport.NoAnswer(topic=TOPIC)
 

@@ -276,9 +276,15 @@ class GrantRequest(Payload):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GrantAnswer(Payload):
-    """The grant; None when the instance has no business with what it asked for."""
+    """The grant; None when the instance has no business with what it asked for.
+
+    ``now_s`` and ``accepted`` are as in :class:`Ack`: a request that was out of the window is
+    answered with the time alone.
+    """
 
     storage: ObjectStorage | None = None
+    now_s: float | None = None
+    accepted: bool = True
 
 
 # -- control plane to guest: jobs -----
@@ -911,6 +917,7 @@ CALLS: Mapping[str, tuple[type[Payload], type[Payload]]] = {
     "diagnostics": (Empty, Diagnostics),
     "hwinfo": (Empty, HwInfo),
     "top_queries": (TopQueriesRequest, TopQueries),
+    "cancel_job": (JobRef, Empty),
 }
 
 #: Jobs: kind -> type of the payload.

@@ -106,3 +106,28 @@ def test_damaged_entry_is_as_if_it_never_came(tmp_path: pathlib.Path) -> None:
     jobs = journal.Journal(tmp_path)
     assert jobs.find_next() is None
     assert jobs.add(_job())
+
+
+def test_cancelled_job_is_never_done_though_it_comes_later(tmp_path: pathlib.Path) -> None:
+    jobs = journal.Journal(tmp_path)
+    jobs.add(_job("j1"))
+    error = exception.GuestError(reason="it was cancelled")
+    assert jobs.cancel("j1", error)
+    assert jobs.cancel("j2", error)
+    assert not jobs.add(_job("j2"))
+    assert jobs.find_next() is None
+    again = journal.Journal(tmp_path)
+    assert [(e.job_id, e.succeeded, e.error) for e in again.unreported()] == [
+        ("j1", False, "it was cancelled"),
+        ("j2", False, "it was cancelled"),
+    ]
+    with pytest.raises(payloads.MalformedPayload):
+        jobs.cancel("../x", error)
+
+
+def test_job_that_ended_is_not_cancelled(tmp_path: pathlib.Path) -> None:
+    jobs = journal.Journal(tmp_path)
+    jobs.add(_job("j1"))
+    jobs.succeed("j1", {"a": 1})
+    assert not jobs.cancel("j1", exception.GuestError(reason="it was cancelled"))
+    assert jobs.unreported()[0].succeeded

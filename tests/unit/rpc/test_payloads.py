@@ -12,7 +12,7 @@ from trove.rpc import payloads
 
 #: Changes only together with a reason why versions N-1 and N still understand each other: a new
 #: field has a default, no field is renamed, removed or retyped.
-FINGERPRINT = "5a471cac6f8d05f6d356a267e0beabc23c12066e451139b8ee368231bea63d6e"
+FINGERPRINT = "36c43a74ed245c9fe389e66c2e46197455ab3fa81a56e262407dcfb9b2cdb908"
 
 
 def payload_classes() -> list[type[payloads.Payload]]:
