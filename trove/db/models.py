@@ -608,6 +608,8 @@ class Backup(Base):
         sa.Index("ix_backups_instance", "instance_id", "is_deleted", "created"),
         sa.Index("ix_backups_parent", "parent_id"),
         sa.Index("ix_backups_due", "is_deleted", "expires"),
+        # what an archive is needed for
+        sa.Index("ix_backups_archive", "archive_epoch"),
         Base.__table_args__,
     )
 
@@ -702,6 +704,8 @@ class LogArchive(Base):
     pending_bytes: orm.Mapped[int] = orm.mapped_column(sa.BigInteger(), default=0)
     stored_bytes: orm.Mapped[int] = orm.mapped_column(sa.BigInteger(), default=0)
     problem: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    #: Told of as late, and not as caught up since.
+    is_late: orm.Mapped[bool] = orm.mapped_column(default=False)
     #: When its agent last told of it, by the conductor's clock.
     reported: orm.Mapped[datetime.datetime | None]
     created: orm.Mapped[datetime.datetime]

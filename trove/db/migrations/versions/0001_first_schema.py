@@ -117,6 +117,7 @@ def _backups() -> None:
         sa.PrimaryKeyConstraint("id"),
         **_TABLE,
     )
+    op.create_index("ix_backups_archive", "backups", ["archive_epoch"], unique=False)
     op.create_index("ix_backups_due", "backups", ["is_deleted", "expires"], unique=False)
     op.create_index(
         "ix_backups_instance", "backups", ["instance_id", "is_deleted", "created"], unique=False
@@ -152,6 +153,7 @@ def _log_archives() -> None:
         sa.Column("pending_bytes", sa.BigInteger(), nullable=False),
         sa.Column("stored_bytes", sa.BigInteger(), nullable=False),
         sa.Column("problem", sa.Text(), nullable=True),
+        sa.Column("is_late", sa.Boolean(), nullable=False),
         sa.Column("reported", _TIME, nullable=True),
         sa.Column("created", _TIME, nullable=False),
         sa.Column("updated", _TIME, nullable=False),
