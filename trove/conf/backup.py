@@ -22,10 +22,13 @@ OPTS = [
     ),
     cfg.IntOpt(
         "segment_mib",
-        default=32,
+        default=8,
         min=1,
-        max=1024,
-        help="Size of the objects that a backup is stored in.",
+        max=64,
+        help=(
+            "Size of the objects that a backup is stored in. An agent that makes a backup or"
+            " restores one has three of them in memory."
+        ),
     ),
     cfg.IntOpt(
         "compression_level",

@@ -344,7 +344,11 @@ class Stream(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """End the programs and remove what was made; may be called again."""
+        """End the programs and remove what was made; may be called again.
+
+        Also called by another thread while one reads, when the backup is cancelled: the programs
+        are ended then, and what that read gives or raises does not matter.
+        """
 
     def __enter__(self) -> Self:
         """Give the stream."""

@@ -1,0 +1,1 @@
+"""Backups: from an engine's stream to objects and back, compressed, sealed and checked."""
