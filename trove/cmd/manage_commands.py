@@ -185,7 +185,7 @@ def _instance_list(args: argparse.Namespace) -> None:
             "project": view.project_id,
             "name": view.name,
             "datastore": f"{view.datastore_name} {view.version_name}",
-            "status": states.api_status(view.task, view.server_status),
+            "status": view.status,
             "operating_status": states.api_operating_status(
                 view.task,
                 view.server_status,

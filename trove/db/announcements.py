@@ -169,6 +169,7 @@ _DESCRIPTION = (
         models.Instance.replica_of_id,
         models.Instance.task,
         models.Instance.server_status,
+        models.Instance.running_backup_id,
         models.Instance.server_id,
         models.Instance.created,
         models.DatastoreVersion.name.label("datastore_version"),
@@ -193,6 +194,9 @@ def find_life_cycle_traits(session: orm.Session, instance_id: str) -> dict[str, 
 
 
 def _life_cycle_traits(row: Any) -> dict[str, Any]:
+    state = states.api_status(
+        row.task, row.server_status, is_backing_up=row.running_backup_id is not None
+    )
     return {
         "instance_id": row.id,
         "instance_name": row.name,
@@ -203,8 +207,8 @@ def _life_cycle_traits(row: Any) -> dict[str, Any]:
         "volume_size": row.volume_size_gib,
         "availability_zone": row.availability_zone,
         "region": row.region,
-        "state": states.api_status(row.task, row.server_status),
-        "state_description": states.api_status(row.task, row.server_status),
+        "state": state,
+        "state_description": state,
         "tenant_id": row.project_id,
         "user_id": row.user_id,
         "service_id": row.datastore_id,

@@ -130,9 +130,16 @@ class BackupView:
     created: datetime.datetime
     updated: datetime.datetime
     is_deleted: bool
+    #: When it was asked to be deleted, while it is being deleted.
+    deleted: datetime.datetime | None
     datastore_name: str
     version_name: str
     version_number: str
+
+    @property
+    def is_deleting(self) -> bool:
+        """Tell whether its objects are being removed: nothing can be made of it any more."""
+        return self.deleted is not None
 
     @property
     def is_running(self) -> bool:
@@ -142,7 +149,7 @@ class BackupView:
     @property
     def is_restorable(self) -> bool:
         """Tell whether a database can be made from it."""
-        return self.status.is_restorable and not self.is_deleted
+        return self.status.is_restorable and not self.is_deleted and not self.is_deleting
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +254,25 @@ def change_status(
     return is_changed
 
 
+def fail_running(
+    session: orm.Session, instance_id: str, *, reason: str, now: datetime.datetime
+) -> str | None:
+    """Have the backup fail that is being made of an instance; return its id, None without one."""
+    running_id = session.scalar(
+        sa.select(_instances.c.running_backup_id).where(_instances.c.id == instance_id)
+    )
+    if running_id is not None:
+        change_status(
+            session,
+            running_id,
+            expect=RUNNING,
+            to=states.BackupStatus.FAILED,
+            now=now,
+            fault=reason,
+        )
+    return running_id
+
+
 def _end(session: orm.Session, backup_id: str) -> None:
     instance_id = session.scalar(
         sa.select(_backups.c.instance_id).where(_backups.c.id == backup_id)
@@ -284,6 +310,53 @@ def _update(
         .execution_options(synchronize_session=False)
     )
     return bool(result.rowcount)  # type: ignore[attr-defined]
+
+
+def hold(session: orm.Session, backup_id: str) -> bool:
+    """Keep a backup from being deleted until the transaction ends; False when it cannot be used.
+
+    SQLite knows no such locks and needs none: its writers come one after the other.
+    """
+    query = (
+        sa.select(_backups.c.id)
+        .where(
+            _backups.c.id == backup_id,
+            _LIVE,
+            _backups.c.deleted.is_(None),
+            _backups.c.status.in_(sorted(RESTORABLE)),
+        )
+        .with_for_update()
+    )
+    return session.scalar(query) is not None
+
+
+def begin_delete(
+    session: orm.Session, backup_id: str, *, now: datetime.datetime
+) -> Sequence[tuple[str, states.BackupStatus]]:
+    """Mark a backup and all that is built on it as about to be deleted.
+
+    Returns (id, status) of all of them, the last increments first. Level by level: whoever adds an
+    increment holds what it builds on (:func:`hold`), so none is missed.
+    """
+    marked: list[tuple[str, states.BackupStatus]] = []
+    level = [backup_id]
+    while level:
+        session.execute(
+            sa.update(models.Backup)
+            .where(_backups.c.id.in_(level), _LIVE, _backups.c.deleted.is_(None))
+            .values(deleted=now)
+            .execution_options(synchronize_session=False)
+        )
+        rows = session.execute(
+            sa.select(_backups.c.id, _backups.c.status)
+            .where(_backups.c.id.in_(level), _LIVE)
+            .order_by(_backups.c.id)
+        ).all()
+        marked += [(row.id, row.status) for row in rows]
+        level = list(
+            session.scalars(sa.select(_backups.c.id).where(_backups.c.parent_id.in_(level), _LIVE))
+        )
+    return marked[::-1]
 
 
 def mark_deleted(session: orm.Session, backup_id: str, *, now: datetime.datetime) -> bool:
@@ -385,6 +458,7 @@ def find_last_completed(session: orm.Session, instance_id: str) -> BackupView | 
         _backups.c.instance_id == instance_id,
         _LIVE,
         _backups.c.status == states.BackupStatus.COMPLETED,
+        _backups.c.deleted.is_(None),
         _backups.c.kind != states.BackupKind.SNAPSHOT,
     )
     found = _views(
@@ -451,7 +525,11 @@ def get_usage(session: orm.Session, project_id: str | None = None) -> Usage:
     return Usage(count=int(count), stored_bytes=int(stored))
 
 
-def is_version_used(session: orm.Session, version_id: str) -> bool:
-    """Tell whether there is a backup of a datastore version."""
-    query = sa.select(_backups.c.id).where(_backups.c.datastore_version_id == version_id, _LIVE)
-    return session.scalar(query.limit(1)) is not None
+def list_statuses(
+    session: orm.Session, backup_ids: Collection[str]
+) -> Mapping[str, states.BackupStatus]:
+    """Return the statuses of those that are there."""
+    query = sa.select(_backups.c.id, _backups.c.status).where(
+        _backups.c.id.in_(sorted(backup_ids)), _LIVE
+    )
+    return {row.id: row.status for row in session.execute(query)}

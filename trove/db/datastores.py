@@ -288,10 +288,18 @@ def change_version(
     session.flush()
 
 
+#: What there may be of a version.
+_USERS: Mapping[str, type[models.Instance | models.Configuration | models.Backup]] = {
+    "instance": models.Instance,
+    "configuration": models.Configuration,
+    "backup": models.Backup,
+}
+
+
 def list_uses(session: orm.Session, version_id: str) -> Sequence[str]:
     """Return what hinders the removal of a version, in words."""
     uses = []
-    for kind, model in (("instance", models.Instance), ("configuration", models.Configuration)):
+    for kind, model in _USERS.items():
         count = session.scalar(
             sa.select(sa.func.count())
             .select_from(model)

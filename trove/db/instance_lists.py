@@ -64,14 +64,20 @@ _table = models.Instance.__table__
 _tags = models.InstanceTag.__table__
 
 
-def _words() -> Mapping[str, Mapping[states.TaskStatus, frozenset[states.ServerStatus]]]:
-    """Return for each word of ``status`` the tasks and statuses of servers that it stands for."""
-    words: dict[str, dict[states.TaskStatus, set[states.ServerStatus]]] = {}
-    for task, server in itertools.product(states.TaskStatus, states.ServerStatus):
-        tasks = words.setdefault(states.api_status(task, server), {})
-        tasks.setdefault(task, set()).add(server)
+#: A status of a server, and whether a backup is being made.
+_State = tuple[states.ServerStatus, bool]
+
+
+def _words() -> Mapping[str, Mapping[states.TaskStatus, frozenset[_State]]]:
+    """Return for each word of ``status`` the tasks that it stands for, and with what."""
+    words: dict[str, dict[states.TaskStatus, set[_State]]] = {}
+    for task, server, is_backing_up in itertools.product(
+        states.TaskStatus, states.ServerStatus, (False, True)
+    ):
+        word = states.api_status(task, server, is_backing_up=is_backing_up)
+        words.setdefault(word, {}).setdefault(task, set()).add((server, is_backing_up))
     return {
-        word: {task: frozenset(servers) for task, servers in tasks.items()}
+        word: {task: frozenset(found) for task, found in tasks.items()}
         for word, tasks in words.items()
     }
 
@@ -82,16 +88,21 @@ STATUSES = frozenset(_WORDS)
 
 
 def _has_status(word: str) -> sa.ColumnElement[bool]:
-    by_servers: dict[frozenset[states.ServerStatus], list[states.TaskStatus]] = {}
-    for task, servers in _WORDS[word].items():
-        by_servers.setdefault(servers, []).append(task)
-    every = frozenset(states.ServerStatus)
+    by_state: dict[frozenset[_State], list[states.TaskStatus]] = {}
+    for task, found in _WORDS[word].items():
+        by_state.setdefault(found, []).append(task)
     alternatives = []
-    for servers, tasks in by_servers.items():
-        condition: sa.ColumnElement[bool] = _table.c.task.in_(sorted(tasks))
-        if servers != every:
-            condition = sa.and_(condition, _table.c.server_status.in_(sorted(servers)))
-        alternatives.append(condition)
+    for found, tasks in by_state.items():
+        conditions = [_table.c.task.in_(sorted(tasks))]
+        servers = {server for server, _ in found}
+        if servers != set(states.ServerStatus):
+            conditions.append(_table.c.server_status.in_(sorted(servers)))
+        making = {is_backing_up for _, is_backing_up in found}
+        if making == {True}:
+            conditions.append(_table.c.running_backup_id.is_not(None))
+        elif making == {False}:
+            conditions.append(_table.c.running_backup_id.is_(None))
+        alternatives.append(sa.and_(*conditions))
     return sa.or_(*alternatives)
 
 

@@ -43,6 +43,7 @@ class InstanceSummary(NamedTuple):
     replica_of_id: str | None
     task: states.TaskStatus
     server_status: states.ServerStatus
+    is_backing_up: bool
     created: datetime.datetime
     service_status: states.ServiceStatus
     heartbeat_received: datetime.datetime
@@ -96,6 +97,7 @@ class InstanceView(NamedTuple):
     datastore_version_id: str
     task: states.TaskStatus
     server_status: states.ServerStatus
+    is_backing_up: bool
     server_id: str | None
     volume_id: str | None
     fault_message: str | None
@@ -123,6 +125,18 @@ class InstanceView(NamedTuple):
     has_operation: bool
     has_replicas: bool
     replica_ids: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """The word of the API's ``status`` key."""
+        return states.api_status(self.task, self.server_status, is_backing_up=self.is_backing_up)
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether restart, resize and their like may start now."""
+        return states.is_ready(
+            self.task, self.server_status, self.service_status, is_backing_up=self.is_backing_up
+        )
 
     @property
     def fault(self) -> Fault | None:
@@ -163,6 +177,7 @@ def _holds_lock(prefix: str) -> sa.ColumnElement[bool]:
 
 #: Fields of views that are no columns of the instance itself by the same name.
 _COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
+    "is_backing_up": _instances.c.running_backup_id.is_not(None),
     "service_status": _heartbeats.c.service_status,
     "heartbeat_received": _heartbeats.c.received,
     "disk_used_bytes": _heartbeats.c.disk_used_bytes,

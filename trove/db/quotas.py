@@ -27,6 +27,7 @@ UNLIMITED = -1
 _usages = cast(sa.Table, models.QuotaUsage.__table__)
 _quotas = cast(sa.Table, models.Quota.__table__)
 _instances = cast(sa.Table, models.Instance.__table__)
+_backups = cast(sa.Table, models.Backup.__table__)
 _held = cast(sa.Table, models.QuotaReservation.__table__)
 
 
@@ -195,12 +196,13 @@ class Drift:
 
 
 def list_projects(session: orm.Session) -> Sequence[str]:
-    """Return all projects that have a usage or a live instance, in order."""
+    """Return all projects that have a usage, a live instance or a backup, in order."""
     charged = sa.select(_usages.c.project_id).distinct()
     owning = (
         sa.select(_instances.c.project_id).where(_instances.c.is_deleted == sa.false()).distinct()
     )
-    return sorted(session.scalars(sa.union(charged, owning)))
+    keeping = sa.select(_backups.c.project_id).where(_backups.c.is_deleted == sa.false()).distinct()
+    return sorted(session.scalars(sa.union(charged, owning, keeping)))
 
 
 def recount(session: orm.Session, project_id: str, *, dry_run: bool) -> Sequence[Drift]:
@@ -252,6 +254,9 @@ def _count(session: orm.Session, project_id: str) -> dict[str, int]:
         .where(live),
         sa.select(sa.literal(RAM), total(_instances.c.flavor_ram_mib)).where(live),
         sa.select(sa.literal(VOLUMES), total(_instances.c.volume_size_gib)).where(live),
+        sa.select(sa.literal(BACKUPS), total(sa.literal(1)))
+        .select_from(_backups)
+        .where(_backups.c.project_id == project_id, _backups.c.is_deleted == sa.false()),
         sa.select(_held.c.resource, total(_held.c.delta))
         .where(_held.c.project_id == project_id)
         .group_by(_held.c.resource),

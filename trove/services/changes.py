@@ -107,10 +107,8 @@ class Changes:
     def _store(self, caller: context.RequestContext, instance_id: str, change: Change) -> str:
         with self._database.reader() as session:
             view = find_in_reach(session, caller, instance_id)
-        status = states.api_status(view.task, view.server_status)
-        if change.needs_ready and not states.is_ready(
-            view.task, view.server_status, view.service_status
-        ):
+        status = view.status
+        if change.needs_ready and not view.is_ready:
             raise exception.InstanceNotReady(instance_id=instance_id, status=status)
         plan = change.plan(view)
         operation_id = models.new_id()

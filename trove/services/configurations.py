@@ -380,7 +380,7 @@ def hold(session: Any, configuration_id: str) -> None:
 
 def _require_attachable(view: instance_views.InstanceView) -> None:
     """Raise InstanceNotReady without a server, BadRequest while something is being done."""
-    status = states.api_status(view.task, view.server_status)
+    status = view.status
     if view.server_id is None or view.task is states.TaskStatus.BUILDING:
         raise exception.InstanceNotReady(instance_id=view.id, status=status)
     is_idle = view.task is states.TaskStatus.NONE

@@ -172,7 +172,7 @@ class InstanceActions:
         def plan(view: instance_views.InstanceView) -> Plan:
             # apart from an earlier failure of the same, an instance must be ready
             task = states.TaskStatus.NONE if view.task is failed else view.task
-            if not states.is_ready(task, view.server_status, view.service_status):
+            if not view._replace(task=task).is_ready:
                 raise _not_ready(view)
             return Plan(
                 data={"access": merge_access(view, access), "task": task.value},
@@ -404,9 +404,7 @@ class InstanceActions:
 
 
 def _not_ready(view: instance_views.InstanceView) -> exception.InstanceNotReady:
-    return exception.InstanceNotReady(
-        instance_id=view.id, status=states.api_status(view.task, view.server_status)
-    )
+    return exception.InstanceNotReady(instance_id=view.id, status=view.status)
 
 
 def _check_upgrade(

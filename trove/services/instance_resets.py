@@ -2,8 +2,9 @@
 
 A reset sets the task back at once and asks the operation under way to take back what it did: it
 does so at its next step and ends. Until then it keeps its lock, so that nothing begins beside it.
-Its own last words change nothing, for they are conditional on the task that is gone. A deletion
-is never taken back; it is only looked at at once.
+Its own last words change nothing, for they are conditional on the task that is gone. A backup that
+is being made has failed at once; what is stored of it goes with the operation. A deletion is never
+taken back; it is only looked at at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import concurrency, context, exception
-from trove.db import base, heartbeats, instances, operations
+from trove.db import backups, base, heartbeats, instances, operations
 from trove.services.changes import find_in_reach
 
 LOG = log.getLogger(__name__)
@@ -78,6 +79,9 @@ class InstanceResets:
                 raise exception.InstanceProtected(instance_id=instance_id)
             is_reset = instances.change_task(
                 session, instance_id, expect=_RESETTABLE, to=states.TaskStatus.NONE, now=now
+            )
+            backups.fail_running(
+                session, instance_id, reason="The status of the instance was reset.", now=now
             )
             if is_reset and service:
                 heartbeats.set_unknown(session, instance_id)

@@ -255,9 +255,7 @@ class Instances:
             ):
                 # an instance may be gone since it was looked at
                 instances.get_instance(session, instance_id)
-                raise exception.InstanceNotReady(
-                    instance_id=instance_id, status=states.api_status(view.task, view.server_status)
-                )
+                raise exception.InstanceNotReady(instance_id=instance_id, status=view.status)
 
     def restart(self, caller: context.RequestContext, instance_id: str) -> None:
         """Begin to restart the database; raises InstanceNotFound, InstanceNotReady."""

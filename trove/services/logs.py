@@ -216,7 +216,7 @@ class Logs:
         is_silent = self._clock.now() - view.heartbeat_received > expiry
         is_leaving = view.task is states.TaskStatus.DELETING
         if view.server_id is None or is_leaving or is_silent:
-            status = states.api_status(view.task, view.server_status)
+            status = view.status
             if is_silent and not is_leaving and view.server_id is not None:
                 status = f"{status}, and its agent has been silent since {view.heartbeat_received}"
             raise exception.InstanceNotReady(instance_id=view.id, status=status)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from tests.fixtures.database import NOW, add_instance, add_version
 from trove import states
 from trove.common import exception
-from trove.db import backups, base, instances, models
+from trove.db import backups, base, instances, models, quotas
 
 Status = states.BackupStatus
 
@@ -231,5 +231,101 @@ def test_usage_counts_what_is_there(database: base.Database, version_id: str) ->
     with database.reader() as session:
         assert backups.get_usage(session, "project") == backups.Usage(count=1, stored_bytes=3 << 40)
         assert backups.get_usage(session).stored_bytes == (3 << 40) + 7
-        assert backups.is_version_used(session, version_id)
-        assert not backups.is_version_used(session, models.new_id())
+
+
+def test_what_is_being_deleted_is_built_on_no_more(
+    database: base.Database, version_id: str
+) -> None:
+    instance_id = add_instance(database, version_id)
+    full = add(database, version_id, instance_id=instance_id)
+    child = add(database, version_id, parent_id=full, now=later(1))
+    grandchild = add(database, version_id, parent_id=child, now=later(2), status=Status.FAILED)
+    with database.writer() as session:
+        assert backups.hold(session, full)
+        assert not backups.hold(session, grandchild)
+        found = backups.begin_delete(session, full, now=later(3))
+        assert found == [
+            (grandchild, Status.FAILED),
+            (child, Status.COMPLETED),
+            (full, Status.COMPLETED),
+        ]
+        assert not backups.hold(session, full)
+        assert backups.find_last_completed(session, instance_id) is None
+        view = backups.get(session, full)
+        assert view.is_deleting
+        assert not view.is_restorable
+
+
+def test_backups_count_in_a_quota_that_is_corrected(
+    database: base.Database, version_id: str
+) -> None:
+    add(database, version_id)
+    gone = add(database, version_id)
+    with database.writer() as session:
+        backups.mark_deleted(session, gone, now=NOW)
+    with database.writer() as session:
+        assert quotas.list_projects(session) == ["project"]
+        (drift,) = quotas.recount(session, "project", dry_run=False)
+    assert (drift.resource, drift.recorded, drift.counted) == ("backups", 0, 1)
+
+
+def test_pages_and_running_backups_are_found_by_indexes(
+    database: base.Database, version_id: str
+) -> None:
+    rows = [
+        {
+            "id": models.new_id(),
+            "project_id": f"project-{i % 20}",
+            "instance_id": f"instance-{i % 200}",
+            "name": "b",
+            "status": Status.COMPLETED,
+            "kind": states.BackupKind.FULL,
+            "purpose": states.BackupPurpose.MANUAL,
+            "datastore_version_id": version_id,
+            "manager": "mariadb",
+            "storage_driver": "swift",
+            "facts": {},
+            "verification_details": {},
+            "is_deleted": False,
+            "created": later(i),
+            "updated": later(i),
+        }
+        for i in range(20_000)
+    ]
+    with database.writer() as session:
+        session.execute(sa.insert(models.Backup), rows)
+        if not database.is_sqlite:
+            session.execute(sa.text("ANALYZE TABLE backups"))
+    statements: list[tuple[str, Any]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        statements.append((statement, parameters))
+
+    with database.reader() as session:
+        engine = session.get_bind()
+        sa.event.listen(engine, "before_cursor_execute", note)
+        mine = backups.Filters(project_id="project-7")
+        page, more = backups.list_page(session, mine, limit=20, offset=900)
+        assert [len(page), more] == [20, True]
+        found, _ = backups.list_page(session, backups.Filters(), limit=5)
+        assert [view.id for view in found] == [row["id"] for row in rows[:-6:-1]]
+        of_instance, _ = backups.list_page(
+            session, backups.Filters(project_id="project-7", instance_id="instance-7"), limit=200
+        )
+        assert len(of_instance) == 100
+        assert backups.find_last_completed(session, "instance-7") is not None
+        sa.event.remove(engine, "before_cursor_execute", note)
+        for statement, parameters in statements:
+            if statement.startswith("SELECT"):
+                assert not _scans(session, statement, parameters), statement
+
+
+def _scans(session: Any, statement: str, parameters: Any) -> bool:
+    """Tell whether a statement reads backups other than by an index."""
+    cursor = session.connection().connection.cursor()
+    if session.get_bind().dialect.name == "sqlite":
+        cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        return any("SCAN backups" in row[3] and "INDEX" not in row[3] for row in cursor.fetchall())
+    cursor.execute(f"EXPLAIN {statement}", parameters)
+    key, table = 5, 2
+    return any(row[table] == "backups" and row[key] is None for row in cursor.fetchall())

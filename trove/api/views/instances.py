@@ -80,7 +80,7 @@ def base(row: InstanceSummary | InstanceView, viewer: Viewer) -> dict[str, Any]:
     view: dict[str, Any] = {
         "id": row.id,
         "name": row.name,
-        "status": states.api_status(row.task, row.server_status),
+        "status": states.api_status(row.task, row.server_status, is_backing_up=row.is_backing_up),
         "operating_status": states.api_operating_status(
             row.task,
             row.server_status,
