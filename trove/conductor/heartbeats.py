@@ -1,4 +1,4 @@
-"""Heartbeats of all instances, stored together.
+"""Heartbeats of all instances, stored together; what they tell of archives of logs with them.
 
 A heartbeat waits at most ``flush_interval_s`` for others. Of one instance only the newest is kept,
 so what waits is bounded by the number of instances, also while the database is down: then
@@ -15,7 +15,7 @@ from oslo_db import exception as db_exception
 from oslo_log import log
 
 from trove.common import concurrency
-from trove.db import base, heartbeats
+from trove.db import base, heartbeats, log_archives
 
 LOG = log.getLogger(__name__)
 
@@ -37,6 +37,8 @@ class HeartbeatBatcher:
         self._max_waiting = max_waiting
         self._lock = threading.Lock()
         self._waiting: dict[str, heartbeats.Report] = {}
+        #: Of those that wait, what they tell of their archives.
+        self._archives: dict[str, log_archives.Report] = {}
         self._stored = 0
         self._dropped = 0
         self._thread = concurrency.PeriodicThread(
@@ -55,10 +57,13 @@ class HeartbeatBatcher:
         except db_exception.DBError as e:
             LOG.warning("heartbeats lost at the end: %s", type(e).__name__)
 
-    def put(self, report: heartbeats.Report) -> None:
-        """Have a report stored soon, unless a newer one of the instance waits already."""
+    def put(self, report: heartbeats.Report, archive: log_archives.Report | None = None) -> None:
+        """Have a report stored soon, unless a newer one of the instance waits already.
+
+        ``archive`` is what it tells of the instance's archive, if anything.
+        """
         with self._lock:
-            self._keep_newest(report)
+            self._keep_newest(report, archive)
             is_full = len(self._waiting) >= self._batch_size
         if is_full:
             self._thread.poke()
@@ -74,13 +79,18 @@ class HeartbeatBatcher:
             with self._lock:
                 ids = list(itertools.islice(self._waiting, min(left, self._batch_size)))
                 batch = {instance_id: self._waiting.pop(instance_id) for instance_id in ids}
+                archives = {
+                    instance_id: self._archives.pop(instance_id)
+                    for instance_id in ids
+                    if instance_id in self._archives
+                }
             left -= self._batch_size
             try:
-                self._store(batch)
+                self._store(batch, archives)
             except db_exception.DBError:
                 with self._lock:
-                    for report in batch.values():
-                        self._keep_newest(report)
+                    for instance_id, report in batch.items():
+                        self._keep_newest(report, archives.get(instance_id))
                 raise
 
     def counters(self) -> dict[str, int]:
@@ -88,15 +98,22 @@ class HeartbeatBatcher:
         with self._lock:
             return {"stored": self._stored, "dropped": self._dropped}
 
-    def _keep_newest(self, report: heartbeats.Report) -> None:
+    def _keep_newest(self, report: heartbeats.Report, archive: log_archives.Report | None) -> None:
         waiting = self._waiting.get(report.instance_id)
         if waiting is None and len(self._waiting) >= self._max_waiting:
             self._dropped += 1
         elif waiting is None or waiting.order < report.order:
             self._waiting[report.instance_id] = report
+            if archive is not None:
+                self._archives[report.instance_id] = archive
 
-    def _store(self, batch: Mapping[str, heartbeats.Report]) -> None:
+    def _store(
+        self,
+        batch: Mapping[str, heartbeats.Report],
+        archives: Mapping[str, log_archives.Report],
+    ) -> None:
         with self._database.writer() as session:
             heartbeats.store(session, batch.values())
+            log_archives.store(session, archives.values())
         with self._lock:
             self._stored += len(batch)

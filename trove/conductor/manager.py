@@ -20,10 +20,12 @@ from oslo_log import log
 
 from trove import states
 from trove.common import concurrency
-from trove.conductor import figures
+from trove.conductor import archives, figures
+from trove.conductor import grants as granting
 from trove.conductor import heartbeats as batching
 from trove.db import base, guest_jobs, guest_keys, heartbeats, operations
 from trove.rpc import payloads, serializer, taskmanager
+from trove.storage import base as storage
 
 LOG = log.getLogger(__name__)
 
@@ -60,20 +62,28 @@ class ConductorManager:
         sealer: serializer.Sealer,
         keys: guest_keys.GuestKeys,
         batcher: batching.HeartbeatBatcher,
+        grants: granting.Grants,
         hints: taskmanager.TaskManagerApi,
         clock: concurrency.Clock,
+        window_s: float,
     ) -> None:
-        """Take the collaborators; none is started or stopped here."""
+        """Take the collaborators; none is started or stopped here.
+
+        ``window_s`` is how far the clocks of guests may be off.
+        """
         self._database = database
         self._sealer = sealer
         self._keys = keys
         self._batcher = batcher
+        self._grants = grants
         self._hints = hints
         self._clock = clock
-        self._reports: Mapping[str, Callable[[str, Any], None]] = {
+        self._window_s = window_s
+        self._reports: Mapping[str, Callable[[str, Any], payloads.GrantAnswer | None]] = {
             "hello": self._hello,
             "heartbeat": self._heartbeat,
             "job_done": self._job_done,
+            "grant": self._grant,
         }
 
     def deliver(self, envelope: object = None) -> Callable[[], dict[str, Any] | None] | None:
@@ -103,12 +113,16 @@ class ConductorManager:
         if standing is guest_keys.Standing.BOOTSTRAP and opened.method not in _FIRST_CONTACT:
             return functools.partial(self._ack, opened, accepted=True)
         try:
-            self._dispatch(opened)
+            answer = self._dispatch(opened)
         except payloads.MalformedPayload:
             self._sealer.count("malformed_payload", opened.instance_id)
             return None
         except Refused as e:
             self._sealer.count(str(e), opened.instance_id)
+            return None
+        except storage.StorageError as e:
+            # as well
+            LOG.error("no grant for instance %s: %s", opened.instance_id, e.message)
             return None
         except base.DatabaseError as e:
             # a guest sends again what matters until it is acknowledged
@@ -122,27 +136,34 @@ class ConductorManager:
         except Exception:
             LOG.exception("report %s of instance %s failed", opened.method, opened.instance_id)
             return None
+        if answer is not None:
+            return functools.partial(self._seal, opened, answer)
         return functools.partial(self._ack, opened, accepted=True)
 
     def counters(self) -> dict[str, int]:
         """Return how many messages were dropped, by reason."""
         return self._sealer.counters()
 
-    def _dispatch(self, opened: serializer.Opened) -> None:
+    def _dispatch(self, opened: serializer.Opened) -> payloads.GrantAnswer | None:
         report = self._reports.get(opened.method)
         if report is None:
             raise Refused("unknown_method")
         request_type, _ = payloads.REPORTS[opened.method]
-        report(opened.instance_id, request_type.from_wire(opened.payload))
+        return report(opened.instance_id, request_type.from_wire(opened.payload))
 
     def _ack(self, opened: serializer.Opened, *, accepted: bool) -> dict[str, Any] | None:
         ack = payloads.Ack(now_s=self._clock.now().timestamp(), accepted=accepted)
+        return self._seal(opened, ack)
+
+    def _seal(
+        self, opened: serializer.Opened, answer: payloads.Ack | payloads.GrantAnswer
+    ) -> dict[str, Any] | None:
         try:
             return self._sealer.seal(
                 opened.instance_id,
                 serializer.Direction.UP_REPLY,
                 opened.method,
-                ack.to_wire(),
+                answer.to_wire(),
                 in_reply_to=opened.message_id,
                 key=opened.key,
             )
@@ -174,7 +195,21 @@ class ConductorManager:
         self._hint(woken)
 
     def _heartbeat(self, instance_id: str, heartbeat: payloads.Heartbeat) -> None:
-        self._batcher.put(self._report(instance_id, heartbeat))
+        report = self._report(instance_id, heartbeat)
+        archive = None
+        if heartbeat.archive is not None:
+            archive, reason = archives.check(
+                instance_id, heartbeat.archive, now=report.received, window_s=self._window_s
+            )
+            if reason is not None:
+                self._sealer.count(reason, instance_id)
+        self._batcher.put(report, archive)
+
+    def _grant(self, instance_id: str, request: payloads.GrantRequest) -> payloads.GrantAnswer:
+        found = self._grants.find(instance_id, request)
+        if found is None:
+            self._sealer.count(granting.REFUSED, instance_id)
+        return payloads.GrantAnswer(storage=found, now_s=self._clock.now().timestamp())
 
     def _job_done(self, instance_id: str, outcome: payloads.JobOutcome) -> None:
         """Store an outcome once; a repeated report is acknowledged like the first."""

@@ -7,9 +7,10 @@ from oslo_config import cfg
 from oslo_log import log
 
 from trove.common import concurrency, crypto
-from trove.conductor import counting, exporter, exposition, heartbeats, manager
+from trove.conductor import counting, exporter, exposition, grants, heartbeats, manager
 from trove.db import base, counters, guest_keys
 from trove.rpc import conductor, serializer, taskmanager, transport
+from trove.storage import factory as storage_factory
 
 LOG = log.getLogger(__name__)
 
@@ -24,6 +25,7 @@ def check(conf: cfg.ConfigOpts) -> None:
     base.Database.from_config(conf)
     transport.control_transport(conf)
     transport.guest_transport(conf)
+    storage_factory.load(conf)
     exporter.check(conf)
 
 
@@ -55,8 +57,10 @@ class Conductor:
             ),
             keys=keys,
             batcher=self._batcher,
+            grants=grants.Grants(self._database, storage_factory.load(conf)),
             hints=self._hints,
             clock=clock,
+            window_s=conf.guest.message_window_s,
         )
         self._counting = counting.Counting(self._database, self._count)
         self._server = conductor.make_server(

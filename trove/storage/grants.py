@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from trove.rpc import payloads
 from trove.storage import base
 
@@ -15,12 +13,10 @@ def make(
     container: str,
     prefix: str,
     is_read_only: bool = False,
-    names: Sequence[str] = (),
 ) -> payloads.ObjectStorage:
     """Return the objects of a container whose names begin with a prefix, and what opens them.
 
-    ``names`` are those that the guest wants next, for stores that sign each one. Raises
-    StorageError.
+    Raises StorageError.
     """
     grant = store.grant(account, container=container, prefix=prefix, is_read_only=is_read_only)
     return payloads.ObjectStorage(

@@ -14,11 +14,12 @@ from tests.fixtures import guest_channel
 from tests.fixtures.guest_channel import heartbeat
 from trove import states
 from trove.common import concurrency, crypto
+from trove.conductor import grants, manager
 from trove.conductor import heartbeats as batching
-from trove.conductor import manager
 from trove.db import base, guest_jobs, guest_keys, heartbeats, models
 from trove.rpc import payloads, serializer
 from trove.rpc.serializer import Direction
+from trove.storage import base as storage
 
 RING = crypto.KeyRing([crypto.generate_key()])
 
@@ -60,7 +61,7 @@ class Guest:
 class Conductor:
     """A conductor's manager on a database, without a broker."""
 
-    def __init__(self, database: base.Database) -> None:
+    def __init__(self, database: base.Database, store: storage.Store | None = None) -> None:
         self.database = database
         self.clock = concurrency.ManualClock()
         self.hints = guest_channel.Hints()
@@ -76,8 +77,10 @@ class Conductor:
             ),
             keys=self.keys,
             batcher=self.batcher,
+            grants=grants.Grants(database, store),
             hints=self.hints,
             clock=self.clock,
+            window_s=120,
         )
 
 
