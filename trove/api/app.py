@@ -29,6 +29,7 @@ from trove.rpc.guest import GuestApi
 from trove.rpc.taskmanager import TaskManagerApi
 from trove.services.accounts import Accounts
 from trove.services.administration import Administration
+from trove.services.backup_schedules import BackupSchedules
 from trove.services.backups import Backups
 from trove.services.certificates import Certificates
 from trove.services.changes import Changes
@@ -248,6 +249,7 @@ def _make_services(
         events=Events(database=given.database),
         quotas=Quotas(conf=conf, database=given.database),
         backups=Backups(database=given.database, clock=given.clock),
+        backup_schedules=BackupSchedules(database=given.database, clock=given.clock),
         clusters=Clusters(database=given.database),
         versions=Versions(database=given.database, images=given.images, clock=given.clock),
         volume_types=volume_types,

@@ -731,7 +731,7 @@ class BackupSchedule(Base):
     name: orm.Mapped[str] = orm.mapped_column(sa.String(255))
     cron: orm.Mapped[str] = orm.mapped_column(sa.String(255))
     timezone: orm.Mapped[str] = orm.mapped_column(sa.String(64), default="UTC")
-    #: Begins at a random moment of this many seconds behind the time of the expression.
+    #: A backup begins at a moment of its own of this many seconds behind the expression's time.
     window_s: orm.Mapped[int] = orm.mapped_column(default=0)
     #: Every n-th backup is a full one, the others are increments; 1: all are.
     full_every: orm.Mapped[int] = orm.mapped_column(default=1)
@@ -745,6 +745,24 @@ class BackupSchedule(Base):
     problem: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
     created: orm.Mapped[datetime.datetime]
     updated: orm.Mapped[datetime.datetime]
+
+
+class BackupRun(Base):
+    """A backup that a schedule has to make of an instance, from when it is due until it is begun.
+
+    Who removes the row makes the backup, in the same transaction.
+    """
+
+    __tablename__ = "backup_runs"
+    __table_args__ = (sa.Index("ix_backup_runs_due", "next_try"), Base.__table_args__)
+
+    schedule_id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
+    instance_id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
+    #: The time of the schedule's expression.
+    planned: orm.Mapped[datetime.datetime]
+    next_try: orm.Mapped[datetime.datetime]
+    #: Given up then, and told.
+    deadline: orm.Mapped[datetime.datetime]
 
 
 class EventSequence(Base):

@@ -11,6 +11,7 @@ from oslo_policy import policy
 from trove.common import concurrency, context, exception
 from trove.policies import (
     accounts,
+    backup_schedules,
     backups,
     base,
     clusters,
@@ -30,6 +31,7 @@ _MODULES = (
     instances,
     accounts,
     backups,
+    backup_schedules,
     clusters,
     datastores,
     flavors,

@@ -102,6 +102,11 @@ MATRIX: dict[str, str] = {
     "GET /backup_strategies": EVERYBODY,
     "POST /backup_strategies": "mgafA",
     "DELETE /backup_strategies": "mgafA",
+    "GET /backup_schedules": EVERYBODY,
+    "POST /backup_schedules": "mgafA",
+    "GET /backup_schedules/{schedule_id}": READ,
+    "PATCH /backup_schedules/{schedule_id}": WRITE,
+    "DELETE /backup_schedules/{schedule_id}": WRITE,
     "PUT /mgmt/quotas/{quota_project_id}": ADMIN,
     "GET /mgmt/datastore-versions": ADMIN,
     "POST /mgmt/datastore-versions": ADMIN,
@@ -173,6 +178,8 @@ BODIES: dict[str, object] = {
     "POST /mgmt/clusters/{cluster_id}/action": {"reset-task": {}},
     "POST /backups": {"backup": {"name": "b", "instance": "{instance_id}"}},
     "POST /backup_strategies": {"backup_strategy": {"swift_container": "c"}},
+    "POST /backup_schedules": {"backup_schedule": {"name": "{unique}", "cron": "0 2 * * *"}},
+    "PATCH /backup_schedules/{schedule_id}": {"backup_schedule": {"enabled": False}},
     "PUT /mgmt/quotas/{quota_project_id}": {"quotas": {"instances": 10}},
     "POST /mgmt/datastore-versions": {
         "version": {

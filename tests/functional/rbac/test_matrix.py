@@ -44,8 +44,11 @@ def prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
     group = api.request("POST", "/configurations", body, status=200).json["configuration"]
     body = {"module": {"name": models.new_id(), "module_type": "ping", "contents": "bWVzc2FnZT1h"}}
     module = api.request("POST", "/modules", body, status=200).json["module"]
+    body = {"backup_schedule": {"name": models.new_id(), "cron": "0 2 * * *"}}
+    schedule = api.request("POST", "/backup_schedules", body, status=200).json["backup_schedule"]
     return {
         "instance_id": instance_id,
+        "schedule_id": schedule["id"],
         "module_id": module["id"],
         "configuration_id": group["id"],
         "name": "wait_timeout",

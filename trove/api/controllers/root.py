@@ -11,6 +11,7 @@ from trove.api.controllers.mgmt import versions as mgmt_versions
 from trove.api.controllers.services import Services
 from trove.api.controllers.v1 import (
     accounts,
+    backup_schedules,
     backups,
     catalog,
     clusters,
@@ -82,6 +83,7 @@ def make_tree(services: Services) -> Resource:
             **catalog.children(services),
             **modules.children(services),
             **backups.children(services),
+            **backup_schedules.children(services),
             **clusters.children(services),
             **operations.children(services),
             **configurations.children(services),

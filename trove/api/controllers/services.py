@@ -10,6 +10,7 @@ from trove.api.ratelimit import RateLimiter
 from trove.common.concurrency import Clock
 from trove.services.accounts import Accounts
 from trove.services.administration import Administration
+from trove.services.backup_schedules import BackupSchedules
 from trove.services.backups import Backups
 from trove.services.certificates import Certificates
 from trove.services.clusters import Clusters
@@ -56,6 +57,7 @@ class Services:
     logs: Logs
     monitoring: Monitoring
     backups: Backups
+    backup_schedules: BackupSchedules
     clusters: Clusters
     versions: Versions
     volume_types: VolumeTypes

@@ -29,6 +29,7 @@ _TABLE: dict[str, Any] = {
 
 def upgrade() -> None:
     """Make all tables."""
+    _backup_runs()
     _backup_schedules()
     _backup_strategies()
     _datastores()
@@ -196,6 +197,20 @@ def _backup_schedules() -> None:
     op.create_index(
         "ix_backup_schedules_instance", "backup_schedules", ["instance_id"], unique=False
     )
+
+
+def _backup_runs() -> None:
+    op.create_table(
+        "backup_runs",
+        sa.Column("schedule_id", sa.String(length=36), nullable=False),
+        sa.Column("instance_id", sa.String(length=36), nullable=False),
+        sa.Column("planned", _TIME, nullable=False),
+        sa.Column("next_try", _TIME, nullable=False),
+        sa.Column("deadline", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("schedule_id", "instance_id"),
+        **_TABLE,
+    )
+    op.create_index("ix_backup_runs_due", "backup_runs", ["next_try"], unique=False)
 
 
 def _datastores() -> None:
