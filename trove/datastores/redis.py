@@ -40,6 +40,7 @@ CAPABILITIES = frozenset(
         spec.Capability.TLS,
         spec.Capability.METRICS,
         spec.Capability.UPGRADE,
+        spec.Capability.BACKUP,
     }
 )
 LOGS = (

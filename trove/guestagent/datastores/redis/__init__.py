@@ -5,6 +5,7 @@ from __future__ import annotations
 from trove.guestagent.datastores import base, upgrade
 from trove.guestagent.datastores.redis import (
     accounts,
+    backup,
     configuration,
     logs,
     metrics,
@@ -37,7 +38,7 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
         config=configuration.RedisConfiguration(
             spec, server, server.connector, layout=environment.layout
         ),
-        backup=base.Unsupported(spec.manager, "backup"),
+        backup=backup.RedisBackup(dialect, server, environment),
         archive=base.Unsupported(spec.manager, "point in time recovery"),
         replication=base.Unsupported(spec.manager, "replication"),
         cluster=base.Unsupported(spec.manager, "cluster"),

@@ -13,9 +13,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from trove.common import exception
 from trove.datastores import redis as facts
@@ -23,6 +25,8 @@ from trove.guestagent import state
 from trove.guestagent.datastores.redis import connection
 from trove.guestagent.system import filesystem
 
+#: The list in a data directory that was restored; it counts from the first start on it.
+RESTORED = "users.restored.json"
 #: What nobody but the agent may do: configure, load code, copy to other servers, stop, block all
 #: clients, change users. SCRIPT DEBUG can stop the server as a whole.
 _NOBODY = ("+@all", "-@admin", "-@dangerous", "-script|debug")
@@ -93,6 +97,32 @@ def root_rules(sha256: str | None, *, is_read_only: bool = False) -> list[str]:
     return found
 
 
+def parse(document: Any) -> tuple[dict[str, User], str | None]:
+    """Return users by name, and the superuser's digest; raises ValueError, KeyError, TypeError."""
+    users = {}
+    for each in document["users"]:
+        user = User(name=each["name"], sha256=each["sha256"], patterns=tuple(each["patterns"]))
+        if facts.check_user_name(user.name) or user.name in facts.RESERVED_USERS:
+            raise ValueError("a name of a user that nobody can have")
+        if any(facts.check_pattern(pattern) for pattern in user.patterns):
+            raise ValueError("a pattern that nobody can have")
+        _check_digest(user.sha256)
+        users[user.name] = user
+    root = document["root"]
+    if root is not None:
+        _check_digest(root)
+    return users, root
+
+
+def _check_digest(text: str) -> None:
+    if len(bytes.fromhex(text)) != hashlib.sha256().digest_size:
+        raise ValueError("no digest of a password")
+
+
+def _document(users: Mapping[str, User], root: str | None) -> dict[str, Any]:
+    return {"users": [dataclasses.asdict(users[name]) for name in users], "root": root}
+
+
 def _agent_rules(sha256: str) -> list[str]:
     return ["on", f"#{sha256}", "~*", "&*", "+@all"]
 
@@ -118,12 +148,7 @@ class UserList:
         except FileNotFoundError:
             return {}, None
         try:
-            document = json.loads(text)
-            users = (
-                User(name=each["name"], sha256=each["sha256"], patterns=tuple(each["patterns"]))
-                for each in document["users"]
-            )
-            return {user.name: user for user in users}, document["root"]
+            return parse(json.loads(text))
         except (ValueError, KeyError, TypeError):
             # replaced as a whole, so only a broken disk does this: nobody is let in by mistake
             raise exception.GuestError(
@@ -132,14 +157,43 @@ class UserList:
             ) from None
 
     def _save(self, users: Mapping[str, User], root: str | None) -> None:
-        document = {"users": [dataclasses.asdict(users[name]) for name in users], "root": root}
         self._layout.make_volume_agent_dir()
         path = self._layout.volume_agent_dir / "users.json"
-        filesystem.write_file(path, json.dumps(document), mode=0o600)
+        filesystem.write_file(path, json.dumps(_document(users, root)), mode=0o600)
 
     def all(self) -> dict[str, User]:
         """Return all users by name."""
         return self._load()[0]
+
+    def document(self) -> dict[str, Any]:
+        """Return the list, for a backup."""
+        with self.lock:
+            return _document(*self._load())
+
+    def adopt(self, *, former_data_dir: pathlib.Path) -> None:
+        """Have the list that came with restored data; nothing where there is none.
+
+        While the data from before are kept in ``former_data_dir``, their list is kept with them, to
+        come back as they do. Whatever the server itself put there is no list.
+        """
+        path = self._layout.data_dir / RESTORED
+        with self.lock:
+            try:
+                if path.lstat().st_uid != os.geteuid() or path.is_symlink():
+                    return
+                users, root = parse(json.loads(path.read_text(encoding="utf-8")))
+            except FileNotFoundError:
+                return
+            except (ValueError, KeyError, TypeError):
+                raise exception.GuestError(
+                    reason="the list of users of the restored backup is damaged: restore another"
+                ) from None
+            kept = former_data_dir / RESTORED
+            if former_data_dir.is_dir() and not kept.exists():
+                filesystem.write_file(kept, json.dumps(_document(*self._load())), mode=0o600)
+            self._save(users, root)
+            path.unlink()
+            filesystem.sync_directory(path.parent)
 
     # -- changes -----
 
