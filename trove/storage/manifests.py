@@ -103,9 +103,10 @@ class Manifest:
             raise ManifestError(reason="it is not JSON") from None
         try:
             manifest = _read(document)
-        except (KeyError, TypeError, ValueError) as e:
+            is_as_written = manifest.to_json() == content
+        except (KeyError, TypeError, ValueError, RecursionError) as e:
             raise ManifestError(reason=f"it is damaged ({type(e).__name__}: {e})") from None
-        if manifest.to_json() != content:
+        if not is_as_written:
             raise ManifestError(reason="it is not as it was written")
         return manifest
 
@@ -154,7 +155,7 @@ def segment_name(attempt: str, number: int) -> str:
 
 
 def _encode(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(document, sort_keys=True, allow_nan=False).encode()
 
 
 def _read(document: Any) -> Manifest:

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import hmac
 import http.client
+import io
 import ssl
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from trove.storage import base, swift_objects
 METHODS = ("GET", "PUT", "DELETE")
 READING = ("GET",)
 _TIMEOUT_S = 30.0
+_BLOCK_BYTES = 64 * 1024
 #: Most bytes of one object, as Swift has it.
 _MOST_BYTES = 5 * 1024**3
 _GONE = 404
@@ -97,7 +99,8 @@ class TempUrlAccount(base.Account):
         first = pieces.take(swift_objects.DIRECT_BYTES)
         if pieces.is_over():
             headers |= {"ETag": pieces.etag, "Content-Length": str(len(first))}
-            sent: Any = first
+            # read block by block, since the timeout is for each
+            sent: Any = io.BytesIO(first)
         else:
             headers["Transfer-Encoding"] = "chunked"
             sent = pieces.pieces(first, _MOST_BYTES - len(first))
@@ -204,9 +207,15 @@ class TempUrlAccount(base.Account):
 def _connect(split: urllib.parse.SplitResult, ca_pem: str | None) -> http.client.HTTPConnection:
     host = split.hostname or ""
     if split.scheme == "http":
-        return http.client.HTTPConnection(host, split.port, timeout=_TIMEOUT_S)
+        return http.client.HTTPConnection(
+            host, split.port, timeout=_TIMEOUT_S, blocksize=_BLOCK_BYTES
+        )
     return http.client.HTTPSConnection(
-        host, split.port, timeout=_TIMEOUT_S, context=_tls_context(ca_pem)
+        host,
+        split.port,
+        timeout=_TIMEOUT_S,
+        blocksize=_BLOCK_BYTES,
+        context=_tls_context(ca_pem),
     )
 
 

@@ -10,7 +10,11 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
+from oslo_log import log
+
 from trove.common import concurrency, exception
+
+LOG = log.getLogger(__name__)
 
 
 class Cancelled(exception.GuestError):
@@ -36,6 +40,8 @@ class Progress:
         self._is_cancelled = threading.Event()
         self._reason = ""
         self._hooks: list[Callable[[], object]] = []
+        #: Held while the hooks are called.
+        self._ending = threading.RLock()
 
     @property
     def done_bytes(self) -> int:
@@ -92,14 +98,18 @@ class Progress:
 
     def cancel(self, reason: str = "") -> None:
         """Have everything that works on it end with Cancelled; from any thread, at any moment."""
-        with self._lock:
-            if self._is_cancelled.is_set():
-                return
-            self._reason = reason
-            self._is_cancelled.set()
-            hooks = list(self._hooks)
-        for hook in hooks:
-            hook()
+        with self._ending:
+            with self._lock:
+                if self._is_cancelled.is_set():
+                    return
+                self._reason = reason
+                self._is_cancelled.set()
+                hooks = list(self._hooks)
+            for hook in hooks:
+                try:
+                    hook()
+                except (exception.TroveError, OSError, ValueError) as e:
+                    LOG.warning("while ending what was cancelled: %s", e)
 
     @property
     def is_cancelled(self) -> bool:
@@ -120,13 +130,14 @@ class Progress:
     def on_cancel(self, hook: Callable[[], object]) -> Iterator[None]:
         """Have something called in the thread that cancels, as long as this goes on.
 
-        It is to end what may not come back by itself, such as reading from a program.
+        It is to end what may not come back by itself, such as reading from a program. Who leaves
+        this waits until it has been called.
         """
-        with self._lock:
+        with self._ending:
             self._hooks.append(hook)
         try:
             self.check()
             yield
         finally:
-            with self._lock:
+            with self._ending:
                 self._hooks.remove(hook)

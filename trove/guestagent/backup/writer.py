@@ -181,6 +181,7 @@ class _Attempt:
         while block := stream.read(pace.most(_READ_BYTES)):
             self._data_bytes += len(block)
             self.progress.advance(len(block))
+            self._uploader.check()
             pace.keep(len(block))
             yield block
         self.progress.check()
@@ -286,10 +287,14 @@ class Uploader:
             self._buffer = self._free.pop() if self._free else bytearray(self._size)
         self._buffer[self._filled : self._filled + len(sealed)] = sealed
         self._filled += len(sealed)
-        while self._uploads and self._uploads[0].done():
-            self._collect()
+        self.check()
         if self._filled == self._size:
             self._submit()
+
+    def check(self) -> None:
+        """Raise what an upload raised, if there is one."""
+        while self._uploads and self._uploads[0].done():
+            self._collect()
 
     def finish(self) -> list[manifests.Segment]:
         """Return all segments once the store has them; raises what an upload raised."""
