@@ -296,6 +296,8 @@ def check_heartbeat(
         disk_total_bytes=_number(heartbeat.disk_total_bytes, _MAX_INT64),
         job_id=_text(heartbeat.job_id, 36),
         job_progress_percent=progress,
+        job_done_bytes=_number(heartbeat.job_done_bytes, _MAX_INT64),
+        job_total_bytes=_number(heartbeat.job_total_bytes, _MAX_INT64),
         message=_text(heartbeat.message, MAX_TEXT_CHARS),
         metrics=metrics,
     )

@@ -47,6 +47,8 @@ class Report:
     disk_total_bytes: int | None = None
     job_id: str | None = None
     job_progress_percent: int | None = None
+    job_done_bytes: int | None = None
+    job_total_bytes: int | None = None
     message: str | None = None
     metrics: str | None = None
 
@@ -68,7 +70,8 @@ _SQLITE = sa.text("""
         received = v.received, engine_version = v.engine_version,
         agent_version = v.agent_version, disk_used_bytes = v.disk_used_bytes,
         disk_total_bytes = v.disk_total_bytes, job_id = v.job_id,
-        job_progress_percent = v.job_progress_percent, message = v.message, metrics = v.metrics
+        job_progress_percent = v.job_progress_percent, job_done_bytes = v.job_done_bytes,
+        job_total_bytes = v.job_total_bytes, message = v.message, metrics = v.metrics
     FROM (
         SELECT json_extract(value, '$.instance_id') AS instance_id,
             json_extract(value, '$.boot') AS boot,
@@ -81,6 +84,8 @@ _SQLITE = sa.text("""
             json_extract(value, '$.disk_total_bytes') AS disk_total_bytes,
             json_extract(value, '$.job_id') AS job_id,
             json_extract(value, '$.job_progress_percent') AS job_progress_percent,
+            json_extract(value, '$.job_done_bytes') AS job_done_bytes,
+            json_extract(value, '$.job_total_bytes') AS job_total_bytes,
             json_extract(value, '$.message') AS message,
             json_extract(value, '$.metrics') AS metrics
         FROM json_each(:reports)
@@ -103,6 +108,8 @@ _MYSQL = sa.text("""
         disk_total_bytes BIGINT PATH '$.disk_total_bytes',
         job_id VARCHAR(36) CHARACTER SET utf8mb4 PATH '$.job_id',
         job_progress_percent INT PATH '$.job_progress_percent',
+        job_done_bytes BIGINT PATH '$.job_done_bytes',
+        job_total_bytes BIGINT PATH '$.job_total_bytes',
         message TEXT CHARACTER SET utf8mb4 PATH '$.message',
         metrics TEXT CHARACTER SET utf8mb4 PATH '$.metrics'
     )) AS v ON h.instance_id = v.instance_id COLLATE utf8mb4_bin
@@ -112,7 +119,8 @@ _MYSQL = sa.text("""
         h.received = v.received, h.engine_version = v.engine_version,
         h.agent_version = v.agent_version, h.disk_used_bytes = v.disk_used_bytes,
         h.disk_total_bytes = v.disk_total_bytes, h.job_id = v.job_id,
-        h.job_progress_percent = v.job_progress_percent, h.message = v.message,
+        h.job_progress_percent = v.job_progress_percent, h.job_done_bytes = v.job_done_bytes,
+        h.job_total_bytes = v.job_total_bytes, h.message = v.message,
         h.metrics = v.metrics
     WHERE v.boot > h.boot OR (v.boot = h.boot AND v.sequence > h.sequence)
 """)

@@ -269,6 +269,8 @@ class InstanceHeartbeat(Base):
     disk_total_bytes: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger())
     job_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
     job_progress_percent: orm.Mapped[int | None]
+    job_done_bytes: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger())
+    job_total_bytes: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger())
     message: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
     #: The engine's figures, a JSON object by the names of :mod:`trove.datastores.metrics`.
     metrics: orm.Mapped[str | None] = orm.mapped_column(sa.Text())

@@ -54,6 +54,8 @@ def test_every_value_of_a_report_is_stored_as_it_is(database: base.Database) -> 
         disk_total_bytes=2**63 - 1,
         job_id="11111111-1111-4111-8111-111111111111",
         job_progress_percent=42,
+        job_done_bytes=2**41,
+        job_total_bytes=2**42,
         message="Größe \U0001f600 'quoted' \\ \"x\" $[0]\nline",
         metrics='{"connections": 3, "uptime_seconds": 1.5, "commands_total": 9007199254740993}',
     )

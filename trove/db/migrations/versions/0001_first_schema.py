@@ -658,6 +658,8 @@ def _instance_heartbeats() -> None:
         sa.Column("disk_total_bytes", sa.BigInteger(), nullable=True),
         sa.Column("job_id", sa.String(length=36), nullable=True),
         sa.Column("job_progress_percent", sa.Integer(), nullable=True),
+        sa.Column("job_done_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("job_total_bytes", sa.BigInteger(), nullable=True),
         sa.Column("message", sa.Text(), nullable=True),
         sa.Column("metrics", sa.Text(), nullable=True),
         sa.Column("csr_pem", sa.Text(), nullable=True),
