@@ -20,6 +20,7 @@ from typing import Any
 import pymysql
 import pytest
 
+from tests.fixtures import project
 from tests.fixtures.certificates import TenantAuthority
 from tests.fixtures.engine import passable_directory
 from tests.fixtures.other_versions import break_mariadb, make_mariadb
@@ -144,7 +145,7 @@ def test_every_installed_command_is_run_here() -> None:
         for point in importlib.metadata.distribution(_PLUGIN).entry_points
         if point.group == _GROUP
     }
-    tree = ast.parse(pathlib.Path(__file__).read_text())
+    tree = project.parse(pathlib.Path(__file__))
     run = {
         node.args[0].value
         for node in ast.walk(tree)

@@ -50,7 +50,7 @@ def _imported(*, osc: bool = False) -> set[str]:
     for path in (project.ROOT / "trove").rglob("*.py"):
         if (path.parent.name == "osc") is not osc:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(project.parse(path)):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
