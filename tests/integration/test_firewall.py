@@ -3,11 +3,12 @@
 import contextlib
 import logging
 import os
+import pathlib
 import shutil
 import socket
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from oslo_config import cfg
@@ -82,8 +83,14 @@ def listening(port: base.Port, engine_port: int) -> Iterator[tuple[str, int]]:
         yield listener.getsockname()
 
 
-def tables() -> frozenset[str]:
-    return firewall.Firewall().list_instances()
+def rules_of(conf: cfg.ConfigOpts) -> firewall.Firewall:
+    return firewall.Firewall(pathlib.Path(conf.local.state_dir))
+
+
+@pytest.fixture
+def tables(conf: cfg.ConfigOpts) -> Callable[[], frozenset[str]]:
+    """Give what lists the instances that have a table."""
+    return rules_of(conf).list_instances
 
 
 def short(port: base.Port) -> str:
@@ -92,7 +99,7 @@ def short(port: base.Port) -> str:
 
 @needs_nftables
 def test_only_allowed_networks_reach_the_engine(
-    network: LocalNetwork, engine: tuple[str, int]
+    network: LocalNetwork, engine: tuple[str, int], tables: Callable[[], frozenset[str]]
 ) -> None:
     port = make_port(network, engine)
     with listening(port, engine[1]) as target:
@@ -162,7 +169,7 @@ def test_a_list_without_networks_of_the_addresss_family_admits_nobody(
 
 @needs_nftables
 def test_rules_go_with_the_port_and_with_the_restriction(
-    network: LocalNetwork, engine: tuple[str, int]
+    network: LocalNetwork, engine: tuple[str, int], tables: Callable[[], frozenset[str]]
 ) -> None:
     first, second = (make_port(network, engine, ["127.54.0.0/16"]) for _ in range(2))
     assert {short(first), short(second)} <= tables()
@@ -175,10 +182,13 @@ def test_rules_go_with_the_port_and_with_the_restriction(
 
 @needs_nftables
 def test_what_the_machine_lost_comes_back_and_what_is_left_over_goes(
-    network: LocalNetwork, engine: tuple[str, int]
+    conf: cfg.ConfigOpts,
+    network: LocalNetwork,
+    engine: tuple[str, int],
+    tables: Callable[[], frozenset[str]],
 ) -> None:
     port, left_over = make_port(network, engine, ["127.54.0.0/16"]), str(uuid.uuid4())
-    rules = firewall.Firewall()
+    rules = rules_of(conf)
     rules.forget(port.instance_id)
     rules.allow(left_over, "127.53.1.1", [engine[1]], ["127.54.0.0/16"])
     assert short(port) not in tables()
@@ -187,6 +197,21 @@ def test_what_the_machine_lost_comes_back_and_what_is_left_over_goes(
     assert left_over.replace("-", "") not in tables()
     with listening(port, engine[1]) as target:
         assert not can_connect("127.0.0.1", target)
+
+
+@needs_nftables
+def test_another_service_of_the_machine_keeps_its_rules(
+    network: LocalNetwork, engine: tuple[str, int], tmp_path: pathlib.Path
+) -> None:
+    others = firewall.Firewall(tmp_path)
+    instance_id = str(uuid.uuid4())
+    others.allow(instance_id, "127.53.1.2", [engine[1]], ["127.54.0.0/16"])
+    try:
+        network.refresh()
+        assert others.list_instances() == {instance_id.replace("-", "")}
+    finally:
+        others.forget(instance_id)
+    assert not others.list_instances()
 
 
 def test_without_a_firewall_the_rules_are_stored_and_one_line_says_so(

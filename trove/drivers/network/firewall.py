@@ -5,14 +5,18 @@ the engine's port of the instance's address from everywhere but the allowed netw
 itself, where its agent comes from; those that are open already included. Everything else passes.
 What everybody may reach needs no table.
 
+The name of a table says whose it is: a machine may run more than one service.
+
 Where nftables cannot be used, one log line says why, and nobody is kept out.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import ipaddress
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -26,17 +30,12 @@ from trove.drivers import local_state
 LOG = log.getLogger(__name__)
 
 _TIMEOUT_S = 30
-_TABLE = re.compile(r"^table inet trove_([0-9a-f]{32})$", re.MULTILINE)
+_TABLE = re.compile(r"^table inet trove_([0-9a-f]{8})_([0-9a-f]{32})$", re.MULTILINE)
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
-def _table(instance_id: str) -> str:
-    return f"inet trove_{instance_id.replace('-', '')}"
-
-
-def _render(instance_id: str, address: str, ports: Sequence[int], networks: Sequence[str]) -> str:
-    """Return what replaces the table of an instance."""
-    table = _table(instance_id)
+def _render(table: str, address: str, ports: Sequence[int], networks: Sequence[str]) -> str:
+    """Return what replaces a table."""
     family = "ip" if ipaddress.ip_address(address).version == 4 else "ip6"
     elements = ", ".join([address, *networks])
     engine = ", ".join(map(str, ports))
@@ -56,11 +55,15 @@ table {table} {{
 
 
 class Firewall:
-    """The tables of all instances."""
+    """The tables of all instances whose state is kept in a directory."""
 
-    def __init__(self, *, enabled: bool = True) -> None:
+    def __init__(self, state_dir: pathlib.Path, *, enabled: bool = True) -> None:
         """Find out on first use what is possible, and say so once when nothing is."""
+        self._owner = hashlib.sha256(bytes(state_dir.resolve())).hexdigest()[:8]
         self._enabled = enabled
+
+    def _table(self, instance_id: str) -> str:
+        return f"inet trove_{self._owner}_{instance_id.replace('-', '')}"
 
     @functools.cached_property
     def _program(self) -> str | None:
@@ -95,7 +98,9 @@ class Firewall:
         if any(network.prefixlen == 0 for network in same):
             self.forget(instance_id)
         elif self._program is not None:
-            text = _render(instance_id, address, ports, [str(network) for network in same])
+            text = _render(
+                self._table(instance_id), address, ports, [str(network) for network in same]
+            )
             _run([self._program, "-f", "-"], text)
             told = ", ".join(map(str, ports))
             LOG.info("%s port %s can be reached from %s", address, told, ", ".join(cidrs))
@@ -104,14 +109,15 @@ class Firewall:
         """Remove the table of an instance; nothing when there is none."""
         if self._program is not None:
             # declared first: without a table its removal would fail
-            table = _table(instance_id)
+            table = self._table(instance_id)
             _run([self._program, "-f", "-"], f"table {table} {{ }}\ndelete table {table}\n")
 
     def list_instances(self) -> frozenset[str]:
         """Return the ids, without dashes, of the instances that have a table."""
         if self._program is None:
             return frozenset()
-        return frozenset(_TABLE.findall(_run([self._program, "list", "tables"])))
+        found = _TABLE.findall(_run([self._program, "list", "tables"]))
+        return frozenset(instance for owner, instance in found if owner == self._owner)
 
 
 def _run(argv: Sequence[str], text: str = "") -> str:

@@ -75,7 +75,7 @@ class LocalNetwork(base.NetworkDriver):
         """Take the configuration; raises ConfigurationError for a bad pool."""
         self._state = local_state.LocalState(conf.local.state_dir)
         self._pool = _pool_of(conf.local.address_pool)
-        self._firewall = firewall.Firewall(enabled=conf.local.use_firewall)
+        self._firewall = firewall.Firewall(self._state.root, enabled=conf.local.use_firewall)
 
     def create_port(
         self,
