@@ -101,6 +101,7 @@ missing_engine_packages() {
     mariadb)
         PATH=$path command -v mariadbd >/dev/null || echo mariadb-server
         PATH=$path command -v mariadb >/dev/null || echo mariadb-client
+        PATH=$path command -v mariabackup >/dev/null || echo mariadb-backup
         ;;
     postgresql)
         for each in /usr/lib/postgresql/*/bin/postgres; do

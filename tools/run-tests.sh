@@ -20,7 +20,6 @@ check_python
 mapfile -t missing < <(
     missing_packages
     for engine in mariadb postgresql redis; do missing_engine_packages "$engine"; done
-    command -v mariabackup >/dev/null || echo mariadb-backup
     # of MySQL 5.6
     [ -e "/usr/lib/$(uname -m)-linux-gnu/libaio.so.1" ] || echo libaio1
     command -v git >/dev/null || echo git

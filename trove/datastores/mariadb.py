@@ -57,5 +57,6 @@ SPEC = spec.register(
         check_character_set=check_character_set,
         template=CONFIG_TEMPLATE,
         minimum_ram_mib=256,
+        capabilities=(spec.Capability.BACKUP, spec.Capability.INCREMENTS),
     )
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from trove.datastores import mysql_configuration, names, parameters, spec
 
@@ -102,8 +102,12 @@ def make_spec(
     check_character_set: Callable[[str | None, str | None], str | None],
     template: str,
     minimum_ram_mib: int,
+    capabilities: Collection[spec.Capability] = (),
 ) -> spec.DatastoreSpec:
-    """Return the facts of a member of the family; ``template`` is of its configuration file."""
+    """Return the facts of a member of the family; ``template`` is of its configuration file.
+
+    ``capabilities`` are those that not all members have.
+    """
     return spec.DatastoreSpec(
         manager=manager,
         port=3306,
@@ -121,6 +125,7 @@ def make_spec(
                 spec.Capability.METRICS,
                 spec.Capability.QUERIES,
                 spec.Capability.UPGRADE,
+                *capabilities,
             }
         ),
         reserved_databases=RESERVED_DATABASES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import (
     accounts,
+    backup,
     configuration,
     logs,
     metrics,
@@ -37,7 +38,7 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
         root=accounts.MysqlRoot(dialect, server.connector, demand=server.demand_of_clients),
         tls=_make_tls(dialect, server),
         config=configuration.MysqlConfiguration(dialect, server, server.connector),
-        backup=base.Unsupported(manager, "backup"),
+        backup=_make_backup(dialect, server, environment),
         archive=base.Unsupported(manager, "point in time recovery"),
         replication=base.Unsupported(manager, "replication"),
         cluster=base.Unsupported(manager, "cluster"),
@@ -58,4 +59,21 @@ def _make_tls(
         server.connector,
         store=server.tls_store,
         rewrite_configuration=server.rewrite_configuration,
+    )
+
+
+def _make_backup(
+    dialect: dialects.Dialect, server: service.MysqlService, environment: base.Environment
+) -> base.Backup | base.Unsupported:
+    if dialect.backup is None:
+        return base.Unsupported(dialect.spec.manager, "backup")
+    return backup.MariadbBackup(
+        dialect,
+        dialect.backup,
+        environment,
+        connector=server.connector,
+        configuration=server.configuration_file,
+        socket=server.socket,
+        find_settings=server.find_settings,
+        explain_exit=server.explain_exit,
     )

@@ -99,6 +99,20 @@ MYSQL_5_6_SYNTAX = Syntax(
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BackupPrograms:
+    """The programs that copy a server, unpack and prepare copies, replay its log and check it.
+
+    Each with the package that it comes with.
+    """
+
+    backup: tuple[str, str]
+    unpack: tuple[str, str]
+    read_log: tuple[str, str]
+    client: tuple[str, str]
+    check: tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """One member of the family.
 
@@ -129,6 +143,8 @@ class Dialect:
     #: keep from it; None when it keeps everybody.
     read_only: str = "read_only"
     read_only_exemption: str | None = None
+    #: None where there are none, and so no backups.
+    backup: BackupPrograms | None = None
 
 
 MARIADB = Dialect(
@@ -158,6 +174,13 @@ MARIADB = Dialect(
     reload_tls="FLUSH LOCAL SSL",
     has_disabled_actors=True,
     read_only_exemption="READ ONLY ADMIN",
+    backup=BackupPrograms(
+        backup=("mariabackup", "mariadb-backup"),
+        unpack=("mbstream", "mariadb-backup"),
+        read_log=("mariadb-binlog", "mariadb-client"),
+        client=("mariadb", "mariadb-client"),
+        check=("mariadb-check", "mariadb-client"),
+    ),
 )
 
 MYSQL_8 = Dialect(

@@ -62,6 +62,16 @@ class MysqlService(server.Server):
         )
         self.log_files = logs.MysqlLogFiles(environment, self.connector)
 
+    @property
+    def socket(self) -> pathlib.Path:
+        """Where the server listens for the agent."""
+        return self._socket
+
+    @property
+    def configuration_file(self) -> pathlib.Path:
+        """What the server reads its options from."""
+        return self._config_file
+
     # -- installing -----
 
     def check_programs(self) -> None:
