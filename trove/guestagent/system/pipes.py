@@ -1,109 +1,130 @@
-"""Programs whose output is read while they run.
+"""Programs that the agent reads from or writes to while they run.
 
-The program ends with its reader: who reads no more closes the pipe. What it says besides is kept in
-a file without a name, and its end is told.
+What a program says goes to a file, of which the end is kept for people. A program whose reader or
+writer is gone ends by itself; :meth:`Program.close` ends it in any case.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pathlib
-import select
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
-from trove.guestagent.system import process, users
+from trove.guestagent.system import filesystem, users
 
-#: As much as a pipe of an unprivileged user may hold (/proc/sys/fs/pipe-max-size).
-_PIPE_BYTES = 1024 * 1024
-_SAID_BYTES = 16384
-_END_TIMEOUT_S = 60.0
+#: What the priority of programs that work beside an engine is lowered by (setpriority(2)).
+_NICE = 10
+#: Seconds that a program may take to end once it was told to.
+_PATIENCE_S = 5.0
 
 
-class Output:
-    """What a program writes, as it comes; a context manager that ends the program."""
+class Program:
+    """A program with pipes; a context manager that ends it."""
 
     def __init__(
         self,
         argv: Sequence[str],
         *,
-        stall_s: float,
-        user: users.SystemUser | None = None,
-        directory: pathlib.Path | None = None,
+        user: users.SystemUser,
+        messages: pathlib.Path,
+        directory: pathlib.Path,
         environment: Mapping[str, str] | None = None,
+        is_written_to: bool = False,
+        output: int | None = None,
     ) -> None:
-        """Start the program; raises OSError. ``stall_s``: the longest it may write nothing."""
-        self._name = pathlib.Path(argv[0]).name
-        self._stall_s = stall_s
-        switch = (
-            {}
-            if user is None or user.is_current
-            else {"user": user.uid, "group": user.gid, "extra_groups": []}
-        )
-        # closed with the program
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        """Start a program; raises OSError.
+
+        What it says is appended to ``messages``, a file. Its output is for :meth:`read`, unless
+        it goes to ``output``, a descriptor. Of the environment of this process it gets PATH alone.
+        """
+        self.name = pathlib.Path(argv[0]).name
+        self._messages = messages
+        switch: dict[str, Any] = {}
+        if not user.is_current:
+            switch = {"user": user.uid, "group": user.gid, "extra_groups": []}
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        said = os.open(messages, flags, 0o600)
         try:
-            self._child = subprocess.Popen(  # type: ignore[call-overload]
+            self._process = subprocess.Popen(
                 list(argv),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=self._said,
-                cwd=directory or "/",
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
-                | dict(environment or {}),
+                stdin=subprocess.PIPE if is_written_to else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if output is None else output,
+                stderr=said,
+                cwd=directory,
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "LC_ALL": "C.UTF-8",
+                    "TZ": "UTC",
+                    **(environment or {}),
+                },
                 start_new_session=True,
+                umask=0o027,
                 bufsize=0,
                 **switch,
             )
-        except BaseException:
-            self._said.close()
-            raise
-        self._descriptor: int = self._child.stdout.fileno()
+        finally:
+            os.close(said)
+        stdout = self._process.stdout
+        self._output = stdout.fileno() if stdout is not None else -1
         with contextlib.suppress(OSError):
-            fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._poller = select.poll()
-        self._poller.register(self._descriptor, select.POLLIN)
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICE)
 
     @property
     def pid(self) -> int:
-        """Number of the process."""
-        return int(self._child.pid)
+        """Return the number of the process."""
+        return self._process.pid
+
+    @property
+    def input(self) -> int:
+        """Return the descriptor of what the program reads."""
+        return self._process.stdin.fileno() if self._process.stdin is not None else -1
 
     def read(self, most: int) -> bytes:
-        """Return up to ``most`` bytes, none at the end; raises TimeoutError, OSError."""
-        if not self._poller.poll(self._stall_s * 1000):
-            raise TimeoutError(f"{self._name} gave nothing for {self._stall_s:.0f} s")
-        return os.read(self._descriptor, most)
+        """Return up to ``most`` bytes that the program wrote, none at the end; raises OSError."""
+        return os.read(self._output, most)
 
-    def finish(self) -> process.Result:
-        """Wait for the program, whose output was read to its end; raises TimeoutError."""
+    def write(self, data: bytes) -> None:
+        """Have the program read data; raises OSError, BrokenPipeError when it ended."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self.input, view) :]
+
+    def end_input(self) -> None:
+        """Tell the program that there is nothing more to read."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait for the end and return the exit code, negative for a signal; raises TimeoutError."""
         try:
-            code = self._child.wait(_END_TIMEOUT_S)
+            return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"{self._name} did not end after its output") from None
-        return process.Result(return_code=int(code), output=self.said())
+            raise TimeoutError(f"{self.name} did not end within {timeout_s} s") from None
 
-    def said(self) -> str:
-        """Return the end of what the program said besides its output."""
-        size = os.fstat(self._said.fileno()).st_size
-        data = os.pread(self._said.fileno(), _SAID_BYTES, max(0, size - _SAID_BYTES))
-        return data.decode("utf-8", "replace")
+    def said(self, *, max_bytes: int = 16384) -> str:
+        """Return the end of what it said."""
+        return filesystem.read_tail(self._messages, max_bytes=max_bytes)
 
     def close(self) -> None:
-        """End the program; may be called again."""
-        if self._said.closed:
-            return
-        if self._child.poll() is None:
-            self._child.kill()
-        self._child.stdout.close()
-        self._child.wait()
-        self._said.close()
+        """End the program, unless it has ended; may be called again."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                # what was not written yet nobody reads
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
-    def __enter__(self) -> Output:
-        """Give the output."""
+    def __enter__(self) -> Self:
+        """Give the program."""
         return self
 
     def __exit__(self, *exc: object) -> None:
