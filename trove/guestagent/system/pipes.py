@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import select
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -34,14 +35,17 @@ class Program:
         environment: Mapping[str, str] | None = None,
         is_written_to: bool = False,
         output: int | None = None,
+        stall_s: float | None = None,
     ) -> None:
         """Start a program; raises OSError.
 
         What it says is appended to ``messages``, a file. Its output is for :meth:`read`, unless
-        it goes to ``output``, a descriptor. Of the environment of this process it gets PATH alone.
+        it goes to ``output``, a descriptor; it may write nothing for ``stall_s`` at most. Of the
+        environment of this process it gets PATH alone.
         """
         self.name = pathlib.Path(argv[0]).name
         self._messages = messages
+        self._stall_s = stall_s
         switch: dict[str, Any] = {}
         if not user.is_current:
             switch = {"user": user.uid, "group": user.gid, "extra_groups": []}
@@ -83,7 +87,15 @@ class Program:
         return self._process.stdin.fileno() if self._process.stdin is not None else -1
 
     def read(self, most: int) -> bytes:
-        """Return up to ``most`` bytes that the program wrote, none at the end; raises OSError."""
+        """Return up to ``most`` bytes that the program wrote, none at the end.
+
+        Raises OSError, TimeoutError when it writes nothing for too long.
+        """
+        if self._stall_s is not None:
+            poller = select.poll()
+            poller.register(self._output, select.POLLIN)
+            if not poller.poll(self._stall_s * 1000):
+                raise TimeoutError(f"{self.name} gave nothing for {self._stall_s:.0f} s")
         return os.read(self._output, most)
 
     def write(self, data: bytes) -> None:
@@ -103,6 +115,10 @@ class Program:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"{self.name} did not end within {timeout_s} s") from None
+
+    def has_ended(self) -> bool:
+        """Tell whether the program has ended."""
+        return self._process.poll() is not None
 
     def said(self, *, max_bytes: int = 16384) -> str:
         """Return the end of what it said."""
