@@ -185,15 +185,22 @@ class Place:
 
         def prepare(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            LOG.warning("trying again to %s %s: %s", action, self.full_name(name), error)
+            # of many failures, fewer and fewer are told
+            if state.attempt_number.bit_count() == 1:
+                LOG.warning("trying again to %s %s: %s", action, self.full_name(name), error)
             self._renew_grant(name, since_s=_RENEW_PAUSE_S)
+
+        pause = tenacity.wait_random_exponential(
+            multiplier=self._first_pause_s, max=_LONGEST_PAUSE_S
+        )
+
+        def left_s() -> float:
+            return began + most_s - self._clock.monotonic()
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(base.StorageError),
-            stop=lambda state: self._clock.monotonic() - began >= most_s,
-            wait=tenacity.wait_random_exponential(
-                multiplier=self._first_pause_s, max=_LONGEST_PAUSE_S
-            ),
+            stop=lambda state: left_s() <= 0,
+            wait=lambda state: min(pause(state), max(0.0, left_s())),
             sleep=(progress or progresses.Progress()).wait,
             before_sleep=prepare,
             reraise=True,

@@ -40,13 +40,15 @@ _CLEANING_PATIENCE_S = 15.0
 class Options:
     """How it is done. ``threads`` are zstd's, None: as many as there are processors, up to four.
 
-    ``rate_limit_bytes_s`` is of the engine's bytes, 0: as fast as it goes.
+    ``rate_limit_bytes_s`` is of the engine's bytes, 0: as fast as it goes. ``attempt`` is the name
+    of this try, 16 hexadecimal digits that no other has; None: one is made up.
     """
 
     segment_bytes: int = SEGMENT_BYTES
     compression_level: int = 1
     rate_limit_bytes_s: int = 0
     threads: int | None = None
+    attempt: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +79,13 @@ def store(
     ``describe`` is given the facts of the stream when it was read to its end. Raises GuestError
     with the reason, Cancelled among them; what the stream raises goes through.
     """
-    attempt = secrets.token_hex(8)
+    options = options or Options()
+    attempt = options.attempt or secrets.token_hex(8)
     work = _Attempt(
         place,
         backup_id=backup_id,
         attempt=attempt,
-        options=options or Options(),
+        options=options,
         progress=progress or progresses.Progress(),
     )
     try:
@@ -208,9 +211,10 @@ class _Attempt:
         if self._has_manifest:
             # without it nothing else is a backup
             names.insert(0, manifests.MANIFEST_NAME)
+        patience_s = min(_CLEANING_PATIENCE_S, self._place.patience_s)
         for done, name in enumerate(names):
             try:
-                self._place.delete(name, patience_s=_CLEANING_PATIENCE_S)
+                self._place.delete(name, patience_s=patience_s)
             except exception.TroveError as e:
                 LOG.warning("cannot remove %s: %s", self._place.full_name(name), e)
                 return len(names) - done

@@ -19,8 +19,8 @@ from trove.storage.filesystem import FilesystemStore
 KEY = b"k" * 32
 BACKUP = "11111111-1111-4111-8111-111111111111"
 FACTS = {"lsn": "0/1000028", "timeline": 1}
-#: One chunk a segment.
-SMALL = writer.Options(segment_bytes=sealing.SEALED_BYTES)
+#: One chunk a segment, which comes as soon as there is data for it.
+SMALL = writer.Options(segment_bytes=sealing.SEALED_BYTES, threads=0)
 
 
 class GivenStream(base.Stream):

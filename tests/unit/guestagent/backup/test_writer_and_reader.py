@@ -26,6 +26,19 @@ def test_what_was_stored_comes_back(tmp_path: pathlib.Path, size: int) -> None:
     assert making.restore(place, manifest.sha256) == data
 
 
+@pytest.mark.parametrize("threads", [None, 0, 1, 2, 4])
+@pytest.mark.parametrize("level", [1, 19])
+def test_levels_and_threads_give_the_same_data(
+    tmp_path: pathlib.Path, threads: int | None, level: int
+) -> None:
+    data = b"".join(making.noise(10_000, seed=seed % 7) for seed in range(100))
+    place = making.make_place(tmp_path)
+    options = writer.Options(compression_level=level, threads=threads)
+    manifest = making.store(data, place, options=options)
+    assert manifest.stored_bytes < 200_000
+    assert making.restore(place, manifest.sha256) == data
+
+
 def test_manifest_tells_what_the_backup_is(tmp_path: pathlib.Path) -> None:
     place = making.make_place(tmp_path)
     written = making.store(b"a" * 10_000_000, place)
