@@ -19,8 +19,11 @@ from trove import states
 from trove.common import concurrency, exception
 from trove.guestagent import journal as journals
 from trove.guestagent import modules as guest_modules
+from trove.guestagent import state, volume
 from trove.guestagent import supervisor as supervisors
-from trove.guestagent import volume
+from trove.guestagent.backup import archiver as archivers
+from trove.guestagent.backup import jobs as backup_jobs
+from trove.guestagent.backup import progress as progresses
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores import upgrade as engine_upgrade
 from trove.guestagent.system import facts, filesystem, process
@@ -33,6 +36,10 @@ _START_TIMEOUT_S = 600.0
 _STOP_TIMEOUT_S = 150.0
 #: Seconds before a job is done again whose outcome could not be noted.
 _RETRY_S = 5.0
+#: Kinds of jobs that the next agent does again when this one ends in the middle.
+_DONE_AGAIN = frozenset(
+    {payloads.BackupJob.KIND, payloads.RestoreJob.KIND, payloads.VerifyBackupJob.KIND}
+)
 
 P = TypeVar("P", bound=payloads.Payload)
 
@@ -51,11 +58,15 @@ class Manager:
         rekey: Callable[[payloads.RekeyJob], None],
         data_volume: volume.DataVolume,
         upgrade: Callable[[payloads.UpgradeAgentJob], None],
+        archiver: archivers.Archiver,
+        storage: backup_jobs.Storage,
+        store: state.Store,
     ) -> None:
         """Take the collaborators.
 
         ``on_change`` is called when there is something to report, ``rekey`` when there are a new
         key and a new account for the channel, ``upgrade`` when there is another release to install.
+        ``storage`` opens what backups are kept in.
         """
         self._upgrade_agent = upgrade
         modules = guest_modules.Modules(supervisor.layout, clock=concurrency.SystemClock())
@@ -67,6 +78,16 @@ class Manager:
             datastore.upgrade,
             layout=supervisor.layout,
             stop=lambda: supervisor.ensure_stopped(_STOP_TIMEOUT_S),
+        )
+        self._archiver = archiver
+        self._backups = backup_jobs.Backups(
+            datastore,
+            supervisor,
+            store=store,
+            transition=self._transition,
+            archiver=archiver,
+            storage=storage,
+            clock=concurrency.SystemClock(),
         )
         self._journal = journal
         self._on_change = on_change
@@ -118,6 +139,10 @@ class Manager:
             payloads.ModulesJob.KIND: self._apply_modules,
             payloads.UpgradeAgentJob.KIND: self._upgrade,
             payloads.UpgradeEngineJob.KIND: self._upgrade_engine,
+            payloads.BackupJob.KIND: self._backup,
+            payloads.RestoreJob.KIND: self._restore,
+            payloads.VerifyBackupJob.KIND: self._verify_backup,
+            payloads.ArchiveJob.KIND: self._archive,
         }
 
     def start(self) -> None:
@@ -129,6 +154,7 @@ class Manager:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        self._backups.close()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
@@ -149,6 +175,7 @@ class Manager:
         with self._changed:
             job = self._job
             if job is not None and job.job_id == job_id:
+                self._backups.cancel()
                 return
             is_news = self._journal.cancel(job_id, _cancelled())
         if is_news:
@@ -160,6 +187,11 @@ class Manager:
         """The job that is being done."""
         job = self._job
         return job.job_id if job is not None else None
+
+    @property
+    def progress(self) -> progresses.Progress | None:
+        """How far the job is that is being done, if it is one that can tell."""
+        return self._backups.progress
 
     def snapshot(self) -> supervisors.Snapshot:
         """Return how the instance is: the engine, unless a job says otherwise."""
@@ -219,6 +251,9 @@ class Manager:
                 raise exception.UnknownJob(reason=f"this agent knows no job {entry.kind}")
             result = handler(payloads.JOBS[entry.kind].from_wire(entry.payload))
         except exception.TroveError as e:
+            if self._closing and (entry.kind in _DONE_AGAIN or isinstance(e, progresses.Cancelled)):
+                LOG.info("job %s (%s) is left to the next agent", entry.job_id, entry.kind)
+                return
             LOG.warning("job %s (%s) failed: %s", entry.job_id, entry.kind, e)
             self._journal.fail(entry.job_id, e)
             return
@@ -241,10 +276,17 @@ class Manager:
         self._set_overlay(states.ServiceStatus.BUILDING)
         try:
             self._volume.ensure()
+            self._backups.settle()
             self._transition.enter(job.engine_version)
-            self._datastore.service.install(job)
+            if job.restoration is None:
+                self._datastore.service.install(job)
+            else:
+                self._backups.install(job, job.restoration)
             self._supervisor.ensure_running(_START_TIMEOUT_S)
             self._complete_upgrade()
+            if job.restoration is not None:
+                # there is nothing to go back to
+                self._transition.commit()
             if job.databases:
                 self._datastore.accounts.ensure_databases(job.databases)
             if job.users:
@@ -377,6 +419,29 @@ class Manager:
         self._datastore.service.resize(volume_size_gib=job.volume_size_gib)
         self._supervisor.ensure_running(_START_TIMEOUT_S)
         return {"engine_version": self._supervisor.snapshot().version}
+
+    def _backup(self, job: payloads.BackupJob) -> dict[str, Any]:
+        self._volume.ensure()
+        return self._backups.backup(job)
+
+    def _restore(self, job: payloads.RestoreJob) -> dict[str, Any]:
+        """Restore in place; the engine's own status would say that somebody stopped it."""
+        self._volume.ensure()
+        if job.phase == "commit":
+            return self._backups.restore(job)
+        self._set_overlay(states.ServiceStatus.BUILDING)
+        try:
+            return self._backups.restore(job)
+        finally:
+            self._overlay = None
+
+    def _verify_backup(self, job: payloads.VerifyBackupJob) -> dict[str, Any]:
+        self._volume.ensure()
+        return self._backups.verify(job)
+
+    def _archive(self, job: payloads.ArchiveJob) -> dict[str, Any]:
+        self._volume.ensure()
+        return self._archiver.begin(job)
 
     def _set_overlay(self, status: states.ServiceStatus, message: str | None = None) -> None:
         self._overlay = (status, message)

@@ -34,6 +34,8 @@ from trove.guestagent import (
     upgrade,
     volume,
 )
+from trove.guestagent.backup import archiver as archivers
+from trove.guestagent.backup import jobs as backup_jobs
 from trove.guestagent.datastores import base
 from trove.guestagent.system import filesystem, process, users
 from trove.rpc import payloads
@@ -151,10 +153,24 @@ class Agent:
             make_csr=datastore.service.certificate_request,
             on_hello=self._confirm_release,
         )
+        storage = backup_jobs.Storage(conductor.grant, clock=clock)
+        self.archiver = archivers.Archiver(
+            datastore.archive,
+            instance_id=environment.instance_id,
+            layout=self._layout,
+            make_put=storage.make_put,
+            is_running=self._is_running,
+            has_volume=lambda: self._volume.is_ready,
+            clock=clock,
+            on_change=self._poke,
+        )
         self.manager = manager.Manager(
             datastore,
             self.supervisor,
             self.journal,
+            archiver=self.archiver,
+            storage=storage,
+            store=environment.store,
             make_heartbeat=self.reporter.next_heartbeat,
             rekey=conductor.rekey,
             on_change=self._poke,
@@ -172,6 +188,13 @@ class Agent:
 
     def _poke(self) -> None:
         self.reporter.poke()
+
+    def _is_running(self) -> bool:
+        """Tell whether the engine can be asked."""
+        return self.supervisor.snapshot().status in (
+            states.ServiceStatus.HEALTHY,
+            states.ServiceStatus.BLOCKED,
+        )
 
     def _install(self, job: payloads.UpgradeAgentJob) -> None:
         if self._upgrader.install(job):
@@ -213,6 +236,7 @@ class Agent:
         self.supervisor.start()
         self.reporter.start()
         self.manager.start()
+        self.archiver.start()
         self._anticipation.start()
         if self._logs_keeper is not None:
             self._logs_keeper.start()
@@ -224,6 +248,7 @@ class Agent:
         if self._anticipation.is_alive():
             self._anticipation.join(2.0)
         self._close_logs()
+        self.archiver.close()
         self.manager.close()
         self.supervisor.close()
         self.reporter.close()
@@ -239,6 +264,7 @@ class Agent:
         self._volume.close()
         self._figures.close()
         self._close_logs()
+        self.archiver.close()
         self.manager.close()
         try:
             self.supervisor.power_off(_POWER_OFF_TIMEOUT_S)
@@ -263,6 +289,7 @@ class Agent:
         except OSError as e:
             message = message or filesystem.explain(e, "looking at the data volume")
         runs = snapshot.status is states.ServiceStatus.HEALTHY
+        progress = self.manager.progress
         return payloads.Heartbeat(
             boot=self._boot,
             sequence=sequence,
@@ -272,7 +299,11 @@ class Agent:
             disk_used_bytes=used_bytes,
             disk_total_bytes=total_bytes,
             job_id=self.manager.current_job_id,
-            message=message,
+            job_progress_percent=None if progress is None else progress.percent,
+            job_done_bytes=None if progress is None else progress.done_bytes,
+            job_total_bytes=None if progress is None else progress.total_bytes,
+            message=message or self.archiver.problem,
+            archive=self.archiver.state(),
             metrics=self._figures.read() if runs else {},
         )
 

@@ -68,6 +68,11 @@ class Layout:
         return self.mount_point / "data.before"
 
     @property
+    def replaced_data_dir(self) -> pathlib.Path:
+        """The data directory that a restored one is in the place of, until that is final."""
+        return self.mount_point / "data.former"
+
+    @property
     def temporary_dir(self) -> pathlib.Path:
         """Temporary files of the engine, on the volume."""
         return self.mount_point / "tmp"

@@ -87,8 +87,13 @@ class Service(Part, abc.ABC):
         """Do ahead of time what installing will need and no job has to decide; may be skipped."""
 
     @abc.abstractmethod
-    def install(self, job: payloads.PrepareJob) -> None:
-        """Make data directory, keys and configuration; complete after a crash in between."""
+    def install(
+        self, job: payloads.PrepareJob, *, restore: Callable[[], object] | None = None
+    ) -> None:
+        """Make data directory, keys and configuration; complete after a crash in between.
+
+        With ``restore`` it is that which makes the data directory, when all else is there.
+        """
 
     @abc.abstractmethod
     def resize(

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import pathlib
 import threading
+from collections.abc import Callable
 from typing import ClassVar
 
 from oslo_log import log
@@ -44,6 +45,8 @@ class Server(base.Service):
         self.tls_store = tls.TlsStore(self._layout)
         #: Serialises the copying of the data directory.
         self._copying = threading.Lock()
+        #: Whether a data directory is to be made, not restored.
+        self._wants_copy = True
 
     # -- what engines do differently -----
 
@@ -77,7 +80,10 @@ class Server(base.Service):
     def anticipate(self) -> None:
         """Copy the template before anybody asks for it."""
         layout = self._layout
-        if layout.data_dir.exists() or layout.former_data_dir.exists():
+        if any(
+            path.exists()
+            for path in (layout.data_dir, layout.former_data_dir, layout.replaced_data_dir)
+        ):
             return
         if self._environment.template_dir is None:
             return
@@ -92,6 +98,8 @@ class Server(base.Service):
         """Have a complete data directory in ``data.ready``, unless one is in place already."""
         with self._copying:
             if self._layout.data_dir.exists() or self._is_ready_copy_sound():
+                return
+            if not self._wants_copy:
                 return
             work = self._layout.mount_point / "data.new"
             filesystem.remove_tree(work)
@@ -121,13 +129,20 @@ class Server(base.Service):
 
     # -- installing -----
 
-    def install(self, job: payloads.PrepareJob) -> None:
+    def install(
+        self, job: payloads.PrepareJob, *, restore: Callable[[], object] | None = None
+    ) -> None:
         """Make data directory, keys and configuration."""
         filesystem.ensure_passable(self._layout.mount_point)
         self.check_programs()
         self._check_reachable()
         self._layout.make_volume()
-        if not self._layout.data_dir.exists():
+        with self._copying:
+            self._wants_copy = restore is None
+            if restore is not None:
+                # the space is needed
+                filesystem.remove_tree(self._ready_dir)
+        if restore is None and not self._layout.data_dir.exists():
             self._make_data_directory()
             self._ready_dir.rename(self._layout.data_dir)
             filesystem.sync_directory(self._layout.mount_point)
@@ -142,6 +157,8 @@ class Server(base.Service):
                 overrides=dict(job.overrides),
             )
         )
+        if restore is not None:
+            restore()
 
     def _check_space(self) -> None:
         available = filesystem.disk_use(self._layout.mount_point).available_bytes

@@ -201,6 +201,38 @@ class Transition:
         part.commit()
         self._save(Memory(version=memory.version))
 
+    # -- data that came from a backup -----
+
+    def check_restored(self, version: str) -> None:
+        """Raise GuestError unless data of a version can take the place of those there are."""
+        part = self._part
+        if part is None:
+            return
+        memory = self.find()
+        if memory is not None and memory.phase is Phase.COMPLETED:
+            self.commit()
+        elif memory is not None and memory.old is not None:
+            raise exception.GuestError(
+                reason=f"the data are being upgraded from version {memory.old} to"
+                f" {memory.version}: that has to end first"
+            )
+        here, old = upgrades.plain(part.version()), upgrades.plain(version)
+        if old and not self._can_read(part, old, here):
+            part.check(old=old, new=here)
+
+    def adopt(self, version: str | None) -> None:
+        """Note that the data are of another version now, of before the next start."""
+        part, old = self._part, upgrades.plain(version or "")
+        if part is None or not old:
+            return
+        here = upgrades.plain(part.version())
+        self._save(Memory(version=here if self._can_read(part, old, here) else old))
+
+    @staticmethod
+    def _can_read(part: base.Upgrade, old: str, here: str) -> bool:
+        """Tell whether the programs are those of the data, or of before them in the series."""
+        return old == here or (upgrades.is_older(here, old) and part.is_same_series(old, here))
+
 
 class MinorUpgrade(base.Upgrade):
     """New programs on the same data; refuses older ones, and those of another series."""
@@ -238,18 +270,24 @@ class MinorUpgrade(base.Upgrade):
 
 
 class Kept:
-    """The data as they were before an upgrade, beside those of the new version.
+    """The data as they were before an upgrade or a restoration, beside those that came after.
 
     Nothing half made ever has the name: what appears there, or in the place of the data, gets there
     by a rename.
     """
 
-    def __init__(self, layout: state.Layout) -> None:
-        """Take where the data lie."""
+    def __init__(
+        self,
+        layout: state.Layout,
+        *,
+        directory: pathlib.Path | None = None,
+        work: pathlib.Path | None = None,
+    ) -> None:
+        """Take where the data lie, where they are kept, and where others are made."""
         self._layout = layout
         self.data = layout.data_dir
-        self.directory = layout.former_data_dir
-        self.work = layout.mount_point / "data.next"
+        self.directory = directory or layout.former_data_dir
+        self.work = work or layout.mount_point / "data.next"
         self._discarded = layout.mount_point / "data.discarded"
 
     @property

@@ -24,6 +24,8 @@ from trove.guestagent.system import filesystem, users
 
 #: Option of mallopt(3): how many heaps threads may have.
 _M_ARENA_MAX = -8
+#: Niceness of what need not be done soon.
+_LOW_PRIORITY = 15
 _BOOT_ID = pathlib.Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -260,6 +262,12 @@ def find_program(name: str, *, basedir: str | None) -> pathlib.Path | None:
 def save_memory() -> None:
     """Have this process share one heap among its threads; to be called before there are many."""
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def yield_to_others() -> None:
+    """Have this thread, and all processes that it starts, run behind the others of the machine."""
+    # to the kernel a priority is a thread's (setpriority(2), notes)
+    os.setpriority(os.PRIO_PROCESS, 0, _LOW_PRIORITY)
 
 
 def is_port_free(address: str, port: int) -> bool:
