@@ -175,7 +175,7 @@ def test_the_schema_is_made_by_trove_manage(stacked: DevStack) -> None:
 def test_stacking_again_keeps_the_key_and_makes_nothing_twice(devstack: DevStack) -> None:
     for _ in range(2):
         devstack.run("stack", "post-config")
-        devstack.run("stack", "extra")
+        devstack.run("stack", "extra", TROVE_GUEST_IMAGE="/guest.qcow2")
         key = devstack.conf().guest.key_encryption_keys
     made = [call for call in devstack.calls("iniset") if call[2] == "key_encryption_keys"]
     assert [call[3] for call in made] == [key[0], key[0]]
