@@ -324,6 +324,45 @@ MODULE_UPDATE = Notice(feed="module.updated", traits=_of_module, resource="modul
 MODULE_DELETE = Notice(feed="module.deleted", traits=_of_module, resource="module")
 
 
+# -- backups -----
+
+
+def _of_new_backup(body: Any) -> Traits:
+    new = body["backup"]
+    found = {
+        "name": new["name"],
+        "instance_id": new.get("instance"),
+        "description": new.get("description"),
+        "parent_id": new.get("parent_id"),
+    }
+    return {trait: value for trait, value in found.items() if value is not None}
+
+
+def _of_backup(body: Any, backup_id: str) -> Traits:
+    return {"backup_id": backup_id}
+
+
+def _made_backup(answer: Any) -> Traits:
+    return {"backup_id": answer["backup"]["id"]}
+
+
+_BACKUP_CREATE = Notice(event="backup_create", by_operation=True, traits=_of_new_backup)
+_BACKUP_REGISTER = Notice(
+    event="backup_create",
+    feed="backup.registered",
+    traits=_of_new_backup,
+    answer=_made_backup,
+    resource="backup",
+)
+BACKUP_DELETE = Notice(event="backup_delete", by_operation=True, traits=_of_backup)
+
+
+def backup_create(body: Any) -> Notice:
+    """Choose by whether a backup is made, or is stored already."""
+    is_stored = body["backup"].get("restore_from") is not None
+    return _BACKUP_REGISTER if is_stored else _BACKUP_CREATE
+
+
 def _of_quota(body: Any, project_id: str) -> Traits:
     return {"project_id": project_id, "quotas": dict(body["quotas"])}
 

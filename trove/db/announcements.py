@@ -38,7 +38,7 @@ def accepted(session: orm.Session, operation: models.Operation) -> None:
     base = notifications.base_traits(operation.project_id, operation.request_id)
     operation.data = {**operation.data, ORIGIN: base}
     if kind.event is not None:
-        traits = {**base, "instance_id": operation.resource_id, **_start_traits(session, operation)}
+        traits = {**base, **_resources(operation, kind), **_start_traits(session, operation)}
         notifications.append(session, f"dbaas.{kind.event}.start", traits, now=operation.created)
     if kind.changes_quota:
         tell_quota(session, operation.project_id, now=operation.created)
@@ -63,7 +63,7 @@ def ended(
     base = operation.data.get(ORIGIN) or notifications.base_traits(
         operation.project_id, operation.request_id
     )
-    traits = {**base, "instance_id": operation.resource_id}
+    traits = {**base, **_resources(operation, kind)}
     is_success = state is states.OperationState.SUCCEEDED
     if kind.event is not None and is_success:
         notifications.append(session, f"dbaas.{kind.event}.end", traits, now=now)
@@ -105,19 +105,32 @@ def _append_event(
     now: datetime.datetime,
     error: str | None = None,
 ) -> None:
-    payload = {"operation_id": operation.id, "operation": kind.word}
+    told_of = _resources(operation, kind)
+    resource_id = told_of.pop(f"{kind.resource}_id")
+    payload = {"operation_id": operation.id, "operation": kind.word, **told_of}
     if error is not None:
         payload["message"] = error
     events.append(
         session,
         operation.project_id,
-        type=f"instance.{kind.word}.{outcome}",
-        resource_id=operation.resource_id,
+        type=f"{kind.feed or f'{kind.resource}.{kind.word}'}.{outcome}",
+        resource_type=kind.resource,
+        resource_id=resource_id,
         payload=payload,
         request_id=operation.request_id,
         user_id=operation.user_id,
         now=now,
     )
+
+
+def _resources(operation: Any, kind: operation_kinds.Kind) -> dict[str, str]:
+    """Return what an operation is told of by, and the instance that it works on if it does."""
+    if kind.resource_key is None:
+        return {f"{kind.resource}_id": operation.resource_id}
+    return {
+        f"{kind.resource}_id": str(operation.data.get(kind.resource_key, "")),
+        "instance_id": operation.resource_id,
+    }
 
 
 # -- traits -----

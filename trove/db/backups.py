@@ -18,7 +18,7 @@ from sqlalchemy import orm
 
 from trove import states
 from trove.common import exception
-from trove.db import models
+from trove.db import models, operations
 
 #: Longest chain that is followed: a guard, not a limit that anybody should meet.
 _LONGEST_CHAIN = 1000
@@ -50,6 +50,9 @@ _backups = cast(sa.Table, models.Backup.__table__)
 _instances = cast(sa.Table, models.Instance.__table__)
 _versions = cast(sa.Table, models.DatastoreVersion.__table__)
 _datastores = cast(sa.Table, models.Datastore.__table__)
+_operations = cast(sa.Table, models.Operation.__table__)
+_jobs = cast(sa.Table, models.GuestJob.__table__)
+_heartbeats = cast(sa.Table, models.InstanceHeartbeat.__table__)
 _LIVE = _backups.c.is_deleted == sa.false()
 
 
@@ -169,6 +172,17 @@ class Usage:
     stored_bytes: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the making of a backup is: bytes of the engine's data, about how many there are."""
+
+    percent: int | None
+    done_bytes: int | None
+    total_bytes: int | None
+    since: datetime.datetime
+    reported: datetime.datetime
+
+
 _NAMES: Mapping[str, sa.ColumnElement[Any]] = {
     "datastore_name": _datastores.c.name,
     "version_name": _versions.c.name,
@@ -195,12 +209,19 @@ def _views(session: orm.Session, query: sa.Select[Any]) -> list[BackupView]:
 # -- making and changing -----
 
 
-def create(session: orm.Session, new: NewBackup, *, now: datetime.datetime) -> bool:
+def create(
+    session: orm.Session,
+    new: NewBackup,
+    *,
+    now: datetime.datetime,
+    tasks: Collection[states.TaskStatus] = frozenset(states.TaskStatus),
+) -> bool:
     """Add a backup; False, and nothing is added, while another one of its instance is being made.
 
-    One whose status is not that of a running one is added in any case.
+    Neither is one of an instance that is in none of ``tasks``. One whose status is not that of a
+    running one is added in any case.
     """
-    if new.status.is_running and not _begin(session, str(new.instance_id), new.id):
+    if new.status.is_running and not _begin(session, str(new.instance_id), new.id, tasks):
         return False
     values = {field.name: getattr(new, field.name) for field in dataclasses.fields(new)}
     session.execute(
@@ -215,13 +236,19 @@ def create(session: orm.Session, new: NewBackup, *, now: datetime.datetime) -> b
     return True
 
 
-def _begin(session: orm.Session, instance_id: str, backup_id: str) -> bool:
+def _begin(
+    session: orm.Session,
+    instance_id: str,
+    backup_id: str,
+    tasks: Collection[states.TaskStatus],
+) -> bool:
     result = session.execute(
         sa.update(_instances)
         .where(
             _instances.c.id == instance_id,
             _instances.c.is_deleted == sa.false(),
             _instances.c.running_backup_id.is_(None),
+            _instances.c.task.in_(sorted(tasks)),
         )
         .values(running_backup_id=backup_id)
     )
@@ -312,6 +339,23 @@ def _update(
     return bool(result.rowcount)  # type: ignore[attr-defined]
 
 
+def record_verification(
+    session: orm.Session,
+    backup_id: str,
+    *,
+    verification: states.Verification | None,
+    details: Mapping[str, Any] | None = None,
+    verified: datetime.datetime | None = None,
+) -> bool:
+    """Write how the proof of a backup stands; when it was changed last stays, for lists' order."""
+    values: dict[str, Any] = {"verification": verification}
+    if details is not None:
+        values["verification_details"] = dict(details)
+    if verified is not None:
+        values["verified"] = verified
+    return _update(session, backup_id, **values)
+
+
 def hold(session: orm.Session, backup_id: str) -> bool:
     """Keep a backup from being deleted until the transaction ends; False when it cannot be used.
 
@@ -372,6 +416,15 @@ def mark_deleted(session: orm.Session, backup_id: str, *, now: datetime.datetime
         deleted=now,
         updated=now,
         key_wrapped=None,
+    )
+
+
+def forget_deleted(session: orm.Session, backup_id: str) -> None:
+    """Remove the row of a backup that was deleted, so that it can be registered again."""
+    session.execute(
+        sa.delete(models.Backup)
+        .where(_backups.c.id == backup_id, _backups.c.is_deleted == sa.true())
+        .execution_options(synchronize_session=False)
     )
 
 
@@ -512,6 +565,48 @@ def list_descendants(session: orm.Session, backup_id: str) -> Sequence[BackupVie
     )
     query = _SELECT.join(links, links.c.id == _backups.c.id).where(links.c.depth > 0)
     return _views(session, query.order_by(links.c.depth.desc(), _backups.c.id))
+
+
+def find_making(session: orm.Session, backup_id: str) -> str | None:
+    """Return the operation that makes a backup, None when none does."""
+    row = session.execute(
+        sa.select(_operations.c.id, _operations.c.data)
+        .join(_backups, _backups.c.instance_id == _operations.c.resource_id)
+        .where(
+            _backups.c.id == backup_id,
+            _operations.c.kind == operations.CREATE_BACKUP,
+            _operations.c.state.in_([s for s in states.OperationState if s.is_active]),
+        )
+    ).first()
+    return None if row is None or row.data.get("backup_id") != backup_id else str(row.id)
+
+
+def find_progress(session: orm.Session, backup_id: str, *, instance_id: str) -> Progress | None:
+    """Return how far the making of a backup is, as its agent last said; None if it did not."""
+    row = session.execute(
+        sa.select(
+            _jobs.c.operation_id,
+            _heartbeats.c.job_progress_percent,
+            _heartbeats.c.job_done_bytes,
+            _heartbeats.c.job_total_bytes,
+            _heartbeats.c.received,
+            _operations.c.created,
+            _operations.c.data,
+        )
+        .select_from(_heartbeats)
+        .join(_jobs, _jobs.c.id == _heartbeats.c.job_id)
+        .join(_operations, _operations.c.id == _jobs.c.operation_id)
+        .where(_heartbeats.c.instance_id == instance_id, _jobs.c.succeeded.is_(None))
+    ).first()
+    if row is None or row.data.get("backup_id") != backup_id:
+        return None
+    return Progress(
+        percent=row.job_progress_percent,
+        done_bytes=row.job_done_bytes,
+        total_bytes=row.job_total_bytes,
+        since=row.created,
+        reported=row.received,
+    )
 
 
 def get_usage(session: orm.Session, project_id: str | None = None) -> Usage:

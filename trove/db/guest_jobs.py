@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -36,6 +36,19 @@ def find(session: orm.Session, job_id: str) -> GuestJob | None:
     columns = [getattr(models.GuestJob, f.name) for f in dataclasses.fields(GuestJob)]
     row = session.execute(sa.select(*columns).where(models.GuestJob.id == job_id)).one_or_none()
     return None if row is None else GuestJob(**row._mapping)
+
+
+def list_open(session: orm.Session, instance_id: str, *, kind: str) -> Sequence[str]:
+    """Return the ids of jobs of a kind that an instance was sent and has no outcome of."""
+    return list(
+        session.scalars(
+            sa.select(models.GuestJob.id).where(
+                models.GuestJob.instance_id == instance_id,
+                models.GuestJob.kind == kind,
+                models.GuestJob.succeeded.is_(None),
+            )
+        )
+    )
 
 
 def ensure(

@@ -17,8 +17,10 @@ class Kind:
 
     ``word`` is what clients see. ``event`` is the name in ``dbaas.<event>.start``, ``traits`` are
     what the start tells besides: trait -> key of the operation's data. ``life_cycle`` is the name
-    in ``trove.instance.<life_cycle>``, sent when it has succeeded. An internal one is shown to
-    administrators only and told of to nobody.
+    in ``trove.instance.<life_cycle>``, sent when it has succeeded. ``feed`` is what the types of
+    its events begin with, by default ``<resource>.<word>``; they are of a ``resource``: by default
+    the one that the operation works on, else the one that ``resource_key`` of its data names. An
+    internal one is shown to administrators only and told of to nobody.
     """
 
     word: str
@@ -26,6 +28,9 @@ class Kind:
     event: str | None = None
     traits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     life_cycle: str | None = None
+    feed: str | None = None
+    resource: str = "instance"
+    resource_key: str | None = None
     changes_quota: bool = False
     is_internal: bool = False
 
@@ -147,6 +152,24 @@ KINDS: Mapping[str, Kind] = {
         word="update_ssl",
         steps=("register_consumer", "install", "release_former", "finish"),
     ),
+    "create_backup": Kind(
+        word="backup",
+        steps=("choose_place", "run_backup", "check_stored", "complete"),
+        event="backup_create",
+        traits={"name": "name", "description": "description", "parent_id": "parent_id"},
+        feed="backup.create",
+        resource="backup",
+        resource_key="backup_id",
+        changes_quota=True,
+    ),
+    "delete_backup": Kind(
+        word="delete",
+        steps=("await_end", "remove"),
+        event="backup_delete",
+        resource="backup",
+        changes_quota=True,
+    ),
+    "discard_backup": Kind(word="discard", steps=("remove_objects",), is_internal=True),
     "upgrade_agent": Kind(
         word="upgrade_agent", steps=("install_release", "await_release"), is_internal=True
     ),

@@ -46,6 +46,12 @@ MIGRATE_INSTANCE = "migrate_instance"
 UPDATE_SSL = "update_ssl"
 REAPPLY_MODULE = "reapply_module"
 UPGRADE_AGENT = "upgrade_agent"
+RESTORE_INSTANCE = "restore_instance"
+VERIFY_BACKUP = "verify_backup"
+STOP_ARCHIVE = "stop_archive"
+CREATE_BACKUP = "create_backup"
+DELETE_BACKUP = "delete_backup"
+DISCARD_BACKUP = "discard_backup"
 
 #: Where each kind begins: what ``create(step=...)`` is given.
 FIRST_STEPS: Mapping[str, str] = {
@@ -67,6 +73,9 @@ FIRST_STEPS: Mapping[str, str] = {
     REBOOT_INSTANCE: "note_start",
     STOP_DATABASE: "stop_engine",
     MIGRATE_INSTANCE: "migrate_server",
+    CREATE_BACKUP: "choose_place",
+    DELETE_BACKUP: "await_end",
+    DISCARD_BACKUP: "remove_objects",
 }
 
 
@@ -78,6 +87,11 @@ def instance_lock(instance_id: str) -> str:
 def delete_lock(instance_id: str) -> str:
     """Return the lock key of the deletion of an instance."""
     return f"delete:{instance_id}"
+
+
+def backup_lock(backup_id: str) -> str:
+    """Return the lock key of the deletion of a backup."""
+    return f"backup:{backup_id}"
 
 
 #: How an operation is asked to end early.
@@ -233,6 +247,12 @@ def has_active(session: orm.Session, *, resource_id: str, exclude_id: str | None
     )
     if exclude_id is not None:
         query = query.where(models.Operation.id != exclude_id)
+    return session.scalar(query.limit(1)) is not None
+
+
+def is_locked(session: orm.Session, lock_key: str) -> bool:
+    """Tell whether an active operation holds a lock."""
+    query = sa.select(models.Operation.id).where(models.Operation.lock_key == lock_key)
     return session.scalar(query.limit(1)) is not None
 
 

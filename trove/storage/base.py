@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import datetime
+import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar
 
@@ -165,6 +166,10 @@ class Store(abc.ABC):
         It needs no more than the objects of a container whose names begin with a prefix, and with
         ``is_read_only`` it need not change them. Raises StorageError.
         """
+
+    def locate(self, project_id: str, *, container: str, name: str) -> str:
+        """Return what people are told of where an object is; raises StorageError."""
+        return f"{self.kind}://{project_id}/{container}/{urllib.parse.quote(name)}"
 
     @staticmethod
     @abc.abstractmethod

@@ -489,6 +489,11 @@ class SwiftStore(base.Store):
             ca_pem=self._read_ca(),
         ).to_wire()
 
+    def locate(self, project_id: str, *, container: str, name: str) -> str:
+        """Return the URL of an object."""
+        url = self._url_of(project_id, self._conf.storage.swift_guest_interface)
+        return url + swift_objects.quote(container, name)
+
     def _ensure_key(self, account: SwiftAccount, project_id: str, container: str, key: str) -> None:
         now = self._clock.monotonic()
         with self._lock:

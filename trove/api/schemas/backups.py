@@ -39,11 +39,25 @@ CREATE = Schema(
                     "x-reason": "must be 0 or 1",
                 },
                 "swift_container": _CONTAINER,
-                "storage_driver": {"enum": ["swift", "cinder"]},
+                "storage_driver": {"enum": ["swift", "cinder", "s3", "filesystem"]},
                 "restore_from": _RESTORE_FROM,
             },
         },
     )
+)
+_VERIFICATION = common.closed(
+    {
+        "status": {"enum": ["running", "passed", "failed", None]},
+        "verified_at": {"anyOf": [common.TIMESTAMP, {"type": "null"}]},
+    }
+)
+_PROGRESS = common.closed(
+    {
+        "percent": {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
+        "done_bytes": {"type": ["integer", "null"], "minimum": 0},
+        "total_bytes": {"type": ["integer", "null"], "minimum": 0},
+        "estimated_end": {"anyOf": [common.TIMESTAMP, {"type": "null"}]},
+    }
 )
 _BACKUP = common.closed(
     {
@@ -68,12 +82,23 @@ _BACKUP = common.closed(
         },
         "parent_id": common.NULLABLE_STRING,
         "project_id": common.STRING,
-    },
-    {
         "datastore": common.closed(
             {"type": common.STRING, "version": common.STRING, "version_id": common.UUID}
         ),
         "storage_driver": common.STRING,
+        "type": {"enum": ["full", "incremental", "snapshot"]},
+        "purpose": {"enum": ["manual", "scheduled", "final", "safety"]},
+        "schedule_id": common.NULLABLE_STRING,
+        "engine_version": common.NULLABLE_STRING,
+        "data_bytes": {"type": ["integer", "null"], "minimum": 0},
+        "stored_bytes": {"type": ["integer", "null"], "minimum": 0},
+        "verification": _VERIFICATION,
+    },
+    {
+        "completed_at": common.TIMESTAMP,
+        "expires_at": common.TIMESTAMP,
+        "fault": common.STRING,
+        "progress": _PROGRESS,
     },
 )
 LIST = Schema(common.listing("backups", _BACKUP, paginated=True))

@@ -9,12 +9,22 @@ from typing import Any
 from oslo_log import log
 
 from trove import states
-from trove.db import backup_strategies, instances, modules, operations, quotas
+from trove.db import (
+    backup_strategies,
+    backups,
+    guest_jobs,
+    instances,
+    modules,
+    operations,
+    quotas,
+)
 from trove.rpc import payloads
-from trove.taskmanager.operations import certificates, engine, naming, steps
+from trove.taskmanager.operations import certificates, create_backup, engine, naming, steps
 
 LOG = log.getLogger(__name__)
 
+#: How long it is tried to remove what is stored of a backup that was given up.
+_DISCARD_WITHIN_S = 3600.0
 #: Tasks of live instances that own nothing: what is found of them is left over.
 OWNS_NOTHING = frozenset(
     task for task in states.TaskStatus if task.value.startswith("BUILDING_ERROR_")
@@ -62,8 +72,19 @@ class StopGuest(engine.Step):
         left_s -= (now - since).total_seconds()
         if left_s <= 0 or not self._is_reachable(ctx, now):
             return None
+        self._cancel_backup(ctx)
         outcome = steps.run_job(ctx, payloads.StopJob.KIND, payloads.StopJob, retry_s=left_s)
         return outcome if isinstance(outcome, engine.Wait) else None
+
+    def _cancel_backup(self, ctx: engine.Context) -> None:
+        """Have the agent end the backup that it is making: it would stop the engine after it."""
+        if ctx.data.get("is_cancelled"):
+            return
+        ctx.data["is_cancelled"] = True
+        with ctx.tools.database.reader() as session:
+            job_ids = guest_jobs.list_open(session, ctx.instance_id, kind=payloads.BackupJob.KIND)
+        for job_id in job_ids:
+            create_backup.cancel_job(ctx.tools, ctx.instance_id, job_id)
 
     def _is_reachable(self, ctx: engine.Context, now: datetime.datetime) -> bool:
         with ctx.tools.database.reader() as session:
@@ -129,12 +150,35 @@ class Finalize(engine.Step):
             project_id = instance.project_id
             if instances.mark_deleted(session, ctx.instance_id, now=now):
                 modules.forget(session, ctx.instance_id)
+                _give_up_backup(ctx, session, project_id, now)
                 quotas.release(session, project_id, charged)
                 backup_strategies.remove(session, project_id, ctx.instance_id)
                 LOG.info("instance %s: deleted", ctx.instance_id)
 
         steps.record(ctx, finalize)
         return None
+
+
+def _give_up_backup(
+    ctx: engine.Context, session: Any, project_id: str, now: datetime.datetime
+) -> None:
+    """Have the backup fail that was being made; what is stored of it is removed."""
+    backup_id = backups.fail_running(
+        session, ctx.instance_id, reason="The instance was deleted meanwhile.", now=now
+    )
+    if backup_id is None:
+        return
+    operation_id = operations.create(
+        session,
+        kind=operations.DISCARD_BACKUP,
+        resource_id=backup_id,
+        lock_key=None,
+        deadline=now + datetime.timedelta(seconds=_DISCARD_WITHIN_S),
+        now=now,
+        request_id=ctx.operation.request_id,
+        project_id=project_id,
+    )
+    ctx.hint([operation_id])
 
 
 def on_trouble(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:

@@ -10,7 +10,9 @@ from trove.taskmanager.operations import (
     certificates,
     configure,
     create,
+    create_backup,
     delete,
+    delete_backup,
     engine,
     modules,
     reboot,
@@ -41,4 +43,7 @@ ALL: Sequence[engine.Flow] = (
     reboot.STOP_FLOW,
     reboot.MIGRATE_FLOW,
     upgrade_agent.FLOW,
+    create_backup.FLOW,
+    delete_backup.FLOW,
+    delete_backup.DISCARD,
 )
