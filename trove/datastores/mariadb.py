@@ -57,6 +57,10 @@ SPEC = spec.register(
         check_character_set=check_character_set,
         template=CONFIG_TEMPLATE,
         minimum_ram_mib=256,
-        capabilities=(spec.Capability.BACKUP, spec.Capability.INCREMENTS),
+        capabilities=(
+            spec.Capability.BACKUP,
+            spec.Capability.INCREMENTS,
+            spec.Capability.POINT_IN_TIME,
+        ),
     )
 )

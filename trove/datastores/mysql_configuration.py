@@ -9,7 +9,8 @@ the smallest):
 * connections: M/4, 64 to 4000; each costs some 0.4 MiB when it works;
 * temporary tables: M/32, 8 to 64 MiB; key buffer and Aria page cache: M/64, 4 to 128 MiB each;
 * performance schema: from 4 GiB on with its own defaults, else for statistics of statements alone;
-* binary logs are kept for a day, in files of a 64th of the volume, 4 to 256 MiB.
+* binary logs are kept for a day, or until they are archived where they are, in files of a 64th of
+  the volume, 4 to 256 MiB.
 """
 
 from __future__ import annotations

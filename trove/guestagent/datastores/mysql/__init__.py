@@ -5,6 +5,7 @@ from __future__ import annotations
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import (
     accounts,
+    archive,
     backup,
     configuration,
     logs,
@@ -39,7 +40,7 @@ def _make(dialect: dialects.Dialect, environment: base.Environment) -> base.Data
         tls=_make_tls(dialect, server),
         config=configuration.MysqlConfiguration(dialect, server, server.connector),
         backup=_make_backup(dialect, server, environment),
-        archive=base.Unsupported(manager, "point in time recovery"),
+        archive=_make_archive(dialect, server, environment),
         replication=base.Unsupported(manager, "replication"),
         cluster=base.Unsupported(manager, "cluster"),
         logs=logs.make(server.log_files, environment),
@@ -76,4 +77,17 @@ def _make_backup(
         socket=server.socket,
         find_settings=server.find_settings,
         explain_exit=server.explain_exit,
+    )
+
+
+def _make_archive(
+    dialect: dialects.Dialect, server: service.MysqlService, environment: base.Environment
+) -> base.Archive | base.Unsupported:
+    if dialect.backup is None:
+        return base.Unsupported(dialect.spec.manager, "point in time recovery")
+    return archive.MariadbArchive(
+        connector=server.connector,
+        data_dir=environment.layout.data_dir,
+        store=environment.store,
+        rewrite_configuration=server.rewrite_configuration,
     )

@@ -147,7 +147,7 @@ class MariadbBackup(base.Backup):
         logs = work.with_name(f"{work.name}.log")
         self._layout.make_volume()
         try:
-            with _explained("restoring the backup"):
+            with copies.explained("restoring the backup"):
                 for leftover in (increment, logs):
                     filesystem.remove_tree(leftover)
                 self._unpack(recovery.chain[0], work)
@@ -284,7 +284,7 @@ class MariadbBackup(base.Backup):
         program = copies.find_program(self._programs.check, basedir=self._environment.basedir)
         size_bytes = filesystem.tree_bytes(work)
         self._layout.make_volume()
-        with _explained("checking the backup"), self._server(work) as server:
+        with copies.explained("checking the backup"), self._server(work) as server:
             argv = [
                 program,
                 f"--defaults-file={server.client_options}",
@@ -320,13 +320,3 @@ def _complaints(lines: list[str]) -> list[str]:
         elif not _CHECKED.match(line):
             table = line
     return found
-
-
-@contextlib.contextmanager
-def _explained(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as e:
-        raise exception.GuestError(reason=str(e)) from None
-    except OSError as e:
-        raise exception.GuestError(reason=filesystem.explain(e, doing)) from None

@@ -14,7 +14,7 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trove.common import exception
@@ -34,6 +34,8 @@ REQUIRED_OF_INCREMENT = (_INFO, _CHECKPOINTS)
 OK = "completed OK!"
 #: Longest that the tool may give nothing: it waits for statements that change tables.
 _STALL_S = 900.0
+#: Longest that it may take to end once its stream has.
+_END_S = 60.0
 _BINLOG = re.compile(
     r"^binlog_pos = filename '([^']+)', position '(\d+)'(?:, GTID of the last change '([^']*)')?$",
     re.MULTILINE,
@@ -71,7 +73,8 @@ def explain(name: str, said: str) -> str:
 
 
 @contextlib.contextmanager
-def _explained(doing: str) -> Any:
+def explained(doing: str) -> Iterator[None]:
+    """Put errors of the system in words."""
     try:
         yield
     except TimeoutError as e:
@@ -85,16 +88,15 @@ class CopyStream(base.Stream):
 
     def __init__(
         self,
-        program: pipes.Output,
+        program: pipes.Program,
         *,
-        name: str,
         remove: Callable[[], None],
         facts: Mapping[str, Any],
         required: tuple[str, ...],
     ) -> None:
         """Take a running program, what removes its files, and what is known of the copy."""
         self._program = program
-        self._name = name
+        self._name = program.name
         self._remove = remove
         self._facts = dict(facts)
         self._required = required
@@ -105,7 +107,7 @@ class CopyStream(base.Stream):
 
     def read(self, most: int) -> bytes:
         """Return what the tool wrote next."""
-        with _explained("reading from the backup program"):
+        with explained("reading from the backup program"):
             data = self._program.read(most)
         self._follower.feed(data)
         self._bytes += len(data)
@@ -116,12 +118,12 @@ class CopyStream(base.Stream):
         """Check exit code, last words and the end of the stream; return the facts."""
         if self._is_closed or not self._has_ended:
             raise exception.GuestError(reason=f"what {self._name} writes was not read to its end")
-        with _explained("waiting for the backup program"):
-            result = self._program.finish()
-        if result.return_code != 0 or not result.output.rstrip().endswith(OK):
+        with explained("waiting for the backup program"):
+            return_code = self._program.wait(_END_S)
+        said = self._program.said()
+        if return_code != 0 or not said.rstrip().endswith(OK):
             raise exception.GuestError(
-                reason=f"the backup failed with code {result.return_code}:"
-                f" {explain(self._name, result.output)}"
+                reason=f"the backup failed with code {return_code}: {explain(self._name, said)}"
             )
         self._follower.finish(required=self._required)
         return {**self._facts, **self._positions(), "data_bytes": self._bytes}
@@ -180,7 +182,7 @@ class Copier:
         """Return how large the files are that a full copy is made of."""
         total = 0
         pending = [os.fspath(self._layout.data_dir)]
-        with _explained("measuring the data"):
+        with explained("measuring the data"):
             while pending:
                 with contextlib.suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
                     for entry in entries:
@@ -232,7 +234,7 @@ class Copier:
     def _history(self) -> str:
         """Return what identifies the data directory; makes it when there is none."""
         path = self._layout.data_dir / _HISTORY
-        with _explained("reading the history of the data"):
+        with explained("reading the history of the data"):
             with contextlib.suppress(FileNotFoundError):
                 return path.read_text(encoding="ascii")
             history = str(uuid.uuid4())
@@ -253,27 +255,28 @@ class Copier:
         }
         name = f"backup-{secrets.token_hex(4)}"
         options = self._layout.secret_dir / f"{name}.cnf"
+        messages = self._layout.agent_dir / f"{name}.log"
 
         def remove() -> None:
             options.unlink(missing_ok=True)
+            messages.unlink(missing_ok=True)
 
         argv = [program, f"--defaults-file={options}", "--backup", "--stream=mbstream", *arguments]
         try:
-            with _explained("beginning the backup"):
+            with explained("beginning the backup"):
                 self._write_options(options)
-                running = pipes.Output(
+                running = pipes.Program(
                     argv,
                     stall_s=_STALL_S,
                     user=self._user,
+                    messages=messages,
                     directory=self._layout.temporary_dir,
-                    environment={"TZ": "UTC"},
                 )
         except BaseException:
             remove()
             raise
         return CopyStream(
             running,
-            name=pathlib.Path(program).name,
             remove=remove,
             facts=about,
             required=required,

@@ -15,7 +15,7 @@ import pathlib
 import re
 import secrets
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, BinaryIO
 
 from oslo_log import log
@@ -122,8 +122,7 @@ class Replayer:
         former: ranges.Position | None = None
         has_begun = False
         end_s = plan.since_s
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(contextlib.closing(_closable(pieces)))
+        try:
             for kept in pieces:
                 contents = ranges.contents_of(kept.facts)
                 if former is not None and contents.start != former:
@@ -138,6 +137,9 @@ class Replayer:
                     break
                 self._replay_piece(plan, kept, contents, progress, client)
                 end_s = max(end_s, float(kept.facts.get("as_of_s", contents.read_s)))
+        finally:
+            if isinstance(pieces, Generator):
+                pieces.close()
         if not has_begun and plan.stop is not None and not plan.is_reached:
             raise exception.GuestError(reason="there is no log behind the backup")
         return end_s
@@ -290,11 +292,6 @@ class Replayer:
         number, state, text = found[-1]
         words = "a statement is not understood" if number in _REPEATING else text[:300]
         return f"the log cannot be replayed: the database says ({number}, {state}) {words}"
-
-
-def _closable(pieces: Iterable[base.Kept]) -> Any:
-    """Return what ends an iteration early."""
-    return pieces if hasattr(pieces, "close") else contextlib.nullcontext()
 
 
 def _move(stream: BinaryIO, start: int, end: int, target: int) -> None:

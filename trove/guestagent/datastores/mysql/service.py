@@ -18,6 +18,7 @@ from trove.common import exception
 from trove.datastores import mysql, mysql_configuration
 from trove.guestagent.datastores import base, server
 from trove.guestagent.datastores.mysql import (
+    archive,
     configuration,
     connection,
     logs,
@@ -148,6 +149,7 @@ class MysqlService(server.Server):
             init_file=self._init_file,
             bind_address=environment.bind_address,
             port=environment.port,
+            keeps_log=archive.is_kept(environment.store),
             logs=self.log_files.options(),
         )
 
