@@ -162,7 +162,7 @@ class _Parts:
         )
         self.stored.append(segment)
         self._place.put(segment.name, self._pending, progress=self._progress)
-        self._pending.clear()
+        self._pending = bytearray()
 
     def clean(self) -> None:
         """Remove what was stored, as far as that goes at once."""

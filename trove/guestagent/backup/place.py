@@ -76,7 +76,12 @@ class Place:
         progress: progresses.Progress | None = None,
     ) -> base.StoredObject:
         """Store an object, replacing one of this name; return what the store says of it."""
-        view = memoryview(content)
+        with memoryview(content) as view:
+            return self._put(name, view, progress)
+
+    def _put(
+        self, name: str, view: memoryview, progress: progresses.Progress | None
+    ) -> base.StoredObject:
         etag = hashlib.md5(view, usedforsecurity=False).hexdigest()
 
         def pieces() -> Iterator[bytes]:
