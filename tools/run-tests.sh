@@ -62,9 +62,13 @@ cores=$(nproc)
 workers=${TROVE_TEST_WORKERS:-$((cores < 4 ? cores : 4))}
 # one for all workers: they must find the same tests in the same order
 export PYTHONHASHSEED=${PYTHONHASHSEED:-$RANDOM}
-echo "==> PYTHONHASHSEED=$PYTHONHASHSEED python -m pytest -n $workers $*"
+# A module at a time, so that its database servers are started by one worker only; in order, so that
+# the small modules of tests/unit are left for whoever is done first.
+distribution="-n $workers --dist loadfile --no-loadscope-reorder"
+echo "==> PYTHONHASHSEED=$PYTHONHASHSEED python -m pytest $distribution $*"
 code=0
-python -m pytest -n "$workers" "$@" || code=$?
+# shellcheck disable=SC2086
+python -m pytest $distribution "$@" || code=$?
 rm -f "$LOG"
 [ "$code" -ne 0 ] || code=$result
 exit "$code"
