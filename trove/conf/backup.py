@@ -74,4 +74,30 @@ OPTS = [
             " backup."
         ),
     ),
+    cfg.StrOpt(
+        "verify",
+        default="all",
+        choices=["all", "sampled", "none"],
+        help=(
+            "Which backups are proven when they are completed, by restoring them beside the running"
+            " database of their instance and having its engine check the result; that needs room"
+            " for a second copy on the volume. Others can be proven at any time."
+        ),
+    ),
+    cfg.FloatOpt(
+        "verify_sample_rate",
+        default=0.1,
+        min=0.0,
+        max=1.0,
+        help="Which part of the backups is proven with verify = sampled.",
+    ),
+    cfg.FloatOpt(
+        "verify_max_age_days",
+        default=7.0,
+        min=0.1,
+        help=(
+            "A database with backups, none of which has been proven within this time, is told of"
+            " by an event and counted, unless verify = none."
+        ),
+    ),
 ]

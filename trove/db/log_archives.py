@@ -397,6 +397,24 @@ def list_needs(session: orm.Session, *, after: str = "", limit: int = 100) -> Se
     return [Need(archive=archive, sequence=needed.get(archive.epoch)) for archive in archives]
 
 
+def is_needed(session: orm.Session, archive: Archive) -> bool:
+    """Tell whether a kept backup needs an epoch, or one that is being made of its instance."""
+    query = sa.select(_backups.c.id).where(
+        _backups.c.is_deleted == sa.false(),
+        sa.or_(
+            sa.and_(
+                _backups.c.archive_epoch == archive.epoch,
+                _backups.c.status != states.BackupStatus.FAILED,
+            ),
+            sa.and_(
+                _backups.c.instance_id == archive.instance_id,
+                _backups.c.status.in_(sorted(backups.RUNNING)),
+            ),
+        ),
+    )
+    return session.scalar(query.limit(1)) is not None
+
+
 def advance_first(
     session: orm.Session, epoch: str, sequence: int, *, now: datetime.datetime
 ) -> bool:

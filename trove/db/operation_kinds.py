@@ -47,6 +47,7 @@ KINDS: Mapping[str, Kind] = {
             "await_server",
             "await_agent",
             "secure_channel",
+            "await_archive",
             "prepare",
             "remove_first_account",
             "activate",
@@ -170,6 +171,20 @@ KINDS: Mapping[str, Kind] = {
         changes_quota=True,
     ),
     "discard_backup": Kind(word="discard", steps=("remove_objects",), is_internal=True),
+    "restore_instance": Kind(
+        word="restore",
+        steps=(
+            "await_archive",
+            "restore",
+            "await_engine",
+            "record_restored",
+            "commit",
+            "finish",
+        ),
+        event="instance_restore",
+    ),
+    "verify_backup": Kind(word="verify_backup", steps=("verify", "record"), is_internal=True),
+    "stop_archive": Kind(word="stop_archive", steps=("stop_archive",), is_internal=True),
     "upgrade_agent": Kind(
         word="upgrade_agent", steps=("install_release", "await_release"), is_internal=True
     ),

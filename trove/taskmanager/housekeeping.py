@@ -1,4 +1,4 @@
-"""What has to be done from time to time: old events and operations go, instances are told of.
+"""What has to be done from time to time: old events, operations and logs go, instances are told of.
 
 Several task managers may do so at the same time: what one has removed the other does not find, and
 the operation that tells of instances has an id made from its hour.
@@ -15,6 +15,7 @@ from oslo_log import log
 
 from trove.common import exception
 from trove.db import base, events, notifications, operation_pruning, operations
+from trove.taskmanager import archive_keeping
 from trove.taskmanager.operations import engine
 
 LOG = log.getLogger(__name__)
@@ -36,6 +37,7 @@ class Housekeeping:
         self._database = tools.database
         self._clock = tools.clock
         self._hint = hint
+        self._archives = archive_keeping.ArchiveKeeping(tools, hint=hint)
         self._audited: datetime.datetime | None = None
         #: Where the look for old operations goes on, None while it rests until the time after.
         self._mark: operation_pruning.Mark | None = operation_pruning.FIRST
@@ -45,6 +47,7 @@ class Housekeeping:
         """Do what is due."""
         self._prune_events()
         self._prune_operations()
+        self._archives.run()
         if self._database.notifies:
             self._bound_notifications()
             self._audit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import dataclasses
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from trove.taskmanager.operations import (
     engine,
     modules,
     naming,
+    restore,
     steps,
 )
 
@@ -275,8 +277,9 @@ class Prepare(engine.Step):
         return None
 
     def job(self, ctx: engine.Context) -> payloads.PrepareJob:
-        """Describe the engine."""
-        return prepare_job(ctx, steps.get_instance(ctx))
+        """Describe the engine, and the backups that it is made from if there are any."""
+        job = prepare_job(ctx, steps.get_instance(ctx))
+        return dataclasses.replace(job, restoration=restore.payload_of(ctx))
 
 
 def prepare_job(
@@ -372,6 +375,7 @@ FLOW = engine.Flow(
         AwaitServer(),
         AwaitAgent(),
         channel.SecureChannel(),
+        restore.AwaitArchive(),
         Prepare(),
         channel.RemoveFirstAccount(),
         Activate(),

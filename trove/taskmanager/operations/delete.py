@@ -14,6 +14,7 @@ from trove.db import (
     backups,
     guest_jobs,
     instances,
+    log_archives,
     modules,
     operations,
     quotas,
@@ -153,6 +154,8 @@ class Finalize(engine.Step):
                 _give_up_backup(ctx, session, project_id, now)
                 quotas.release(session, project_id, charged)
                 backup_strategies.remove(session, project_id, ctx.instance_id)
+                # what backups need of it is kept as long as they are
+                log_archives.close_active(session, ctx.instance_id, now=now)
                 LOG.info("instance %s: deleted", ctx.instance_id)
 
         steps.record(ctx, finalize)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from trove.taskmanager.operations import (
     access,
+    archives,
     audit,
     certificates,
     configure,
@@ -20,8 +21,10 @@ from trove.taskmanager.operations import (
     recover,
     resize,
     restart,
+    restore,
     upgrade,
     upgrade_agent,
+    verify_backup,
 )
 
 ALL: Sequence[engine.Flow] = (
@@ -46,4 +49,7 @@ ALL: Sequence[engine.Flow] = (
     create_backup.FLOW,
     delete_backup.FLOW,
     delete_backup.DISCARD,
+    restore.FLOW,
+    verify_backup.FLOW,
+    archives.FLOW,
 )

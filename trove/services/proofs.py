@@ -1,0 +1,130 @@
+"""Proofs of backups: which are to be had when a backup is completed, and how one begins.
+
+What comes of it stands with the backup; see :mod:`trove.taskmanager.operations.verify_backup`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+
+from trove import states
+from trove.common import concurrency, context, exception
+from trove.db import backups, base, instances, operations, restorations
+
+LOG = log.getLogger(__name__)
+
+_RATES = 2**32
+
+
+def lock(instance_id: str) -> str:
+    """Return the lock key of proofs on an instance: one at a time."""
+    return f"verify:{instance_id}"
+
+
+def is_wanted(conf: cfg.ConfigOpts, backup_id: str) -> bool:
+    """Tell whether a backup that is completed is to be proven; always the same of a backup."""
+    policy: str = conf.backup.verify
+    if policy != "sampled":
+        return policy == "all"
+    drawn = int.from_bytes(hashlib.sha256(backup_id.encode()).digest()[:4], "big")
+    return drawn < float(conf.backup.verify_sample_rate) * _RATES
+
+
+def begin(
+    session: Any,
+    conf: cfg.ConfigOpts,
+    backup: backups.BackupView,
+    *,
+    now: datetime.datetime,
+    request_id: str | None = None,
+    user_id: str | None = None,
+) -> str:
+    """Add the operation that proves a backup, and return its id.
+
+    Raises Conflict while another backup of the instance is proven, BackupNotFound when a part of
+    its chain is gone.
+    """
+    chain = backups.chain(session, backup.id)
+    restoration = restorations.Restoration(chain=tuple(each.id for each in chain))
+    before = backup.verification
+    operation_id = operations.create(
+        session,
+        kind=operations.VERIFY_BACKUP,
+        resource_id=str(backup.instance_id),
+        lock_key=lock(str(backup.instance_id)),
+        deadline=now + datetime.timedelta(seconds=conf.backup.timeout_s),
+        now=now,
+        data={
+            "backup_id": backup.id,
+            restorations.KEY: restoration.to_data(),
+            "before": {"verification": None if before is None else before.value},
+        },
+        request_id=request_id,
+        project_id=backup.project_id,
+        user_id=user_id,
+    )
+    backups.record_verification(session, backup.id, verification=states.Verification.RUNNING)
+    return operation_id
+
+
+class Proofs:
+    """The use case of proving a backup now."""
+
+    def __init__(
+        self,
+        *,
+        conf: cfg.ConfigOpts,
+        database: base.Database,
+        run_operation: Callable[[str], object],
+        clock: concurrency.Clock,
+    ) -> None:
+        """Take the collaborators; ``run_operation`` tells the task manager, by best effort."""
+        self._conf = conf
+        self._database = database
+        self._run_operation = run_operation
+        self._clock = clock
+
+    def verify(self, caller: context.RequestContext, backup_id: str) -> None:
+        """Begin to prove a backup on the instance that it was made of.
+
+        Raises BackupNotFound; Conflict for one that is not completed, and while one of the instance
+        is being proven; NotAvailable when its instance is gone or it is a snapshot.
+        """
+        operation_id = self._begin(caller, backup_id)
+        self._run_operation(operation_id)
+        LOG.info("backup %s: proof accepted as operation %s", backup_id, operation_id)
+
+    @base.retry_on_conflict
+    def _begin(self, caller: context.RequestContext, backup_id: str) -> str:
+        project_id = None if caller.is_admin else str(caller.project_id)
+        with self._database.writer() as session:
+            backup = backups.get(session, backup_id, project_id=project_id)
+            if not backup.is_restorable or not backups.hold(session, backup_id):
+                raise exception.Conflict(
+                    reason=f"backup {backup_id} is {backup.status.value}: only one that is"
+                    " COMPLETED can be proven"
+                )
+            if backup.kind is states.BackupKind.SNAPSHOT:
+                raise exception.NotAvailable(feature="proofs of snapshots of volumes")
+            instance = None
+            if backup.instance_id is not None:
+                instance = instances.find_instance(session, backup.instance_id)
+            if instance is None or instance.is_deleted:
+                raise exception.NotAvailable(
+                    feature="a proof, since the instance that the backup is of is gone; restore it"
+                    " to a new one"
+                )
+            return begin(
+                session,
+                self._conf,
+                backup,
+                now=self._clock.now(),
+                request_id=caller.request_id,
+                user_id=caller.user_id,
+            )

@@ -1,0 +1,316 @@
+"""What a database is restored from: chosen and checked before anything is stored.
+
+A restore point is a backup, as it is or with the log behind it up to a time, a position or a named
+point; or an instance at a time, for which the newest backup from before then is taken whose archive
+reaches on to it. "now" is the moment of the request. A time that the archive has not reached yet,
+while it is written, is waited for by the operation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+from oslo_config import cfg
+
+from trove import states
+from trove.common import concurrency, context, exception
+from trove.datastores import spec, upgrades
+from trove.db import (
+    backups,
+    base,
+    instance_views,
+    log_archives,
+    operations,
+    restorations,
+)
+from trove.services import names
+from trove.services.changes import IDLE, Change, Changes, Plan
+
+_UTC = datetime.UTC
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RestorePoint:
+    """What a caller asks for: a backup or an instance, and up to where at most one of the rest."""
+
+    backup_id: str | None = None
+    instance_id: str | None = None
+    time: datetime.datetime | None = None
+    is_now: bool = False
+    position: str | None = None
+    name: str | None = None
+
+    @property
+    def has_target(self) -> bool:
+        """Tell whether log is to be replayed behind a backup."""
+        return self.is_now or any(
+            each is not None for each in (self.time, self.position, self.name)
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What there is to restore from, and what it needs of an instance."""
+
+    restoration: restorations.Restoration
+    backup: backups.BackupView
+
+    @property
+    def volume_size_gib(self) -> int | None:
+        """Smallest volume that takes it."""
+        return self.backup.volume_size_gib
+
+
+def _told(moment: datetime.datetime) -> str:
+    return moment.astimezone(_UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def choose(
+    session: Any, caller: context.RequestContext, point: RestorePoint, *, now: datetime.datetime
+) -> Chosen:
+    """Return what a restore point means.
+
+    Raises BackupNotFound, InstanceNotFound, BadRequest, Conflict for a backup that is not
+    completed, NotImplementedByEngine.
+    """
+    project_id = None if caller.is_admin else str(caller.project_id)
+    target = now if point.is_now else point.time
+    if target is not None and target > now:
+        raise exception.BadRequest(reason=f"restorePoint: {_told(target)} has not come yet")
+    if point.backup_id is not None:
+        found = _check_backup(backups.get(session, point.backup_id, project_id=project_id))
+        archive = _archive_of(session, found, target) if point.has_target else None
+    elif point.instance_id is not None:
+        if target is None:
+            raise exception.BadRequest(
+                reason="restorePoint: an instance is restored as of a time, or of now"
+            )
+        found, archive = _newest_before(session, point.instance_id, project_id, target)
+    else:
+        raise exception.BadRequest(reason="restorePoint names neither a backup nor an instance")
+    chain = _chain(session, found)
+    restoration = restorations.Restoration(
+        chain=tuple(each.id for each in chain),
+        epoch=None if archive is None else archive.epoch,
+        first=(found.archive_sequence or 0) if archive is not None else 0,
+        target_time=None if target is None else target.timestamp(),
+        target_position=point.position,
+        target_name=point.name,
+    )
+    return Chosen(restoration=restoration, backup=found)
+
+
+def _check_backup(backup: backups.BackupView) -> backups.BackupView:
+    """Return a backup that can be restored; raises Conflict, NotAvailable."""
+    if not backup.is_restorable:
+        raise exception.Conflict(
+            reason=f"backup {backup.id} is {backup.status.value}: only one that is COMPLETED can be"
+            " restored"
+        )
+    if backup.kind is states.BackupKind.SNAPSHOT:
+        raise exception.NotAvailable(feature="restoring snapshots of volumes")
+    return backup
+
+
+def _chain(session: Any, backup: backups.BackupView) -> Sequence[backups.BackupView]:
+    """Return what a backup is restored from; raises BackupNotFound, Conflict."""
+    return [_check_backup(each) for each in backups.chain(session, backup.id)]
+
+
+def _require_point_in_time(backup: backups.BackupView) -> None:
+    names.require_engine(
+        names.get_spec(backup.manager),
+        spec.Capability.POINT_IN_TIME,
+        datastore=backup.datastore_name,
+    )
+
+
+def _archive_of(
+    session: Any, backup: backups.BackupView, target: datetime.datetime | None
+) -> log_archives.Archive:
+    """Return the log behind a backup; raises BadRequest when there is none up to a time."""
+    _require_point_in_time(backup)
+    archive = None
+    if backup.archive_epoch is not None:
+        archive = log_archives.find(session, backup.archive_epoch)
+    if archive is None:
+        raise exception.BadRequest(
+            reason=f"restorePoint: no log is kept behind backup {backup.id}: it can be restored as"
+            " it is only"
+        )
+    if target is None:
+        return archive
+    if backup.completed is None or target < backup.completed:
+        raise exception.BadRequest(
+            reason=f"restorePoint: {_told(target)} is before backup {backup.id} was completed:"
+            " choose an earlier backup"
+        )
+    if not _reaches(archive, target):
+        raise exception.BadRequest(
+            reason=f"restorePoint: the log behind backup {backup.id} reaches to"
+            f" {_told(archive.as_of or archive.created)} only"
+        )
+    return archive
+
+
+def _reaches(archive: log_archives.Archive, target: datetime.datetime) -> bool:
+    """Tell whether an archive has a time, or will soon."""
+    return archive.is_active or (archive.as_of is not None and target <= archive.as_of)
+
+
+def _newest_before(
+    session: Any, instance_id: str, project_id: str | None, target: datetime.datetime
+) -> tuple[backups.BackupView, log_archives.Archive]:
+    """Return the newest backup from before a time whose log reaches on to it, and the log."""
+    view = instance_views.find_view(session, instance_id, project_id=project_id, with_deleted=True)
+    found = backups.list_of_instance(session, instance_id, statuses=backups.RESTORABLE)
+    if view is None or (view.is_deleted and not found):
+        raise exception.InstanceNotFound(instance_id=instance_id)
+    names.require_engine(
+        names.get_spec(view.manager),
+        spec.Capability.POINT_IN_TIME,
+        datastore=view.datastore_name,
+    )
+    archives = {each.epoch: each for each in log_archives.list_epochs(session, instance_id=view.id)}
+    usable = [
+        each
+        for each in found
+        if each.completed is not None
+        and each.archive_epoch in archives
+        and each.kind is not states.BackupKind.SNAPSHOT
+    ]
+    before = [each for each in usable if each.completed and each.completed <= target]
+    for each in sorted(before, key=lambda each: each.completed or each.created, reverse=True):
+        archive = archives[str(each.archive_epoch)]
+        if _reaches(archive, target):
+            return each, archive
+    raise exception.BadRequest(
+        reason=f"restorePoint: instance {instance_id} cannot be restored as of {_told(target)}:"
+        f" {_windows(usable, archives)}"
+    )
+
+
+def _windows(
+    usable: Sequence[backups.BackupView], archives: dict[str, log_archives.Archive]
+) -> str:
+    """Say from when to when there are backups with a log behind them."""
+    spans: dict[str, datetime.datetime] = {}
+    for each in usable:
+        epoch, completed = str(each.archive_epoch), each.completed or each.created
+        spans[epoch] = min(spans.get(epoch, completed), completed)
+    if not spans:
+        return "it has no backup with a log behind it"
+    told = [
+        f"{_told(start)} to {_told(max(start, archives[epoch].as_of or start))}"
+        for epoch, start in sorted(spans.items(), key=lambda span: span[1])
+    ]
+    return f"it can as of {', '.join(told)}"
+
+
+def check_fit(
+    chosen: Chosen,
+    *,
+    manager: str,
+    datastore_name: str,
+    version_number: str,
+    volume_size_gib: int | None,
+) -> None:
+    """Raise unless such an instance takes what was chosen.
+
+    Raises BadRequest for another datastore or an engine that does not take the data, Forbidden for
+    a volume that is too small.
+    """
+    backup = chosen.backup
+    if (backup.manager, backup.datastore_name) != (manager, datastore_name):
+        raise exception.BadRequest(
+            reason=f"restorePoint: backup {backup.id} is of datastore {backup.datastore_name}, the"
+            f" instance of {datastore_name}"
+        )
+    engine_version = backup.engine_version or backup.version_number
+    if not upgrades.is_same_series(manager, engine_version, version_number):
+        raise exception.BadRequest(
+            reason=f"restorePoint: backup {backup.id} is of version {engine_version} and cannot be"
+            f" restored by version {version_number}: restore it with its own version, and upgrade"
+            " that instance"
+        )
+    needed_gib = chosen.volume_size_gib
+    if needed_gib is not None and volume_size_gib is not None and volume_size_gib < needed_gib:
+        raise exception.Forbidden(
+            reason=f"backup {backup.id} is of a volume of {needed_gib} GiB, which a volume of"
+            f" {volume_size_gib} GiB does not take"
+        )
+
+
+def hold(session: Any, chosen: Chosen) -> None:
+    """Keep what was chosen until the transaction ends, whose operation then keeps it.
+
+    Raises Conflict when some of it is being deleted.
+    """
+    for backup_id in chosen.restoration.chain:
+        if not backups.hold(session, backup_id):
+            raise exception.Conflict(reason=f"backup {backup_id} is being deleted")
+
+
+class Restores:
+    """Use cases of restoring in place of the database that there is."""
+
+    def __init__(
+        self,
+        *,
+        conf: cfg.ConfigOpts,
+        database: base.Database,
+        changes: Changes,
+        clock: concurrency.Clock,
+    ) -> None:
+        """Take the collaborators."""
+        self._conf = conf
+        self._database = database
+        self._changes = changes
+        self._clock = clock
+
+    def restore(
+        self, caller: context.RequestContext, instance_id: str, point: RestorePoint
+    ) -> None:
+        """Begin to restore an instance in place.
+
+        A point that names nothing is of the instance itself. Raises InstanceNotFound,
+        InstanceNotReady, and what :func:`choose` and :func:`check_fit` raise.
+        """
+        if point.backup_id is None and point.instance_id is None:
+            point = dataclasses.replace(point, instance_id=instance_id)
+
+        def plan(view: instance_views.InstanceView) -> Plan:
+            names.require_engine(
+                names.get_spec(view.manager),
+                spec.Capability.BACKUP,
+                datastore=view.datastore_name,
+            )
+            with self._database.reader() as session:
+                chosen = choose(session, caller, point, now=self._clock.now())
+            check_fit(
+                chosen,
+                manager=view.manager,
+                datastore_name=view.datastore_name,
+                version_number=view.version_number,
+                volume_size_gib=view.volume_size_gib,
+            )
+            return Plan(
+                data={restorations.KEY: chosen.restoration.to_data(), "task": view.task.value},
+                given={"task": view.task, "datastore_version_id": view.datastore_version_id},
+                within=lambda session: hold(session, chosen),
+            )
+
+        self._changes.begin(
+            caller,
+            instance_id,
+            Change(
+                kind=operations.RESTORE_INSTANCE,
+                task=states.TaskStatus.BUILDING,
+                timeout_s=self._conf.backup.timeout_s,
+                plan=plan,
+                expect=IDLE,
+            ),
+        )

@@ -1,0 +1,151 @@
+"""Prove a backup: restore it beside the running database of its instance, have the engine check it.
+
+That is done by the agent of the instance, whose volume needs room for a second copy. The operation
+does not hold the lock of the instance. An agent does one job after the other, though, so that an
+operation on the instance that begins meanwhile has the proof broken off and begun again behind it.
+
+What the agent finds is the result: passed, or failed with the reason. Where nothing could be found
+out (the agent is gone, the store fails) the backup is as proven as it was before.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from oslo_log import log
+
+from trove import states
+from trove.db import backups, events, guest_jobs, operations
+from trove.rpc import payloads
+from trove.taskmanager.operations import engine, restore, steps
+
+LOG = log.getLogger(__name__)
+
+PROVEN = "backup.verification.passed"
+DISPROVEN = "backup.verification.failed"
+UNPROVEN = "backup.verification.incomplete"
+
+#: How often one looks whether another operation wants the agent.
+_LOOK_S = 5.0
+
+
+class Verify(engine.Step):
+    """Have the agent prove the backup, while nothing else is to be done on the instance."""
+
+    name = "verify"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Send the job until its outcome is known."""
+        attempt = ctx.data.setdefault("attempt", 0)
+        name = f"{payloads.VerifyBackupJob.KIND}-{attempt}"
+        is_busy = self._is_busy(ctx)
+        if is_busy and not ctx.data.get("is_sent"):
+            return engine.Wait(event="operation-ended", timeout_s=_LOOK_S)
+        if not is_busy and not ctx.data.get("is_sent"):
+            ctx.data["is_sent"] = True
+            ctx.data["began"] = ctx.tools.clock.now().isoformat()
+        outcome = steps.run_job(
+            ctx, payloads.VerifyBackupJob.KIND, lambda: self._job(ctx), name=name
+        )
+        if isinstance(outcome, engine.Wait):
+            if is_busy and ctx.data.get("cancelled") != attempt:
+                ctx.data["cancelled"] = attempt
+                restore.cancel_job(ctx, ctx.job_id(name))
+            return engine.Wait(event=outcome.event, timeout_s=_LOOK_S)
+        if not outcome.succeeded and ctx.data.get("cancelled") == attempt:
+            ctx.data.update(attempt=attempt + 1, is_sent=False)
+            return engine.Wait(event="operation-ended", timeout_s=_LOOK_S)
+        ctx.data["result"] = _result(ctx, outcome)
+        return None
+
+    def _is_busy(self, ctx: engine.Context) -> bool:
+        with ctx.tools.database.reader() as session:
+            return operations.is_locked(session, operations.instance_lock(ctx.instance_id))
+
+    def _job(self, ctx: engine.Context) -> payloads.VerifyBackupJob:
+        restoration = restore.payload_of(ctx)
+        if restoration is None:
+            raise engine.StepFailed("The operation names no backup.")
+        return payloads.VerifyBackupJob(restoration=restoration)
+
+
+def _result(ctx: engine.Context, job: guest_jobs.GuestJob) -> dict[str, Any]:
+    took = ctx.tools.clock.now() - datetime.datetime.fromisoformat(ctx.data["began"])
+    details: dict[str, Any] = {"seconds": round(took.total_seconds(), 1)}
+    if job.succeeded:
+        found = dict(job.result or {})
+        details |= {key: found[key] for key in ("findings", "facts") if key in found}
+    else:
+        details["reason"] = steps.shorten(job.error, default="the guest agent gave no reason")
+    return {"is_passed": bool(job.succeeded), "details": details}
+
+
+class Record(engine.Step):
+    """Write what came of it."""
+
+    name = "record"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Write it with the backup, and tell."""
+        result = ctx.data["result"]
+        is_passed = result["is_passed"]
+
+        def write(session: Any, now: datetime.datetime) -> None:
+            status = states.Verification.PASSED if is_passed else states.Verification.FAILED
+            _write(
+                ctx,
+                session,
+                now,
+                kind=PROVEN if is_passed else DISPROVEN,
+                details=result["details"],
+                verification=status,
+                verified=now,
+            )
+
+        steps.record(ctx, write)
+        return None
+
+
+def _write(
+    ctx: engine.Context,
+    session: Any,
+    now: datetime.datetime,
+    *,
+    kind: str,
+    details: dict[str, Any],
+    **values: Any,
+) -> None:
+    backup_id = ctx.data["backup_id"]
+    backup = backups.find(session, backup_id)
+    if backup is None or not backups.record_verification(
+        session, backup_id, details=details, **values
+    ):
+        return
+    events.append(
+        session,
+        backup.project_id,
+        type=kind,
+        resource_type="backup",
+        resource_id=backup_id,
+        payload={"instance_id": ctx.instance_id, "reason": details.get("reason")},
+        now=now,
+    )
+    LOG.info("backup %s: %s", backup_id, kind)
+
+
+def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
+    """Tell that nothing was found out; what was proven before stays so."""
+    restored = ctx.data.get("before") or {}
+    before = restored.get("verification")
+    _write(
+        ctx,
+        session,
+        ctx.tools.clock.now(),
+        kind=UNPROVEN,
+        details={"reason": failure.message},
+        verification=None if before is None else states.Verification(before),
+    )
+
+
+FLOW = engine.Flow(kind=operations.VERIFY_BACKUP, steps=(Verify(), Record()), on_failed=on_failed)
