@@ -66,6 +66,7 @@ def test_a_schedule_says_when_it_runs_next(api: api_fixture.Api) -> None:
         "next_run": "2026-05-04T00:30:00",
         "last_run": None,
         "last_backup_id": None,
+        "last_backup_status": None,
         "problem": None,
         "created": "2026-05-01T12:00:00",
         "updated": "2026-05-01T12:00:00",

@@ -59,6 +59,8 @@ class Schedule:
     next_run: datetime.datetime | None
     last_run: datetime.datetime | None
     last_backup_id: str | None
+    #: How that one stands; None when it is not there.
+    last_backup_status: states.BackupStatus | None
     problem: str | None
     created: datetime.datetime
     updated: datetime.datetime
@@ -97,7 +99,18 @@ class Run:
     deadline: datetime.datetime
 
 
-_COLUMNS = tuple(_schedules.c[field.name] for field in dataclasses.fields(Schedule))
+_SELECT = sa.select(
+    *(
+        _backups.c.status.label(field.name)
+        if field.name == "last_backup_status"
+        else _schedules.c[field.name]
+        for field in dataclasses.fields(Schedule)
+    )
+).outerjoin_from(
+    _schedules,
+    _backups,
+    sa.and_(_backups.c.id == _schedules.c.last_backup_id, _backups.c.is_deleted == sa.false()),
+)
 _RUN_COLUMNS = tuple(_runs.c[field.name] for field in dataclasses.fields(Run))
 
 
@@ -127,7 +140,7 @@ def find(
     session: orm.Session, schedule_id: str, *, project_id: str | None = None
 ) -> Schedule | None:
     """Return a schedule, or None; of ``project_id`` only, unless that is None."""
-    query = sa.select(*_COLUMNS).where(_schedules.c.id == schedule_id)
+    query = _SELECT.where(_schedules.c.id == schedule_id)
     if project_id is not None:
         query = query.where(_schedules.c.project_id == project_id)
     found = _read(session, query)
@@ -136,7 +149,7 @@ def find(
 
 def find_many(session: orm.Session, schedule_ids: Iterable[str]) -> Mapping[str, Schedule]:
     """Return those of some schedules that there are, by id."""
-    query = sa.select(*_COLUMNS).where(_schedules.c.id.in_(list(schedule_ids)))
+    query = _SELECT.where(_schedules.c.id.in_(list(schedule_ids)))
     return {schedule.id: schedule for schedule in _read(session, query)}
 
 
@@ -152,7 +165,7 @@ def list_page(
 
     Those of an instance, or, with an empty one, the defaults; of all projects with None.
     """
-    query = sa.select(*_COLUMNS).order_by(_schedules.c.id).limit(limit + 1)
+    query = _SELECT.order_by(_schedules.c.id).limit(limit + 1)
     if project_id is not None:
         query = query.where(_schedules.c.project_id == project_id)
     if instance_id is not None:
@@ -207,8 +220,7 @@ def remove(session: orm.Session, schedule_id: str) -> bool:
 def list_due(session: orm.Session, *, now: datetime.datetime, limit: int) -> Sequence[Schedule]:
     """Return schedules whose time has come, longest due first."""
     query = (
-        sa.select(*_COLUMNS)
-        .where(_schedules.c.is_enabled == sa.true(), _schedules.c.next_run <= now)
+        _SELECT.where(_schedules.c.is_enabled == sa.true(), _schedules.c.next_run <= now)
         .order_by(_schedules.c.next_run)
         .limit(limit)
     )
@@ -286,14 +298,27 @@ def _is(run: Run) -> Collection[sa.ColumnElement[bool]]:
     )
 
 
-def record(
-    session: orm.Session, schedule_id: str, *, problem: str | None, backup_id: str | None = None
-) -> None:
-    """Note what came of a run: its backup, or why there is none."""
-    values: dict[str, Any] = {"problem": problem}
-    if backup_id is not None:
-        values["last_backup_id"] = backup_id
-    session.execute(sa.update(_schedules).where(_schedules.c.id == schedule_id).values(**values))
+def record(session: orm.Session, schedule_id: str, *, problem: str | None) -> None:
+    """Note why a run made no backup; None: nothing is wrong as far as is known."""
+    session.execute(
+        sa.update(_schedules).where(_schedules.c.id == schedule_id).values(problem=problem)
+    )
+
+
+def record_backup(session: orm.Session, schedule_id: str, backup_id: str) -> None:
+    """Note which backup a schedule made last."""
+    session.execute(
+        sa.update(_schedules).where(_schedules.c.id == schedule_id).values(last_backup_id=backup_id)
+    )
+
+
+def end(session: orm.Session, schedule_id: str, *, problem: str) -> None:
+    """Have a schedule make no more backups; its rules go on for those there are."""
+    session.execute(
+        sa.update(_schedules)
+        .where(_schedules.c.id == schedule_id)
+        .values(is_enabled=False, next_run=None, problem=problem)
+    )
 
 
 # -- what was made -----
@@ -311,11 +336,24 @@ def list_instances_with_backups(session: orm.Session, *, after: str, limit: int)
     return [str(instance_id) for instance_id in session.scalars(query)]
 
 
+def hold(session: orm.Session, instance_id: str) -> None:
+    """Let no other transaction begin a backup of an instance until this one ends."""
+    session.execute(
+        sa.update(_instances)
+        .where(_instances.c.id == instance_id)
+        .values(running_backup_id=_instances.c.running_backup_id)
+    )
+
+
 def list_expired(session: orm.Session, *, now: datetime.datetime, limit: int) -> Sequence[str]:
     """Return ids of backups whose time is over, that are not being removed."""
     query = (
         sa.select(_backups.c.id)
-        .where(_backups.c.is_deleted == sa.false(), _backups.c.expires <= now)
+        .where(
+            _backups.c.is_deleted == sa.false(),
+            _backups.c.expires <= now,
+            _backups.c.deleted.is_(None),
+        )
         .order_by(_backups.c.expires)
         .limit(limit)
     )

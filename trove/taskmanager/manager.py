@@ -1,4 +1,4 @@
-"""The task manager's parts, put together: runner and reconciler on one set of tools."""
+"""The task manager's parts, put together: runner, reconciler, scheduler on one set of tools."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from trove.common import concurrency
 from trove.rpc import notifier as notifications
-from trove.taskmanager import convergence, housekeeping, outbox, reconciler
+from trove.taskmanager import convergence, housekeeping, outbox, reconciler, scheduler
 from trove.taskmanager.operations import engine, flows
 
 _SEND_INTERVAL_S = 1.0
+_SCHEDULE_INTERVAL_S = 5.0
 
 
 class TaskManager:
@@ -30,6 +31,12 @@ class TaskManager:
             ),
         )
         self.housekeeping = housekeeping.Housekeeping(tools, hint=self._hint)
+        self.scheduler = scheduler.Scheduler(tools, hint=self._hint)
+        self._scheduling = concurrency.PeriodicThread(
+            "backup schedules",
+            lambda: engine.tell_troubles("scheduling backups", self.scheduler.run),
+            interval_s=_SCHEDULE_INTERVAL_S,
+        )
         self._sending: concurrency.PeriodicThread | None = None
         if notifier is not None:
             self.outbox = outbox.Outbox(tools, notifier)
@@ -56,11 +63,13 @@ class TaskManager:
         """Begin."""
         self.runner.start()
         self._reconciling.start()
+        self._scheduling.start()
         if self._sending is not None:
             self._sending.start()
 
     def stop(self) -> None:
         """Let the steps in work end, give back the rest, and stop."""
+        self._scheduling.stop()
         self._reconciling.stop()
         engine.tell_troubles("giving the reconciler's place away", self.reconciler.close)
         if self._sending is not None:

@@ -68,6 +68,7 @@ _SCHEDULE = common.closed(
         "next_run": _NULLABLE_TIMESTAMP,
         "last_run": _NULLABLE_TIMESTAMP,
         "last_backup_id": common.NULLABLE_STRING,
+        "last_backup_status": common.NULLABLE_STRING,
         "problem": common.NULLABLE_STRING,
         "created": common.TIMESTAMP,
         "updated": common.TIMESTAMP,

@@ -24,6 +24,7 @@ def schedule(row: Schedule) -> dict[str, Any]:
         "next_run": None if row.next_run is None else timestamp(row.next_run),
         "last_run": None if row.last_run is None else timestamp(row.last_run),
         "last_backup_id": row.last_backup_id,
+        "last_backup_status": row.last_backup_status,
         "problem": row.problem,
         "created": timestamp(row.created),
         "updated": timestamp(row.updated),
