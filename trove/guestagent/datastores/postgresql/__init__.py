@@ -6,6 +6,8 @@ from trove.datastores import postgresql as facts
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.postgresql import (
     accounts,
+    archive,
+    backup,
     configuration,
     logs,
     metrics,
@@ -28,8 +30,8 @@ def make_postgresql(environment: base.Environment) -> base.Datastore:
         root=accounts.PostgresqlRoot(spec, server.connector),
         tls=tls.PostgresqlTls(server, server.connector),
         config=configuration.PostgresqlConfiguration(server, server.connector),
-        backup=base.Unsupported(manager, "backup"),
-        archive=base.Unsupported(manager, "point in time recovery"),
+        backup=backup.PostgresqlBackup(environment, server.connector),
+        archive=archive.PostgresqlArchive(environment, server.connector),
         replication=base.Unsupported(manager, "replication"),
         cluster=base.Unsupported(manager, "cluster"),
         logs=logs.make(server.log_files, environment),

@@ -8,6 +8,7 @@ rules lie outside the data directory.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -31,6 +32,8 @@ LOG = log.getLogger(__name__)
 _TRIAL_TIMEOUT_S = 30.0
 #: Name of the map from users of the operating system to roles.
 _MAP = "agent"
+#: The first version that can say which blocks changed.
+_FIRST_WITH_SUMMARIES = 17
 #: What the server itself says; what it says to a client names user and database before.
 _PROBLEM = re.compile(r"(?:\[\d+\] (?:FATAL|ERROR): +|PANIC: +|^postgres: )(.+)$", re.MULTILINE)
 _PORT_TAKEN = re.compile(r"could not bind .*: Address already in use")
@@ -143,6 +146,7 @@ class PostgresqlService(server.Server):
             bind_address=environment.bind_address,
             port=environment.port,
             libraries=template.STATISTICS if template.has_statistics(self.program) else "",
+            summarizes_wal=self._has_summaries(data_dir),
             has_tls=self._does_tls(settings),
             tls_dir=self.tls_store.directory,
             requires_client_certificate=setting.requires_client_certificate,
@@ -150,6 +154,14 @@ class PostgresqlService(server.Server):
             general_log=self.log_files.is_enabled(postgresql.GENERAL_LOG),
             slow_query_log=self.log_files.is_enabled(postgresql.SLOW_QUERY_LOG),
         )
+
+    @staticmethod
+    def _has_summaries(data_dir: pathlib.Path) -> bool:
+        """Tell whether the version of the data has increments of its own."""
+        with contextlib.suppress(OSError, ValueError):
+            major = int((data_dir / "PG_VERSION").read_text(encoding="ascii"))
+            return major >= _FIRST_WITH_SUMMARIES
+        return False
 
     def _write_configuration(self, settings: base.Settings) -> None:
         super()._write_configuration(settings)
@@ -163,6 +175,10 @@ class PostgresqlService(server.Server):
         lines = (
             "# Written by the guest agent; changes are lost",
             f"local all {postgresql.AGENT_USER} peer map={_MAP}",
+            # "all" means databases: nobody else may copy the server or read its log
+            f"local replication {postgresql.AGENT_USER} peer map={_MAP}",
+            "local replication all reject",
+            "host replication all all reject",
             f"host all {postgresql.AGENT_USER} all reject",
             f"{kind} all all all scram-sha-256{option}",
         )

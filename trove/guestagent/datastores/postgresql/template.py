@@ -125,6 +125,8 @@ def own_statements(program: pathlib.Path, version: str) -> list[str]:
         f"CREATE SCHEMA {SCHEMA}",
         f"CREATE TABLE {SCHEMA}.ping (id integer PRIMARY KEY, at timestamptz) WITH (fillfactor=10)",
         f"INSERT INTO {SCHEMA}.ping VALUES (1, now())",  # noqa: S608 (a constant)
+        # whoever can log in can name a point to restore to, here
+        "GRANT EXECUTE ON FUNCTION pg_create_restore_point(text) TO PUBLIC",
     ]
     if has_statistics(program):
         statements.append(f"CREATE EXTENSION {STATISTICS} SCHEMA {SCHEMA}")
