@@ -87,6 +87,7 @@ def _make_archive(
         return base.Unsupported(dialect.spec.manager, "point in time recovery")
     return archive.MariadbArchive(
         connector=server.connector,
+        kept=server.kept,
         data_dir=environment.layout.data_dir,
         store=environment.store,
         rewrite_configuration=server.rewrite_configuration,

@@ -108,13 +108,14 @@ class MariadbArchive(base.Archive):
         self,
         *,
         connector: connection.Connector,
+        kept: connection.KeptConnection,
         data_dir: pathlib.Path,
         store: state.Store,
         rewrite_configuration: Callable[[], None],
     ) -> None:
         """Take the server, and what writes its configuration anew."""
         self._connector = connector
-        self._kept = connection.KeptConnection(connector)
+        self._kept = kept
         self._data_dir = data_dir
         self._store = store
         self._rewrite_configuration = rewrite_configuration
@@ -138,7 +139,6 @@ class MariadbArchive(base.Archive):
         self._moments.close()
         self._idle = None
         self._keep(False)
-        self._kept.disconnect()
 
     def _keep(self, is_kept: bool) -> None:
         with self._kept.session() as session:
@@ -238,7 +238,10 @@ class MariadbArchive(base.Archive):
         """Tell whether the file is as it was when there was nothing behind the position."""
         if self._idle is None or self._idle[0] != position:
             return False
-        return self._status(str(position["file"])) == self._idle[1]
+        file = str(position["file"])
+        # after a crash nothing in a file says that there is another one
+        following = self._status(binlog.name_of(binlog.number_of(file) + 1))
+        return following is None and self._status(file) == self._idle[1]
 
     def _cut(
         self, cut: _Cut, start: ranges.Position, *, last: tuple[int, int], most_bytes: int
