@@ -172,7 +172,9 @@ def test_logs_tab_switches_and_publishes(api: api_fixture.Api, instance_id: str)
         assert answer.json["log"]["name"] == "general"
 
 
-def test_backup_panels_show_that_there_are_none(api: api_fixture.Api, instance_id: str) -> None:
+def test_backup_panels_say_so_where_there_is_no_object_store(
+    api: api_fixture.Api, instance_id: str
+) -> None:
     assert api.get("/backups")["backups"] == []
     assert api.get(f"/instances/{instance_id}/backups")["backups"] == []
     backup = {"backup": {"name": "b", "instance": instance_id, "incremental": 0}}

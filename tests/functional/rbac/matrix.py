@@ -98,6 +98,9 @@ MATRIX: dict[str, str] = {
     "GET /clusters": EVERYBODY,
     "GET /datastores/{datastore}/versions/{version}/volume-types": CATALOG,
     "GET /backups": EVERYBODY,
+    "POST /backups": WRITE,
+    "GET /backups/{backup_id}": READ,
+    "DELETE /backups/{backup_id}": WRITE,
     "GET /instances/{instance_id}/backups": READ,
     "GET /backup_strategies": EVERYBODY,
     "POST /backup_strategies": "mgafA",
@@ -132,9 +135,6 @@ REFUSALS: dict[str, dict[str, int]] = {
     "POST /clusters/{cluster_id}/root": {**dict.fromkeys("rs", 403), **dict.fromkeys("mgafA", 404)},
     "GET /mgmt/clusters/{cluster_id}": {**dict.fromkeys("rmgfs", 403), "a": 404, "A": 404},
     "POST /mgmt/clusters/{cluster_id}/action": {**dict.fromkeys("rmgfs", 403), "a": 404, "A": 404},
-    "POST /backups": {**dict.fromkeys("rs", 403), **dict.fromkeys("mgaA", 501), "f": 404},
-    "GET /backups/{backup_id}": {**dict.fromkeys("rmgafA", 404), "s": 403},
-    "DELETE /backups/{backup_id}": {**dict.fromkeys("rs", 403), **dict.fromkeys("mgafA", 404)},
     # the own project's are anybody's, another project's are the administrators'
     "GET /mgmt/quotas/{quota_project_id}": {**dict.fromkeys("rmgaAs", 200), "f": 403},
     # there is one, which instances use and which is of the datastore

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 
 import pytest
 import sqlalchemy as sa
@@ -10,9 +11,11 @@ from oslo_policy import policy
 
 from tests.fixtures import api as api_fixture
 from tests.functional.rbac import matrix
+from trove import states
 from trove.api import routing
-from trove.db import base, models
+from trove.db import backups, base, models
 from trove.rpc import payloads
+from trove.storage import filesystem
 
 #: letter -> (project, roles)
 PERSONAS = {
@@ -27,8 +30,9 @@ PERSONAS = {
 
 
 @pytest.fixture
-def api(sqlite_database: base.Database) -> api_fixture.Api:
-    return api_fixture.make_api(sqlite_database)
+def api(sqlite_database: base.Database, tmp_path: pathlib.Path) -> api_fixture.Api:
+    objects = filesystem.FilesystemStore(tmp_path / "objects")
+    return api_fixture.make_api(sqlite_database, objects=objects)
 
 
 def prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
@@ -60,7 +64,7 @@ def prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
         "flavor_id": "1",
         "cluster_id": "c",
         "member_id": "m",
-        "backup_id": models.new_id(),
+        "backup_id": _add_backup(api, version),
         "version_id": version,
         "quota_project_id": "project-a",
         "unique": models.new_id(),
@@ -68,6 +72,23 @@ def prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
             manager="mariadb", name="m", file=None, image_id=None
         ).id,
     }
+
+
+def _add_backup(api: api_fixture.Api, version: str) -> str:
+    """Have a backup of an instance that is no more; returns its id."""
+    new = backups.NewBackup(
+        project_id="project-a",
+        user_id=None,
+        instance_id=models.new_id(),
+        name="b",
+        datastore_version_id=version,
+        manager="mariadb",
+        storage_driver="filesystem",
+        status=states.BackupStatus.COMPLETED,
+    )
+    with api.database.writer() as session:
+        backups.create(session, new, now=api.clock.now())
+    return new.id
 
 
 def _fill(body: object, names: dict[str, str]) -> object:
