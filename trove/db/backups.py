@@ -356,6 +356,19 @@ def record_verification(
     return _update(session, backup_id, **values)
 
 
+def end_verifications(session: orm.Session, instance_id: str) -> None:
+    """Note that no backup of an instance is being proven any more."""
+    session.execute(
+        sa.update(models.Backup)
+        .where(
+            _backups.c.instance_id == instance_id,
+            _backups.c.verification == states.Verification.RUNNING,
+        )
+        .values(verification=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def hold(session: orm.Session, backup_id: str) -> bool:
     """Keep a backup from being deleted until the transaction ends; False when it cannot be used.
 

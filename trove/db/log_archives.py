@@ -385,8 +385,10 @@ def list_needs(session: orm.Session, *, after: str = "", limit: int = 100) -> Se
     archives = list_epochs(session, after=after, limit=limit)
     rows = session.execute(
         sa.select(_backups.c.archive_epoch, sa.func.min(_backups.c.archive_sequence))
+        .join(_archives, _archives.c.epoch == _backups.c.archive_epoch)
         .where(
-            _backups.c.archive_epoch.in_([archive.epoch for archive in archives]),
+            _archives.c.epoch.in_([archive.epoch for archive in archives]),
+            _backups.c.instance_id == _archives.c.instance_id,
             _backups.c.is_deleted == sa.false(),
             # what was made and failed goes on from nowhere; what is being made may
             _backups.c.status != states.BackupStatus.FAILED,
@@ -404,6 +406,7 @@ def is_needed(session: orm.Session, archive: Archive) -> bool:
         sa.or_(
             sa.and_(
                 _backups.c.archive_epoch == archive.epoch,
+                _backups.c.instance_id == archive.instance_id,
                 _backups.c.status != states.BackupStatus.FAILED,
             ),
             sa.and_(

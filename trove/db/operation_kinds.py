@@ -155,7 +155,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "create_backup": Kind(
         word="backup",
-        steps=("choose_place", "run_backup", "check_stored", "complete"),
+        steps=("choose_place", "start_archive", "run_backup", "check_stored", "complete"),
         event="backup_create",
         traits={"name": "name", "description": "description", "parent_id": "parent_id"},
         feed="backup.create",

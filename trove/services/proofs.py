@@ -22,9 +22,9 @@ LOG = log.getLogger(__name__)
 _RATES = 2**32
 
 
-def lock(instance_id: str) -> str:
-    """Return the lock key of proofs on an instance: one at a time."""
-    return f"verify:{instance_id}"
+def lock(backup_id: str) -> str:
+    """Return the lock key of the proof of a backup."""
+    return f"verify:{backup_id}"
 
 
 def is_wanted(conf: cfg.ConfigOpts, backup_id: str) -> bool:
@@ -47,8 +47,7 @@ def begin(
 ) -> str:
     """Add the operation that proves a backup, and return its id.
 
-    Raises Conflict while another backup of the instance is proven, BackupNotFound when a part of
-    its chain is gone.
+    Raises Conflict while it is being proven, BackupNotFound when a part of its chain is gone.
     """
     chain = backups.chain(session, backup.id)
     restoration = restorations.Restoration(chain=tuple(each.id for each in chain))
@@ -57,7 +56,7 @@ def begin(
         session,
         kind=operations.VERIFY_BACKUP,
         resource_id=str(backup.instance_id),
-        lock_key=lock(str(backup.instance_id)),
+        lock_key=lock(backup.id),
         deadline=now + datetime.timedelta(seconds=conf.backup.timeout_s),
         now=now,
         data={
@@ -71,6 +70,30 @@ def begin(
     )
     backups.record_verification(session, backup.id, verification=states.Verification.RUNNING)
     return operation_id
+
+
+def begin_wanted(
+    session: Any, conf: cfg.ConfigOpts, backup: backups.BackupView, *, now: datetime.datetime
+) -> list[str]:
+    """Begin the proof of a backup that was just completed, if one is wanted.
+
+    The last backup of an instance is not proven: the instance is being deleted. Returns the id of
+    the operation, if there is one.
+    """
+    is_out = (
+        not is_wanted(conf, backup.id)
+        or backup.kind is states.BackupKind.SNAPSHOT
+        or backup.purpose is states.BackupPurpose.FINAL
+        or backup.instance_id is None
+        or operations.is_locked(session, operations.delete_lock(backup.instance_id))
+    )
+    if is_out:
+        return []
+    try:
+        return [begin(session, conf, backup, now=now)]
+    except (exception.Conflict, exception.BackupNotFound) as e:
+        LOG.warning("backup %s is not proven: %s", backup.id, e.message)
+        return []
 
 
 class Proofs:
@@ -93,8 +116,8 @@ class Proofs:
     def verify(self, caller: context.RequestContext, backup_id: str) -> None:
         """Begin to prove a backup on the instance that it was made of.
 
-        Raises BackupNotFound; Conflict for one that is not completed, and while one of the instance
-        is being proven; NotAvailable when its instance is gone or it is a snapshot.
+        Raises BackupNotFound; Conflict for one that is not completed, and while it is being proven;
+        NotAvailable when its instance is gone or it is a snapshot.
         """
         operation_id = self._begin(caller, backup_id)
         self._run_operation(operation_id)

@@ -136,7 +136,8 @@ def _archive_of(
     archive = None
     if backup.archive_epoch is not None:
         archive = log_archives.find(session, backup.archive_epoch)
-    if archive is None:
+    # what a backup says of it was said by a guest
+    if archive is None or archive.instance_id != backup.instance_id:
         raise exception.BadRequest(
             reason=f"restorePoint: no log is kept behind backup {backup.id}: it can be restored as"
             " it is only"

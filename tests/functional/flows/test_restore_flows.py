@@ -125,7 +125,7 @@ def test_what_an_agent_finds_wrong_with_a_backup_is_told(backed: Backed) -> None
     [
         ({"key_wrapped": b"x" * 60}, "key-encryption key"),
         ({"key_wrapped": None}, "not kept any more"),
-        ({"storage_driver": "swift"}, "kind swift"),
+        ({"storage_driver": "swift"}, "stored by swift"),
         ({"manifest_sha256": None}, "not complete"),
     ],
     ids=lambda value: str(value)[:20],

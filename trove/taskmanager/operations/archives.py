@@ -111,14 +111,7 @@ class StartArchive(engine.Step):
         return payloads.ArchiveJob(
             archive=payloads.LogArchive(
                 epoch=epoch,
-                storage=restore.make_grant(
-                    ctx,
-                    kind=archive.storage_driver,
-                    account=archive.account_id,
-                    container=archive.container,
-                    prefix=archive.prefix,
-                    is_read_only=False,
-                ),
+                storage=restore.grant_archive(ctx, archive, is_read_only=False),
                 key=restore.unwrap(ctx, archive.key_wrapped, purpose=_key_purpose(epoch)),
             ),
             interval_s=group.archive_interval_s,

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 
 from trove.common import exception
-from trove.db import backups
+from trove.db import backups, log_archives
 from trove.rpc import payloads
 from trove.storage import base as storage
 from trove.storage import grants, manifests, stored_backups
@@ -29,7 +29,9 @@ def get_backup(ctx: engine.Context, backup_id: str | None = None) -> backups.Bac
     return found
 
 
-def get_store(ctx: engine.Context, backup: backups.BackupView) -> storage.Store:
+def get_store(
+    ctx: engine.Context, backup: backups.BackupView | log_archives.Archive
+) -> storage.Store:
     """Return the object store that a backup is in; raises StepFailed when it is not configured."""
     store = ctx.tools.store
     if store is None or store.kind != backup.storage_driver:

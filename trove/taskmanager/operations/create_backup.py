@@ -15,11 +15,11 @@ from typing import Any
 from oslo_log import log
 
 from trove import states
-from trove.common import exception
-from trove.db import backups, guest_jobs, operations
+from trove.db import backups, guest_jobs, log_archives, operations
 from trove.rpc import payloads
+from trove.services import proofs
 from trove.storage import manifests, stored_backups
-from trove.taskmanager.operations import backup_storage, engine, steps
+from trove.taskmanager.operations import archives, backup_storage, engine, final_backup, steps
 
 LOG = log.getLogger(__name__)
 
@@ -27,7 +27,6 @@ _Status = states.BackupStatus
 #: Longest that the agent is waited for to end a backup that is cancelled.
 _CANCEL_WITHIN_S = 60.0
 _CANCEL_LOOK_S = 2.0
-_CALL_S = 5.0
 _MIB = 1 << 20
 
 
@@ -120,7 +119,7 @@ class RunBackup(engine.Step):
             job = guest_jobs.find(session, job_id)
         if job is None or job.succeeded is not None:
             return None
-        cancel_job(ctx.tools, ctx.instance_id, job_id)
+        steps.cancel_job(ctx.tools, ctx.instance_id, job_id)
         if steps.time_left_s(ctx, "cancel", _CANCEL_WITHIN_S) <= 0:
             LOG.warning("backup %s: its agent did not end it", ctx.data["backup_id"])
             return None
@@ -188,7 +187,7 @@ class CheckStored(engine.Step):
             )
         if strangers:
             LOG.info("backup %s: removed %d objects of other attempts", backup.id, len(strangers))
-        archive = manifest.archive
+        archive = self._find_archive(ctx, manifest)
         values = {
             "location": location,
             "engine_version": manifest.engine_version[:64],
@@ -209,6 +208,19 @@ class CheckStored(engine.Step):
         )
         return None
 
+    def _find_archive(
+        self, ctx: engine.Context, manifest: manifests.Manifest
+    ) -> manifests.ArchiveStart | None:
+        """Return where the log goes on from it: in an archive of the instance's own, or nowhere."""
+        if manifest.archive is None:
+            return None
+        with ctx.tools.database.reader() as session:
+            archive = log_archives.find(session, manifest.archive.epoch)
+        if archive is None or archive.instance_id != ctx.instance_id:
+            LOG.warning("backup %s names an archive that is none", ctx.data["backup_id"])
+            return None
+        return manifest.archive
+
 
 class Complete(engine.Step):
     """Let it count."""
@@ -223,7 +235,20 @@ class Complete(engine.Step):
             _get_running(ctx)
             raise engine.StepFailed("The backup was not being stored.")
         LOG.info("backup %s: completed", ctx.data["backup_id"])
+        self._have_proven(ctx)
         return None
+
+    def _have_proven(self, ctx: engine.Context) -> None:
+        """Begin the proof of it, if one is wanted."""
+        backup = backup_storage.get_backup(ctx)
+        begun: list[str] = []
+        steps.record(
+            ctx,
+            lambda session, now: begun.extend(
+                proofs.begin_wanted(session, ctx.tools.conf, backup, now=now)
+            ),
+        )
+        ctx.hint(begun)
 
 
 def _check(ctx: engine.Context, backup: backups.BackupView, manifest: manifests.Manifest) -> None:
@@ -263,16 +288,6 @@ def _describe(backup: backups.BackupView) -> dict[str, Any]:
     }
 
 
-def cancel_job(tools: engine.Tools, instance_id: str, job_id: str) -> None:
-    """Have the agent end a job, or never begin it, if it answers."""
-    try:
-        tools.guests.call(
-            instance_id, "cancel_job", payloads.JobRef(job_id=job_id), timeout_s=_CALL_S
-        )
-    except exception.TroveError as e:
-        LOG.info("instance %s: job %s cannot be cancelled now: %s", instance_id, job_id, e.message)
-
-
 def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
     """Note why there is no backup; tell who waits for its end."""
     now = ctx.tools.clock.now()
@@ -286,11 +301,13 @@ def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> Non
         now=now,
     ):
         LOG.warning("backup %s: failed: %s", backup_id, failure.message)
+    final_backup.on_failed(ctx, session, failure)
     ctx.hint(operations.signal(session, resource_id=backup_id, event="backup-ended", now=now))
 
 
 FLOW = engine.Flow(
     kind=operations.CREATE_BACKUP,
-    steps=(ChoosePlace(), RunBackup(), CheckStored(), Complete()),
+    steps=(ChoosePlace(), archives.StartArchive(), RunBackup(), CheckStored(), Complete()),
     on_failed=on_failed,
+    on_succeeded=final_backup.on_succeeded,
 )

@@ -20,7 +20,7 @@ from trove.db import (
     quotas,
 )
 from trove.rpc import payloads
-from trove.taskmanager.operations import certificates, create_backup, engine, naming, steps
+from trove.taskmanager.operations import certificates, engine, naming, steps
 
 LOG = log.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class StopGuest(engine.Step):
         with ctx.tools.database.reader() as session:
             job_ids = guest_jobs.list_open(session, ctx.instance_id, kind=payloads.BackupJob.KIND)
         for job_id in job_ids:
-            create_backup.cancel_job(ctx.tools, ctx.instance_id, job_id)
+            steps.cancel_job(ctx.tools, ctx.instance_id, job_id)
 
     def _is_reachable(self, ctx: engine.Context, now: datetime.datetime) -> bool:
         with ctx.tools.database.reader() as session:
@@ -156,6 +156,7 @@ class Finalize(engine.Step):
                 backup_strategies.remove(session, project_id, ctx.instance_id)
                 # what backups need of it is kept as long as they are
                 log_archives.close_active(session, ctx.instance_id, now=now)
+                backups.end_verifications(session, ctx.instance_id)
                 LOG.info("instance %s: deleted", ctx.instance_id)
 
         steps.record(ctx, finalize)

@@ -150,8 +150,16 @@ class Step(abc.ABC):
 FailureHook = Callable[[Context, Any, Failure], None]
 
 
+#: ``on_succeeded(ctx, session)`` joins the transaction that ends the operation.
+SuccessHook = Callable[[Context, Any], None]
+
+
 def _no_hook(ctx: Context, session: Any, failure: Failure) -> None:
     """Leave the resource as it is."""
+
+
+def _no_sequel(ctx: Context, session: Any) -> None:
+    """Let nothing follow."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +173,7 @@ class Flow:
     kind: str
     steps: tuple[Step, ...]
     on_failed: FailureHook = _no_hook
+    on_succeeded: SuccessHook = _no_sequel
     on_trouble: FailureHook = _no_hook
     never_fails: bool = False
 
@@ -466,7 +475,7 @@ class Runner:
         if outcome is not None:
             return self._wait(operation, flow, ctx, outcome)
         if index + 1 == len(flow.steps):
-            return self._succeed(operation, ctx)
+            return self._succeed(operation, flow, ctx)
         progress = 100 * (index + 1) // len(flow.steps)
         return self._save(operation, ctx, flow.steps[index + 1].name, progress)
 
@@ -624,7 +633,7 @@ class Runner:
         return turned
 
     @base.retry_on_conflict
-    def _succeed(self, operation: operations.Operation, ctx: Context) -> None:
+    def _succeed(self, operation: operations.Operation, flow: Flow, ctx: Context) -> None:
         now = self._tools.clock.now()
         data, timings = timing.over(ctx.data, ctx.meter, now=now)
         with self._tools.database.writer() as session:
@@ -644,6 +653,7 @@ class Runner:
                 timings=timings,
                 now=now,
             )
+            flow.on_succeeded(ctx, session)
             woken = self._ended(session, operation, now)
         LOG.info("operation %s: %s succeeded", operation.id, operation.kind)
         self._hint(woken)

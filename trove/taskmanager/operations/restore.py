@@ -15,12 +15,11 @@ from typing import Any
 from oslo_log import log
 
 from trove import states
-from trove.common import crypto, exception
+from trove.common import crypto
 from trove.db import backups, guest_jobs, log_archives, operations, restorations
 from trove.rpc import payloads
-from trove.storage import base as storage
 from trove.storage import grants
-from trove.taskmanager.operations import engine, steps
+from trove.taskmanager.operations import backup_storage, engine, steps
 
 LOG = log.getLogger(__name__)
 
@@ -30,43 +29,21 @@ _ARCHIVE_LOOK_S = 1.0
 #: How long an archive may take to get there: so many of its intervals, and a margin.
 _ARCHIVE_INTERVALS = 3
 _ARCHIVE_MARGIN_S = 60.0
-_CANCEL_S = 5.0
 _RECORDED = "is_recorded"
 
 
-def require_store(ctx: engine.Context, kind: str) -> storage.Store:
-    """Return the object store; raises StepFailed unless it is of a kind."""
-    store = ctx.tools.store
-    if store is None or store.kind != kind:
-        raise engine.StepFailed(
-            f"The backup is in a store of the kind {kind}, which this service has none of: the"
-            " operator configures it in [storage]."
-        )
-    return store
-
-
-def make_grant(
-    ctx: engine.Context,
-    *,
-    kind: str,
-    account: str | None,
-    container: str | None,
-    prefix: str | None,
-    is_read_only: bool,
+def grant_archive(
+    ctx: engine.Context, archive: log_archives.Archive, *, is_read_only: bool
 ) -> payloads.ObjectStorage:
-    """Return a grant for objects; raises ServiceUnavailable while the store fails."""
-    if not (account and container and prefix):
-        raise engine.StepFailed("It is not known where the backup is stored.")
-    try:
+    """Return what a guest opens the pieces of an archive with."""
+    with backup_storage.asking(ctx):
         return grants.make(
-            require_store(ctx, kind),
-            account,
-            container=container,
-            prefix=prefix,
+            backup_storage.get_store(ctx, archive),
+            archive.account_id,
+            container=archive.container,
+            prefix=archive.prefix,
             is_read_only=is_read_only,
         )
-    except storage.StorageError as e:
-        raise exception.ServiceUnavailable(reason=e.message) from e
 
 
 def unwrap(ctx: engine.Context, wrapped: bytes | None, *, purpose: str) -> str:
@@ -114,14 +91,7 @@ def _stored(ctx: engine.Context, backup: backups.BackupView) -> payloads.StoredB
         raise engine.StepFailed(f"Backup {backup.id} is not complete.")
     return payloads.StoredBackup(
         backup_id=backup.id,
-        storage=make_grant(
-            ctx,
-            kind=backup.storage_driver,
-            account=backup.account_id,
-            container=backup.container,
-            prefix=backup.prefix,
-            is_read_only=True,
-        ),
+        storage=backup_storage.make_grant(ctx, backup, is_read_only=True),
         key=unwrap(ctx, backup.key_wrapped, purpose=f"backup:{backup.id}"),
         manifest_sha256=backup.manifest_sha256,
     )
@@ -132,14 +102,7 @@ def _log(
 ) -> payloads.LogArchive:
     return payloads.LogArchive(
         epoch=archive.epoch,
-        storage=make_grant(
-            ctx,
-            kind=archive.storage_driver,
-            account=archive.account_id,
-            container=archive.container,
-            prefix=archive.prefix,
-            is_read_only=True,
-        ),
+        storage=grant_archive(ctx, archive, is_read_only=True),
         key=unwrap(ctx, archive.key_wrapped, purpose=f"archive:{archive.epoch}"),
         first=restoration.first,
         last=restoration.last,
@@ -240,17 +203,7 @@ class Restore(engine.Step):
         if ctx.data.get("is_cancelled"):
             return
         ctx.data["is_cancelled"] = True
-        cancel_job(ctx, ctx.job_id(_phase("restore")))
-
-
-def cancel_job(ctx: engine.Context, job_id: str) -> None:
-    """Ask the agent to end a job early; best effort."""
-    try:
-        ctx.tools.guests.call(
-            ctx.instance_id, "cancel_job", payloads.JobRef(job_id=job_id), timeout_s=_CANCEL_S
-        )
-    except (exception.GuestError, exception.ServiceUnavailable) as e:
-        LOG.info("instance %s: job %s not cancelled: %s", ctx.instance_id, job_id, e)
+        steps.cancel_job(ctx.tools, ctx.instance_id, ctx.job_id(_phase("restore")))
 
 
 class AwaitEngine(engine.Step):

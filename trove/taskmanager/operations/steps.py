@@ -33,6 +33,8 @@ _LONGEST_LOOK_S = 30.0
 #: Heartbeats that may be missing before an agent counts as silent.
 SILENT_AFTER = 3
 
+#: How long an agent may take to answer a call.
+_CALL_S = 5.0
 _MAX_TEXT = 500
 
 
@@ -295,6 +297,16 @@ def do_job(
         return outcome
     expect_success(outcome, what=what)
     return None
+
+
+def cancel_job(tools: engine.Tools, instance_id: str, job_id: str) -> None:
+    """Have the agent end a job, or never begin it, if it answers."""
+    try:
+        tools.guests.call(
+            instance_id, "cancel_job", payloads.JobRef(job_id=job_id), timeout_s=_CALL_S
+        )
+    except exception.TroveError as e:
+        LOG.info("instance %s: job %s cannot be cancelled now: %s", instance_id, job_id, e.message)
 
 
 def stop_engine(ctx: engine.Context) -> engine.Wait | None:

@@ -51,7 +51,7 @@ class Verify(engine.Step):
         if isinstance(outcome, engine.Wait):
             if is_busy and ctx.data.get("cancelled") != attempt:
                 ctx.data["cancelled"] = attempt
-                restore.cancel_job(ctx, ctx.job_id(name))
+                steps.cancel_job(ctx.tools, ctx.instance_id, ctx.job_id(name))
             return engine.Wait(event=outcome.event, timeout_s=_LOOK_S)
         if not outcome.succeeded and ctx.data.get("cancelled") == attempt:
             ctx.data.update(attempt=attempt + 1, is_sent=False)
