@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import LiteralString
 
 from oslo_log import log
-from psycopg import errors, sql
+from psycopg2 import errors, sql
 
 from trove.common import exception
 from trove.datastores import postgresql

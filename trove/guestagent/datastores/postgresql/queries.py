@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import LiteralString
 
-from psycopg import errors
+from psycopg2 import errors
 
 from trove.common import exception
 from trove.datastores import postgresql
