@@ -37,6 +37,7 @@ from trove.services.clusters import Clusters
 from trove.services.configurations import Configurations
 from trove.services.datastores import Datastores
 from trove.services.events import Events
+from trove.services.final_backups import FinalBackups
 from trove.services.flavors import Flavors
 from trove.services.instance_actions import InstanceActions
 from trove.services.instance_modules import InstanceModules
@@ -48,8 +49,10 @@ from trove.services.monitoring import Monitoring
 from trove.services.notices import Notices
 from trove.services.operations import Operations
 from trove.services.parameters import Parameters
+from trove.services.proofs import Proofs
 from trove.services.quotas import Quotas
 from trove.services.remembered import Remembered
+from trove.services.restores import Restores
 from trove.services.tls import Tls
 from trove.services.versions import Versions
 from trove.services.volume_types import VolumeTypes
@@ -195,6 +198,14 @@ def _make_services(
 ) -> Services:
     flavors = Flavors(conf=conf, compute=given.compute, clock=given.clock)
     volume_types = VolumeTypes(volumes=given.volumes, clock=given.clock)
+    backups = Backups(
+        conf=conf,
+        database=given.database,
+        run_operation=given.taskmanager.run_operation,
+        key_ring=given.key_ring,
+        store=given.objects,
+        clock=given.clock,
+    )
     changes = Changes(
         conf=conf,
         database=given.database,
@@ -248,15 +259,18 @@ def _make_services(
         operations=Operations(database=given.database, clock=given.clock),
         events=Events(database=given.database),
         quotas=Quotas(conf=conf, database=given.database),
-        backups=Backups(
+        backups=backups,
+        final_backups=FinalBackups(
+            conf=conf, database=given.database, makes=backups, clock=given.clock
+        ),
+        backup_schedules=BackupSchedules(database=given.database, clock=given.clock),
+        restores=Restores(conf=conf, database=given.database, changes=changes, clock=given.clock),
+        proofs=Proofs(
             conf=conf,
             database=given.database,
             run_operation=given.taskmanager.run_operation,
-            key_ring=given.key_ring,
-            store=given.objects,
             clock=given.clock,
         ),
-        backup_schedules=BackupSchedules(database=given.database, clock=given.clock),
         clusters=Clusters(database=given.database),
         versions=Versions(database=given.database, images=given.images, clock=given.clock),
         volume_types=volume_types,

@@ -74,6 +74,15 @@ OPTS = [
             " backup."
         ),
     ),
+    cfg.IntOpt(
+        "final_retention_days",
+        default=0,
+        min=0,
+        help=(
+            "Days that the last backup of an instance is kept that is made when the instance is"
+            " deleted with final_backup; 0: until somebody deletes it."
+        ),
+    ),
     cfg.StrOpt(
         "verify",
         default="all",

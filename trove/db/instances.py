@@ -355,6 +355,13 @@ def set_hostname(
     _update(session, instance_id, hostname=hostname, updated=now)
 
 
+def find_volume_type(session: orm.Session, instance_id: str) -> str | None:
+    """Return the volume type of an instance, of a deleted one, too; None without one."""
+    return session.scalar(
+        sa.select(models.Instance.volume_type).where(models.Instance.id == instance_id)
+    )
+
+
 def mark_deleted(session: orm.Session, instance_id: str, *, now: datetime.datetime) -> bool:
     """End an instance and forget its key; True only for the caller that did it.
 

@@ -135,6 +135,12 @@ REFUSALS: dict[str, dict[str, int]] = {
     "POST /clusters/{cluster_id}/root": {**dict.fromkeys("rs", 403), **dict.fromkeys("mgafA", 404)},
     "GET /mgmt/clusters/{cluster_id}": {**dict.fromkeys("rmgfs", 403), "a": 404, "A": 404},
     "POST /mgmt/clusters/{cluster_id}/action": {**dict.fromkeys("rmgfs", 403), "a": 404, "A": 404},
+    # of an instance that nothing is known of
+    "POST /backups/{backup_id}/action": {
+        **dict.fromkeys("rs", 403),
+        **dict.fromkeys("mgaA", 400),
+        "f": 404,
+    },
     # the own project's are anybody's, another project's are the administrators'
     "GET /mgmt/quotas/{quota_project_id}": {**dict.fromkeys("rmgaAs", 200), "f": 403},
     # there is one, which instances use and which is of the datastore
@@ -177,6 +183,7 @@ BODIES: dict[str, object] = {
     "POST /clusters/{cluster_id}": {"restart": {}},
     "POST /mgmt/clusters/{cluster_id}/action": {"reset-task": {}},
     "POST /backups": {"backup": {"name": "b", "instance": "{instance_id}"}},
+    "POST /backups/{backup_id}/action": {"undelete": {}},
     "POST /backup_strategies": {"backup_strategy": {"swift_container": "c"}},
     "POST /backup_schedules": {"backup_schedule": {"name": "{unique}", "cron": "0 2 * * *"}},
     "PATCH /backup_schedules/{schedule_id}": {"backup_schedule": {"enabled": False}},

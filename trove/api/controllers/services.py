@@ -17,6 +17,7 @@ from trove.services.clusters import Clusters
 from trove.services.configurations import Configurations
 from trove.services.datastores import Datastores
 from trove.services.events import Events
+from trove.services.final_backups import FinalBackups
 from trove.services.flavors import Flavors
 from trove.services.instance_actions import InstanceActions
 from trove.services.instance_modules import InstanceModules
@@ -27,7 +28,9 @@ from trove.services.modules import Modules
 from trove.services.monitoring import Monitoring
 from trove.services.operations import Operations
 from trove.services.parameters import Parameters
+from trove.services.proofs import Proofs
 from trove.services.quotas import Quotas
+from trove.services.restores import Restores
 from trove.services.tls import Tls
 from trove.services.versions import Versions
 from trove.services.volume_types import VolumeTypes
@@ -58,6 +61,9 @@ class Services:
     monitoring: Monitoring
     backups: Backups
     backup_schedules: BackupSchedules
+    final_backups: FinalBackups
+    restores: Restores
+    proofs: Proofs
     clusters: Clusters
     versions: Versions
     volume_types: VolumeTypes

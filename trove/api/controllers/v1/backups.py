@@ -8,6 +8,7 @@ from typing import Any
 
 from trove.api import method, notices, pagination, query
 from trove.api.controllers.services import Services
+from trove.api.controllers.v1 import backup_actions
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import backups as schemas
@@ -29,7 +30,9 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 def children(services: Services) -> dict[str, Resource]:
     """Return the nodes below a project."""
     return {
-        "backups": Backups(services, item=Backup(services)),
+        "backups": Backups(
+            services, item=Backup(services, children={"action": backup_actions.Action(services)})
+        ),
         "backup_strategies": Strategies(services),
     }
 

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
-from trove.api import method, notices, pagination
+from trove.api import method, notices, pagination, query
 from trove.api.controllers.services import Services
 from trove.api.controllers.v1 import instance_updates, listing, parsing
 from trove.api.method import Call, Json
@@ -110,7 +110,10 @@ class Instance(_Base):
     def get(self, call: Call, instance_id: str) -> Json:
         """Show an instance."""
         row = self._instances.get(call.caller, instance_id)
-        view = views.show(row, self._viewer(call))
+        viewer = self._viewer(call)
+        view = views.show(row, viewer)
+        window = self._instances.find_window(row.id) if row.has_archive else None
+        view |= views.restorable(window, viewer)
         progress = self._services.operations.find_progress(row.id) if row.has_operation else None
         if progress is not None:
             view["progress"] = operation_views.progress(progress)
@@ -130,8 +133,17 @@ class Instance(_Base):
         instance_updates.apply(self._services, call.caller, instance_id, call.body["instance"])
         return None
 
-    @method.expose("instance:delete", status=202, notice=notices.INSTANCE_DELETE)
+    @method.expose(
+        "instance:delete",
+        status=202,
+        notice=notices.INSTANCE_DELETE,
+        query={"final_backup": queries.flag("Make a last backup before, and only then delete it.")},
+    )
     def delete(self, call: Call, instance_id: str) -> Json:
-        """Delete an instance."""
-        self._instances.delete(call.caller, instance_id)
+        """Delete an instance, after a last backup of it if one is wanted."""
+        if query.parse_bool(call.query, "final_backup"):
+            call.caller.authorize("backup:create")
+            self._services.final_backups.delete_after_backup(call.caller, instance_id)
+        else:
+            self._instances.delete(call.caller, instance_id)
         return None

@@ -1,0 +1,24 @@
+"""Schemas of actions on backups."""
+
+from __future__ import annotations
+
+from trove.api.schemas import common
+from trove.api.schemas.instances import CREATE, SHOW
+from trove.api.validation import Schema
+
+_OF_CREATE = CREATE.document["properties"]["instance"]["properties"]
+#: What of the former instance is to be otherwise.
+_UNDELETE: common.Document = common.closed(
+    {},
+    {name: _OF_CREATE[name] for name in ("name", "flavorRef", "volume", "nics", "access")},
+)
+ACTION = Schema(
+    {
+        "type": "object",
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+        "properties": {"undelete": _UNDELETE},
+    }
+)
+ANSWER = SHOW
