@@ -427,11 +427,12 @@ class Manager:
     def _restore(self, job: payloads.RestoreJob) -> dict[str, Any]:
         """Restore in place; the engine's own status would say that somebody stopped it."""
         self._volume.ensure()
+        job_id = self.current_job_id or ""
         if job.phase == "commit":
-            return self._backups.restore(job)
+            return self._backups.restore(job, job_id=job_id)
         self._set_overlay(states.ServiceStatus.BUILDING)
         try:
-            return self._backups.restore(job)
+            return self._backups.restore(job, job_id=job_id)
         finally:
             self._overlay = None
 

@@ -268,9 +268,12 @@ class World:
         self.clock.advance(seconds)
         self.archiver.tick()
 
-    def restore(self, *chain: payloads.StoredBackup, **changes: Any) -> dict[str, Any]:
+    def restore(
+        self, *chain: payloads.StoredBackup, job_id: str = "r1", **changes: Any
+    ) -> dict[str, Any]:
         restoration = payloads.Restoration(chain=chain, **changes)
-        return self.jobs.restore(payloads.RestoreJob(phase="restore", restoration=restoration))
+        job = payloads.RestoreJob(phase="restore", restoration=restoration)
+        return self.jobs.restore(job, job_id=job_id)
 
     def install(self, *chain: payloads.StoredBackup, **changes: Any) -> None:
         restoration = payloads.Restoration(chain=chain, **changes)
@@ -618,11 +621,11 @@ def test_restoring_that_makes_nothing_is_a_failure(world: World) -> None:
 
 
 def _commit(world: World) -> None:
-    world.jobs.restore(payloads.RestoreJob(phase="commit"))
+    world.jobs.restore(payloads.RestoreJob(phase="commit"), job_id="c")
 
 
 def _revert(world: World) -> None:
-    world.jobs.restore(payloads.RestoreJob(phase="revert"))
+    world.jobs.restore(payloads.RestoreJob(phase="revert"), job_id="v")
 
 
 def test_restored_database_takes_the_place_of_the_former_which_is_kept(world: World) -> None:
@@ -639,7 +642,7 @@ def test_restored_database_takes_the_place_of_the_former_which_is_kept(world: Wo
     assert world.engine.rows() == ["a", "b"]
     # and once more, the same
     world.engine.write("d")
-    world.restore(stored)
+    world.restore(stored, job_id="r2")
     assert world.engine.rows() == ["a", "b"]
 
 
@@ -656,14 +659,49 @@ def test_former_database_comes_back(world: World) -> None:
     assert world.engine.rows() == ["a", "b", "c"]
 
 
-def test_second_restoration_waits_for_the_end_of_the_first(world: World) -> None:
+def test_restoration_whose_end_nobody_told_ends_with_the_next(world: World) -> None:
     stored = world.back_up("b1")
     world.engine.write("c")
-    other = world.back_up("b2")
     world.restore(stored)
-    with pytest.raises(exception.GuestError, match="neither been committed nor reverted"):
-        world.restore(other)
+    world.engine.write("since")
+    # the same backup, but another restoration
+    world.restore(stored, job_id="r2")
+    assert world.engine.rows() == ["a", "b"]
+    assert world.engine.rows(world.layout.replaced_data_dir) == ["a", "b", "since"]
+
+
+def test_restoration_that_was_left_in_the_middle_is_taken_back_by_the_next(world: World) -> None:
+    stored = world.back_up("b1")
+    world.engine.write("c")
+    # after the first of the two renames
+    with _death(4):
+        world.restore(stored)
+    assert "data" not in world.names()
+    world.agent()
+    world.restore(stored, job_id="r2")
+    assert world.engine.rows() == ["a", "b"]
     assert world.engine.rows(world.layout.replaced_data_dir) == ["a", "b", "c"]
+
+
+def test_kept_database_of_which_nothing_is_known_is_not_replaced(world: World) -> None:
+    stored = world.back_up("b1")
+    world.layout.replaced_data_dir.mkdir()
+    with pytest.raises(exception.GuestError, match="the operator look at the volume"):
+        world.restore(stored)
+    assert world.engine.is_running
+    assert world.engine.rows() == ["a", "b"]
+
+
+def test_taking_back_what_did_not_begin_has_the_engine_run(world: World) -> None:
+    stored = world.back_up("b1")
+    world.engine.restored = lambda work: _die()
+    with pytest.raises(Crash):
+        world.restore(stored)
+    assert not world.engine.is_running
+    world.agent()
+    _revert(world)
+    assert world.engine.is_running
+    assert world.names() <= {"data", "agent"}
 
 
 def test_database_that_does_not_run_restored_is_as_it_was(world: World) -> None:

@@ -274,12 +274,12 @@ class Backups:
         self._transition.adopt(made["engine_version"])
         self._transition.enter()
 
-    def restore(self, job: payloads.RestoreJob) -> dict[str, Any]:
+    def restore(self, job: payloads.RestoreJob, *, job_id: str) -> dict[str, Any]:
         """Do a phase of a restoration in the place of the database."""
         match job.phase:
             case "restore" if job.restoration is not None:
                 with self._archiver.held():
-                    facts = self._replace(job.restoration)
+                    facts = self._replace(job.restoration, job_id)
             case "commit":
                 facts = {}
                 self._commit()
@@ -291,19 +291,18 @@ class Backups:
                 raise exception.UnknownJob(reason=f"a restoration has no phase {job.phase}")
         return {"facts": facts, "engine_version": self._supervisor.snapshot().version}
 
-    def _replace(self, restoration: payloads.Restoration) -> dict[str, Any]:
+    def _replace(self, restoration: payloads.Restoration, job_id: str) -> dict[str, Any]:
         memory = self._replacement.find()
-        digest = restoring.digest_of(restoration)
-        if memory is not None and memory.digest != digest:
-            raise exception.GuestError(
-                reason="another restoration has neither been committed nor reverted"
-            )
+        if memory is not None and memory.job_id != job_id:
+            self._end_other(memory)
+            memory = None
         if memory is None:
             if self._replacement.has_former:
                 raise exception.GuestError(
-                    reason="the database from before another restoration is still kept"
+                    reason="the database from before another restoration is kept, of which nothing"
+                    " else is known: have the operator look at the volume"
                 )
-            memory = self._restore_beside(restoration, digest)
+            memory = self._restore_beside(restoration, job_id)
         if memory.phase is restoring.Phase.REVERTING:
             self._give_up(memory)
         try:
@@ -316,7 +315,15 @@ class Backups:
             self._give_up(memory, f"the restored database does not run: {reason}")
         return memory.facts
 
-    def _restore_beside(self, restoration: payloads.Restoration, digest: str) -> restoring.Memory:
+    def _end_other(self, memory: restoring.Memory) -> None:
+        """End a restoration that was given up or completed without this agent being told."""
+        LOG.warning("another restoration comes, the one before was %s", memory.phase)
+        if memory.phase is restoring.Phase.PLACED:
+            self._commit()
+        else:
+            self._take_back(memory, "another one came")
+
+    def _restore_beside(self, restoration: payloads.Restoration, job_id: str) -> restoring.Memory:
         """Restore beside the database, with the engine stopped; it runs again when that fails."""
         self._replacement.clear()
         try:
@@ -333,7 +340,7 @@ class Backups:
             raise
         former = self._transition.find()
         return restoring.Memory(
-            digest=digest,
+            job_id=job_id,
             phase=restoring.Phase.PLACING,
             facts=facts,
             engine_version=checked.engine_version,
@@ -375,13 +382,19 @@ class Backups:
         self._replacement.forget()
 
     def _revert(self) -> None:
-        """Have the former database again; nothing when none is kept."""
+        """Have the former database, and have it run; nothing more when there is no other."""
         memory = self._replacement.find()
         if memory is None and not self._replacement.has_former:
+            self._replacement.clear()
+            self._supervisor.ensure_running(_START_TIMEOUT_S)
             return
+        self._take_back(memory, "it was taken back")
+
+    def _take_back(self, memory: restoring.Memory | None, reason: str) -> None:
         self._supervisor.ensure_stopped(_STOP_TIMEOUT_S)
-        self._archiver.lose("the database was restored from a backup, and that was taken back")
-        self._replacement.revert(memory, reason="it was taken back")
+        if self._replacement.has_former:
+            self._archiver.lose("a restored database was replaced by the former one")
+        self._replacement.revert(memory, reason=reason)
         if memory is not None:
             self._transition.adopt(memory.former_version)
         self._supervisor.ensure_running(_START_TIMEOUT_S)

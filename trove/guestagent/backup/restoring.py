@@ -319,9 +319,12 @@ class Phase(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What the volume remembers of a restoration in place."""
+    """What the volume remembers of a restoration in place.
 
-    digest: str
+    It is known by its job: the same backup may be restored twice.
+    """
+
+    job_id: str
     phase: Phase
     facts: dict[str, Any]
     #: Version of the engine that the restored data are of, and the former.
