@@ -32,10 +32,13 @@ OPTS = [
     ),
     cfg.IntOpt(
         "compression_level",
-        default=1,
+        default=2,
         min=1,
         max=19,
-        help="Level of zstd: higher is smaller and slower.",
+        help=(
+            "Level of zstd: higher is smaller and slower. 2 makes backups somewhat smaller than"
+            " gzip does, in a small part of its time."
+        ),
     ),
     cfg.IntOpt(
         "rate_limit_mib_s",

@@ -470,7 +470,7 @@ class BackupJob(Payload):
     parent: StoredBackup | None = None
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
     segment_bytes: int = 8 * 1024 * 1024
-    compression_level: int = 1
+    compression_level: int = 2
     #: Bytes of the engine's data a second, 0: as fast as it goes.
     rate_limit_bytes_s: int = 0
 

@@ -45,7 +45,7 @@ class Options:
     """
 
     segment_bytes: int = SEGMENT_BYTES
-    compression_level: int = 1
+    compression_level: int = 2
     rate_limit_bytes_s: int = 0
     threads: int | None = None
     attempt: str | None = None
