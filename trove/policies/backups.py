@@ -11,6 +11,12 @@ RULES = [
     rule("backup:show", READER, "Show a backup.", "GET /backups/{backup_id}"),
     rule("backup:delete", MEMBER, "Delete a backup.", "DELETE /backups/{backup_id}"),
     rule(
+        "backup:verify",
+        MEMBER,
+        "Prove a backup by restoring it.",
+        "POST /backups/{backup_id}/action",
+    ),
+    rule(
         "backup:undelete",
         MEMBER,
         "Make a deleted instance anew from a backup.",

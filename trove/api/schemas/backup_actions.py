@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from trove.api.schemas import common
-from trove.api.schemas.instances import CREATE, SHOW
+from trove.api.schemas import backups, common, instances
 from trove.api.validation import Schema
 
-_OF_CREATE = CREATE.document["properties"]["instance"]["properties"]
+_OF_CREATE = instances.CREATE.document["properties"]["instance"]["properties"]
 #: What of the former instance is to be otherwise.
 _UNDELETE: common.Document = common.closed(
     {},
@@ -18,7 +17,8 @@ ACTION = Schema(
         "additionalProperties": False,
         "minProperties": 1,
         "maxProperties": 1,
-        "properties": {"undelete": _UNDELETE},
+        "properties": {"undelete": _UNDELETE, "verify": common.closed({})},
     }
 )
-ANSWER = SHOW
+#: An undeleted instance, or the backup that is proven.
+ANSWER = Schema({"anyOf": [instances.SHOW.document, backups.SHOW.document]})

@@ -12,6 +12,7 @@ from trove.api.controllers.v1.instances import make_viewer
 from trove.api.method import Call, Json
 from trove.api.routing import Resource
 from trove.api.schemas import backup_actions as schemas
+from trove.api.views import backups as backup_views
 from trove.api.views import instances as instance_views
 from trove.services.final_backups import Former
 
@@ -29,7 +30,15 @@ class Action(Resource):
         """Carry out the one action that the body names."""
         ((action, arguments),) = call.body.items()
         call.caller.authorize(f"backup:{action}")
+        if action == "verify":
+            return self._verify(call, backup_id)
         return self._undelete(call, backup_id, arguments)
+
+    def _verify(self, call: Call, backup_id: str) -> Json:
+        """Begin to prove a backup."""
+        self._services.proofs.verify(call.caller, backup_id)
+        row = self._services.backups.get(call.caller, backup_id)
+        return {"backup": backup_views.backup(row)}
 
     def _undelete(self, call: Call, backup_id: str, wanted: Mapping[str, Any]) -> Json:
         """Create an instance like the deleted one, of its backup."""
