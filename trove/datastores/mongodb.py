@@ -112,6 +112,8 @@ SPEC = spec.register(
                 spec.Capability.TLS,
                 spec.Capability.METRICS,
                 spec.Capability.UPGRADE,
+                spec.Capability.BACKUP,
+                spec.Capability.POINT_IN_TIME,
             }
         ),
         reserved_databases=RESERVED_DATABASES,

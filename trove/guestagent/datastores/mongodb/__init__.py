@@ -6,9 +6,12 @@ from trove.datastores import mongodb
 from trove.guestagent.datastores import base, upgrade
 from trove.guestagent.datastores.mongodb import (
     accounts,
+    archive,
+    backup,
     configuration,
     logs,
     metrics,
+    retention,
     service,
     template,
     tls,
@@ -20,6 +23,7 @@ __all__ = ["driver", "make_mongodb"]
 def make_mongodb(environment: base.Environment) -> base.Datastore:
     """Return MongoDB, composed for an instance."""
     server = service.MongodbService(environment)
+    kept = retention.Retention(server.configured_retention_h)
     return base.Datastore(
         spec=mongodb.SPEC,
         service=server,
@@ -27,8 +31,8 @@ def make_mongodb(environment: base.Environment) -> base.Datastore:
         root=accounts.MongodbRoot(server.connector),
         tls=tls.MongodbTls(server, server.connector),
         config=configuration.MongodbConfiguration(server, server.connector),
-        backup=base.Unsupported("mongodb", "backup"),
-        archive=base.Unsupported("mongodb", "point in time recovery"),
+        backup=backup.MongodbBackup(server, environment, kept),
+        archive=archive.MongodbArchive(server.connector, kept),
         replication=base.Unsupported("mongodb", "replication"),
         cluster=base.Unsupported("mongodb", "cluster"),
         logs=logs.make(server.log_files, environment),

@@ -29,6 +29,7 @@ Client = pymongo.MongoClient[dict[str, Any]]
 #: Codes that the agent tells apart (src/mongo/base/error_codes.yml).
 USER_NOT_FOUND = 11
 NAMESPACE_NOT_FOUND = 26
+CAPPED_POSITION_LOST = 136
 DUPLICATE_KEY = 11000
 DATABASE_DIFFERS_IN_CASE = 13297
 USER_EXISTS = 51003

@@ -10,6 +10,7 @@ import datetime
 import os
 import pathlib
 import tempfile
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -119,6 +120,33 @@ class MongodbService(server.Server):
         text = self._own_certificate.read_text(encoding="ascii")
         return text[text.index("-----BEGIN CERTIFICATE") :]
 
+    def uri_for_tools(self) -> str:
+        """Return how MongoDB's tools connect as the agent, run as the engine's user; a secret."""
+        options = {
+            "authSource": "local",
+            "authMechanism": "SCRAM-SHA-256",
+            "directConnection": "true",
+        }
+        certificate = self._find_own_certificate()
+        if certificate is not None:
+            # the engine's user may read it there
+            text = certificate.read_text(encoding="ascii")
+            shown = self._layout.secret_dir / certificate.name
+            filesystem.ensure_file(shown, text, mode=0o600, owner=self._layout.engine_user)
+            options |= {
+                "tls": "true",
+                "tlsInsecure": "true",
+                "tlsCertificateKeyFile": str(shown),
+            }
+        return (
+            f"mongodb://__system:{self._key}@{urllib.parse.quote(str(self._socket), safe='')}/?"
+            + urllib.parse.urlencode(options)
+        )
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text of a tool's without the agent's key."""
+        return text.replace(self._key, "***")
+
     # -- the configuration -----
 
     def render_configuration(self, settings: base.Settings) -> str:
@@ -170,6 +198,13 @@ class MongodbService(server.Server):
             "net.tls.allowConnectionsWithoutCertificates": not setting.requires_client_certificate,
             "net.tls.disabledProtocols": "TLS1_0,TLS1_1",
         }
+
+    def configured_retention_h(self) -> float:
+        """Return the hours that the oplog is kept for at least, as it is configured."""
+        settings = self.find_settings()
+        values = mongodb_configuration.overrides(settings.overrides) if settings else {}
+        name = "storage.oplogMinRetentionHours"
+        return float(values.get(name, USUAL_OPTIONS[name]))
 
     def try_configuration(self, settings: base.Settings, *, is_told: bool) -> None:
         """Raise ConfigurationRefused unless a server starts with the values of a group.

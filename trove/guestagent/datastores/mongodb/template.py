@@ -6,6 +6,7 @@ that made it was no member of one, and each instance begins its own set with a k
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -14,7 +15,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trove.common import exception
@@ -24,8 +25,9 @@ from trove.guestagent.system import filesystem, process, users
 
 PACKAGE = "mongodb-org-server"
 _PROGRAM = "mongod"
-_START_TIMEOUT_S = 60.0
-_STOP_TIMEOUT_S = 60.0
+#: Both on data that may be large.
+_START_TIMEOUT_S = 600.0
+_STOP_TIMEOUT_S = 600.0
 _LOOK_S = 0.02
 #: Messages that follow one that says more.
 _SAY_NOTHING = frozenset(
@@ -97,6 +99,25 @@ def run_once(
 
     Raises GuestError with what it said when it does not start.
     """
+    with alone(program, options, server_parameters, data=data, run=run, user=user):
+        pass
+
+
+@contextlib.contextmanager
+def alone(
+    program: pathlib.Path,
+    options: Mapping[str, Any],
+    server_parameters: Mapping[str, Any],
+    *,
+    data: pathlib.Path,
+    run: pathlib.Path,
+    user: users.SystemUser,
+) -> Iterator[pathlib.Path]:
+    """Have a server on ``data`` that listens on a socket in ``run`` alone; gives the socket.
+
+    It knows no accounts and belongs to no set. It is ended cleanly; after an exception, at once.
+    Raises GuestError with what it said when it does not start or end.
+    """
     listening = run / "engine.sock"
     configuration = run / "mongod.conf"
     options = {
@@ -122,6 +143,7 @@ def run_once(
     server = process.spawn(command)
     try:
         _await_listening(server, listening, log)
+        yield listening
         server.signal(signal.SIGTERM)
         if not server.wait(_STOP_TIMEOUT_S) or server.return_code != 0:
             raise exception.GuestError(reason=f"the server did not end cleanly: {last_words(log)}")

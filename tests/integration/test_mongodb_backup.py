@@ -1,0 +1,537 @@
+"""Backups of MongoDB on a real server: dumped, restored, replayed to any moment, refused."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import random
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import bson
+import pymongo
+import pytest
+from pymongo.client_session import ClientSession
+
+from tests.fixtures import keeping
+from tests.fixtures.engine import is_available
+from tests.fixtures.probes_mongodb import MongodbSession, agent_of
+from tests.fixtures.rows import Subject, running
+from tests.fixtures.waiting import wait_until
+from trove.common import exception
+from trove.guestagent.datastores import base
+from trove.guestagent.datastores.mongodb import archive, backup, oplog
+from trove.guestagent.system import filesystem, process
+from trove.rpc import payloads
+
+pytestmark = pytest.mark.skipif(
+    not is_available("mongodb"), reason="MongoDB is not installed (tools/test-engines.sh mongodb)"
+)
+
+#: Moments that a journal is restored to; more by hand.
+TARGETS = int(os.environ.get("TROVE_TEST_RESTORE_TARGETS", "3"))
+_PIECE_BYTES = 20_000
+Client = pymongo.MongoClient[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def subject() -> Iterator[Subject]:
+    """Give a running instance with TLS, and a user."""
+    with running("mongodb") as made:
+        made.tenant_user()
+        yield made
+
+
+@pytest.fixture
+def part(subject: Subject) -> Iterator[backup.MongodbBackup]:
+    """Give what makes backups; nothing is left of a restore."""
+    assert subject.guest.datastore is not None
+    found = subject.guest.datastore.backup
+    assert isinstance(found, backup.MongodbBackup)
+    if found._find_tool is None:
+        pytest.skip("mongodump and mongorestore are not installed")
+    yield found
+    filesystem.remove_tree(work_of(subject))
+
+
+@pytest.fixture
+def log(subject: Subject) -> archive.MongodbArchive:
+    """Give what reads the oplog."""
+    assert subject.guest.datastore is not None
+    found = subject.guest.datastore.archive
+    assert isinstance(found, archive.MongodbArchive)
+    return found
+
+
+def work_of(subject: Subject) -> pathlib.Path:
+    return subject.guest.layout.mount_point / "data.new"
+
+
+def restore(
+    subject: Subject, part: backup.MongodbBackup, recovery: base.Recovery
+) -> dict[str, Any]:
+    filesystem.remove_tree(work_of(subject))
+    return part.restore(recovery, work_of(subject))
+
+
+class Observed(backup.MongodbBackup):
+    """Lets a test look at what was restored before the server that did it ends."""
+
+    rows = -1
+
+    def _restore(self, recovery: base.Recovery, replay: Any, listening: pathlib.Path) -> None:
+        super()._restore(recovery, replay, listening)
+        with Client(backup._uri(listening)) as client:
+            self.rows = rows_of(client)
+
+
+@contextlib.contextmanager
+def looking(subject: Subject, part: backup.MongodbBackup) -> Iterator[Client]:
+    """Have a server on what was restored."""
+    with (
+        part._alone(work_of(subject), is_beside=True) as listening,
+        Client(backup._uri(listening)) as client,
+    ):
+        yield client
+
+
+def ship(log: archive.MongodbArchive, position: Any) -> tuple[list[base.Kept], Any, float]:
+    """Keep all of the oplog behind a position; returns pieces, position and until when."""
+    pieces: list[base.Kept] = []
+    as_of_s = 0.0
+    while piece := log.read(position, most_bytes=_PIECE_BYTES):
+        assert piece.as_of_s >= as_of_s
+        as_of_s = piece.as_of_s
+        pieces.append(keeping.keep(piece.stream))
+        position = piece.until
+    return pieces, position, as_of_s
+
+
+def recovery(
+    full: base.Kept, pieces: list[base.Kept] | None = None, **target: Any
+) -> base.Recovery:
+    logs = None if pieces is None else lambda: iter(pieces)
+    return base.Recovery(chain=[full], logs=logs, target=base.Target(**target))
+
+
+def swap(subject: Subject, directory: pathlib.Path, *, aside: str) -> None:
+    """Have the server run on another directory; what it ran on goes aside."""
+    data = subject.guest.layout.data_dir
+    assert subject.guest.run(payloads.StopJob()).succeeded
+    data.rename(data.with_name(aside))
+    directory.rename(data)
+    outcome = subject.guest.run(payloads.StartJob())
+    assert outcome.succeeded, outcome.error
+
+
+# -- a database of every kind of thing -----
+
+
+def fill(client: Client) -> None:
+    shop = client.shop
+    shop.plain.insert_many([{"i": i, "text": "x" * 50} for i in range(500)])
+    shop.plain.create_index("i", unique=True, name="by_i")
+    shop.plain.create_index("text", partialFilterExpression={"i": {"$gt": 100}})
+    shop.create_collection("capped", capped=True, size=4096)
+    shop.capped.insert_one({"a": 1})
+    shop.create_collection("strict", validator={"a": {"$type": "int"}})
+    shop.strict.insert_one({"a": 1})
+    # as older rules let it in
+    shop.command("insert", "strict", documents=[{"a": "no"}], bypassDocumentValidation=True)
+    shop.command("create", "view", viewOn="plain", pipeline=[{"$match": {"i": 1}}])
+    shop.create_collection("weather", timeseries={"timeField": "t"})
+    now = bson.datetime_ms.DatetimeMS(1_700_000_000_000).as_datetime()
+    shop.weather.insert_many([{"t": now, "v": v} for v in range(10)])
+    client.admin.command("createRole", "looker", privileges=[], roles=["readAnyDatabase"])
+    client.admin.command(
+        "createUser", "by_hand", pwd="secret", roles=["looker"], mechanisms=["SCRAM-SHA-256"]
+    )
+
+
+def look(client: Client) -> dict[str, Any]:
+    """Return what there is in the tenant's database."""
+    shop = client.shop
+    names = sorted(each["name"] for each in shop.list_collections())
+    return {
+        "names": names,
+        "options": {
+            each["name"]: each.get("options", {}).keys() for each in shop.list_collections()
+        },
+        "indexes": {
+            name: sorted(index["name"] for index in shop[name].list_indexes())
+            for name in ("plain", "capped", "strict", "late")
+            if name in names
+        },
+        "documents": {
+            name: sorted(map(str, shop[name].find()))
+            for name in names
+            if not name.startswith("system.")
+        },
+    }
+
+
+def test_a_restored_server_has_everything_and_is_the_primary_of_a_new_set(
+    subject: Subject, part: backup.MongodbBackup, log: archive.MongodbArchive
+) -> None:
+    guest = subject.guest
+    with agent_of(guest) as client:
+        fill(client)
+        expected = look(client)
+        identity = client.admin.command("replSetGetConfig")["config"]["settings"]["replicaSetId"]
+    # tools show the agent's certificate where one is demanded
+    subject.apply_tls(subject.tls("mtls"))
+    position = log.start()
+    assert part.estimate_bytes() > 500 * 50
+    with part.open_full() as stream:
+        key = guest.environment().store.password("mongodb-key").encode()
+        pid = stream._output.pid
+        assert key not in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+        full = keeping.keep(stream)
+    assert not (guest.layout.secret_dir / "mongodump.json").exists()
+    assert key.decode() not in str(full.facts)
+    assert full.facts["version"].startswith("6.")
+    subject.apply_tls(subject.tls("basic"))
+
+    # what came later is in the log alone: a transaction in several entries, an index that is built
+    with (
+        subject.login("joe", "secret", ca=subject.tenant.pem) as session,
+        contextlib.ExitStack() as opened,
+    ):
+        assert isinstance(session, MongodbSession)
+        shop = session.client.shop
+        large = opened.enter_context(session.client.start_session())
+
+        def in_several_entries(within: ClientSession) -> None:
+            for number in range(3):
+                document = {"_id": number, "large": bytes(6 * 1024 * 1024)}
+                shop.late.insert_one(document, session=within)
+            shop.plain.delete_many({"i": {"$lt": 10}}, session=within)
+
+        with agent_of(guest) as client:
+            # there must be room for it
+            name = "wiredTigerEngineRuntimeConfig"
+            client.admin.command({"setParameter": 1, name: "cache_size=1G"})
+        large.with_transaction(in_several_entries)
+        with opened.enter_context(session.client.start_session()) as given_up:
+            given_up.start_transaction()
+            shop.late.insert_one({"_id": "never"}, session=given_up)
+            given_up.abort_transaction()
+        shop.plain.create_index("text", name="late_index")
+        shop.plain.drop_index("by_i")
+        shop.plain.update_many({"i": {"$gt": 490}}, {"$set": {"text": "changed"}})
+        shop.capped.rename("renamed")
+        shop.strict.drop()
+    pieces, position, _ = ship(log, position)
+    with agent_of(guest) as client:
+        changed = look(client)
+    subject.change("joe", new_password="another")
+
+    facts = restore(subject, part, recovery(full, pieces))
+    assert facts["position"] == position["time"]
+    found = part.verify(work_of(subject))
+    assert found["check"] == "validate"
+    assert found["objects"] > 6
+    with looking(subject, part) as client:
+        assert look(client) == changed
+    restore(subject, part, recovery(full))
+    swap(subject, work_of(subject), aside="data.former")
+    with agent_of(guest) as client:
+        assert look(client) == expected
+        config = client.admin.command("replSetGetConfig")["config"]
+        assert config["settings"]["replicaSetId"] != identity
+        assert client.admin.command("hello")["isWritablePrimary"]
+    assert subject.may_write("joe", "secret", "shop")
+    assert subject.is_let_in("by_hand", "secret", ca=subject.tenant.pem)
+    # its log is another one
+    with pytest.raises(base.LogLost):
+        log.read(position, most_bytes=_PIECE_BYTES)
+    with pytest.raises(base.LogLost):
+        log.pending_bytes(position)
+    filesystem.remove_tree(guest.layout.data_dir.with_name("data.former"))
+
+
+# -- to a moment -----
+
+
+@dataclasses.dataclass(kw_only=True)
+class Journal:
+    """Rows written one after the other, each in a transaction with a sum, and when."""
+
+    client: Client
+    rows: list[tuple[float, float, bson.Timestamp]] = dataclasses.field(default_factory=list)
+    stopping: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    def write(self) -> None:
+        """Write rows until told to stop."""
+        shop = self.client.shop
+        shop.sums.replace_one({"_id": 1}, {"_id": 1, "rows": 0}, upsert=True)
+        shop.journal.insert_one({"_id": -1})
+        while not self.stopping.wait(0.004):
+            number = len(self.rows)
+            with self.client.start_session() as session:
+                begin = time.time()
+                with session.start_transaction():
+                    shop.journal.insert_one({"_id": number}, session=session)
+                    shop.sums.update_one({"_id": 1}, {"$inc": {"rows": 1}}, session=session)
+                assert session.operation_time is not None
+                self.rows.append((begin, time.time(), session.operation_time))
+
+    def bounds(self, moment: float) -> tuple[int, int]:
+        """Return how many rows there were at least, and at most, at a moment."""
+        # the server's clock has milliseconds
+        least = sum(1 for _, end, _ in self.rows if end < moment - 0.001)
+        most = sum(1 for begin, _, _ in self.rows if begin < moment + 0.001)
+        return least, most
+
+
+def rows_of(client: Client) -> int:
+    """Return how many rows of a journal there are: the first ones, and the sum is right."""
+    found = [each["_id"] for each in client.shop.journal.find({"_id": {"$gte": 0}}).sort("_id")]
+    assert found == list(range(len(found)))
+    kept = client.shop.sums.find_one({"_id": 1})
+    assert kept is not None
+    assert kept["rows"] == len(found)
+    return len(found)
+
+
+def test_a_journal_is_restored_to_any_moment(
+    subject: Subject, part: backup.MongodbBackup, log: archive.MongodbArchive
+) -> None:
+    position = log.start()
+    with subject.login("joe", "secret", ca=subject.tenant.pem) as session:
+        assert isinstance(session, MongodbSession)
+        journal = Journal(client=session.client)
+        thread = threading.Thread(target=journal.write)
+        thread.start()
+        try:
+            wait_until(lambda: len(journal.rows) > 20)
+            full = keeping.keep(part.open_full())
+            behind = len(journal.rows)
+            wait_until(lambda: len(journal.rows) > behind + 60)
+            first, position, _ = ship(log, position)
+            wait_until(lambda: len(journal.rows) > behind + 150)
+        finally:
+            journal.stopping.set()
+            thread.join()
+    second, position, as_of_s = ship(log, position)
+    assert as_of_s >= journal.rows[-1][1]
+    pieces = first + second
+    assert len(pieces) > 2
+    assert log.pending_bytes(position) < 1000
+
+    observed = Observed(part._server, subject.guest.environment(), part._retention)
+    facts = restore(subject, observed, recovery(full))
+    assert facts["restored_to_s"] == full.facts["until_s"]
+    least, most = journal.bounds(full.facts["until_s"])
+    assert least <= observed.rows <= most
+    chosen = random.Random(str(journal.rows[0][0]))
+    for _ in range(TARGETS):
+        moment = chosen.uniform(full.facts["until_s"] + 0.001, journal.rows[-1][1])
+        facts = restore(subject, observed, recovery(full, pieces, time_s=moment))
+        assert facts["restored_to_s"] <= moment
+        least, most = journal.bounds(moment)
+        assert least <= observed.rows <= most
+    number = chosen.randrange(behind + 1, len(journal.rows))
+    named = str(oplog.OpTime.of(journal.rows[number][2]))
+    facts = restore(subject, observed, recovery(full, pieces, position=named))
+    assert facts["position"] == named
+    assert observed.rows == number + 1
+    refuse_targets(part, full, pieces, work_of(subject))
+
+
+def refuse_targets(
+    part: backup.MongodbBackup, full: base.Kept, pieces: list[base.Kept], work: pathlib.Path
+) -> None:
+    """See that nothing is restored to what is not there."""
+    first = oplog.OpTime.parse(full.facts["from"])
+    for target, words in (
+        ({"time_s": full.facts["until_s"] - 1}, "older one"),
+        ({"position": str(first)}, "older one"),
+        ({"position": "1:x"}, "no time of an oplog"),
+        ({"name": "before"}, "no points with names"),
+    ):
+        filesystem.remove_tree(work)
+        with pytest.raises(exception.GuestError, match=words):
+            part.restore(recovery(full, pieces, **target), work)
+        assert not work.exists()
+    with pytest.raises(exception.GuestError, match="no log"):
+        part.restore(recovery(full, None, time_s=time.time()), work)
+    filesystem.remove_tree(work)
+    with pytest.raises(exception.GuestError, match="has a gap"):
+        part.restore(recovery(full, [pieces[0], pieces[-1]]), work)
+    filesystem.remove_tree(work)
+    with pytest.raises(exception.GuestError, match="no entry at 4000000000:1"):
+        part.restore(recovery(full, pieces[:1], position="4000000000:1"), work)
+
+
+# -- the oplog -----
+
+
+def kept_hours(client: Client) -> float:
+    """Return for how long the server keeps its oplog at least."""
+    status = client.admin.command("serverStatus")["oplogTruncation"]
+    return float(status.get("oplogMinRetentionHours", 0.0))
+
+
+def test_an_idle_server_gives_no_pieces(
+    subject: Subject, log: archive.MongodbArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    position = log.start()
+    with agent_of(subject.guest) as client:
+        assert kept_hours(client) == 1.0
+        for _ in range(3):
+            client.admin.command({"appendOplogNote": 1, "data": {"nothing": 1}})
+            assert log.read(position, most_bytes=_PIECE_BYTES) is None
+        # nothing is read twice
+        assert log._seen is not None
+        client.shop.plain.insert_one({"i": -1})
+        piece = log.read(position, most_bytes=_PIECE_BYTES)
+        assert piece is not None
+        stored = keeping.keep(piece.stream)
+        assert stored.facts["entries"] == 4
+        assert stored.facts["from"] == position["time"]
+        # but what has been idle for long does not fall out of the oplog
+        client.admin.command({"appendOplogNote": 1, "data": {"nothing": 1}})
+        monkeypatch.setattr(archive, "_IDLE_S", -1.0)
+        assert log.read(piece.until, most_bytes=_PIECE_BYTES) is not None
+        log.stop()
+        assert kept_hours(client) == 0.0
+
+
+def test_a_log_with_a_gap_or_of_another_history_is_lost(log: archive.MongodbArchive) -> None:
+    position = log.start()
+    for wrong in (
+        {**position, "time": "1:1"},
+        {**position, "term": 77},
+        {**position, "time": "4000000000:1"},
+    ):
+        with pytest.raises(base.LogLost):
+            log.read(wrong, most_bytes=_PIECE_BYTES)
+        if wrong["term"] == position["term"]:
+            with pytest.raises(base.LogLost):
+                log.pending_bytes(wrong)
+    with pytest.raises(exception.GuestError, match="no time of an oplog"):
+        log.read({"time": "x", "term": 1}, most_bytes=1)
+
+
+# -- what goes wrong -----
+
+
+def script(subject: Subject, text: str) -> pathlib.Path:
+    """Make a program in the place of a tool; ``$real`` is the tool."""
+    path = subject.guest.directory / "tool"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("exit 0", "end of its archive"),
+        ('"$real" "$@" | head -c 3000', "end of its archive"),
+        ('"$real" "$@" | head -c -20', "end of its archive"),
+        ('"$real" "$@"; echo "Failed: no luck" >&2; exit 1', "code 1: Failed: no luck"),
+        ("kill -9 $$", "code -9"),
+        ("echo nonsense and more", "no archive"),
+    ],
+)
+def test_a_dump_that_did_not_do_all_of_it_is_none(
+    subject: Subject,
+    part: backup.MongodbBackup,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    words: str,
+) -> None:
+    real = part._find_tool("mongodump")
+    tool = script(subject, f"real={real}\n{text}")
+    monkeypatch.setattr(part, "_find_tool", lambda name: tool)
+    with pytest.raises(exception.GuestError, match=words):
+        keeping.keep(part.open_full())
+    assert not (subject.guest.layout.secret_dir / "mongodump.json").exists()
+
+
+def test_a_dump_that_nobody_reads_ends(subject: Subject, part: backup.MongodbBackup) -> None:
+    with part.open_full() as stream:
+        stream.read(10)
+        pid = stream._output.pid
+        with agent_of(subject.guest) as client:
+            assert kept_hours(client) == 72.0
+        with pytest.raises(exception.GuestError, match="not read to its end"):
+            stream.finish()
+    assert process.identify(pid) is None
+    with agent_of(subject.guest) as client:
+        assert kept_hours(client) < 72.0
+
+
+def test_a_collection_is_not_renamed_while_it_is_dumped(
+    subject: Subject, part: backup.MongodbBackup
+) -> None:
+    with agent_of(subject.guest) as client:
+        shop = client.shop
+        shop.source.insert_many([{"i": i} for i in range(10)])
+        with part.open_full() as stream:
+            shop.source.rename("target")
+            with pytest.raises(exception.GuestError, match="was renamed"):
+                keeping.drain(stream)
+        # one that was made meanwhile as a whole may be
+        with part.open_full() as stream:
+            shop.target.aggregate([{"$out": "made"}])
+            full = keeping.keep(stream)
+        restore(subject, part, recovery(full))
+        with looking(subject, part) as restored:
+            assert restored.shop.made.count_documents({}) == 10
+            assert restored.shop.target.count_documents({}) == 10
+
+
+def test_every_damage_is_told(subject: Subject, part: backup.MongodbBackup) -> None:
+    with agent_of(subject.guest) as client:
+        client.shop.values.insert_many([{"value": "v" * 100} for _ in range(200)])
+        with part.open_full() as stream:
+            client.shop.values.insert_one({"value": "meanwhile"})
+            full = keeping.keep(stream)
+    data = keeping.data_of(full)
+    # in the middle of a value, where only the checksum of the collection tells
+    place = data.index(b"v" * 100) + 50
+    for wrong in (
+        b"",
+        data[:-1],
+        data + b"x",
+        data[: len(data) // 2],
+        data[:place] + b"w" + data[place + 1 :],
+    ):
+        with pytest.raises(exception.GuestError):
+            restore(subject, part, recovery(keeping.kept(wrong, dict(full.facts))))
+    wrong_facts = {**full.facts, "until": "4000000000:1"}
+    with pytest.raises(exception.GuestError, match="damaged"):
+        restore(subject, part, recovery(keeping.kept(data, wrong_facts)))
+
+
+def test_a_damaged_file_is_found_by_verifying(subject: Subject, part: backup.MongodbBackup) -> None:
+    with agent_of(subject.guest) as client:
+        client.shop.values.insert_many([{"value": os.urandom(500)} for _ in range(200)])
+    restore(subject, part, recovery(keeping.keep(part.open_full())))
+    largest = max(work_of(subject).glob("collection-*.wt"), key=lambda path: path.stat().st_size)
+    with largest.open("r+b") as stream:
+        stream.seek(largest.stat().st_size // 2)
+        stream.write(b"damage" * 20)
+    with pytest.raises(exception.GuestError):
+        part.verify(work_of(subject))
+
+
+def test_what_does_not_belong_here_is_refused(subject: Subject, part: backup.MongodbBackup) -> None:
+    good = {"engine": "mongodb", "version": part.version()}
+    part.check(good)
+    for changes, words in (
+        ({"engine": "mariadb"}, "one of mariadb"),
+        ({"version": "5.0.4"}, "upgrade that"),
+        ({"version": "7.0.1"}, "7.0.1"),
+    ):
+        with pytest.raises(exception.GuestError, match=words):
+            part.check({**good, **changes})
+    with pytest.raises(exception.GuestError, match="make a full one"):
+        part.open_increment(good)
