@@ -109,7 +109,7 @@ def test_create_takes_the_flavor_as_openstacksdk_sends_it(
         ({"access": {"is_public": 1}}, 400, "access.is_public"),
         ({"region_name": "Elsewhere"}, 400, "no region Elsewhere"),
         ({"replica_count": 2}, 400, "replica_of"),
-        ({"restorePoint": {"backupRef": str(uuid.uuid4())}}, 501, "restorePoint"),
+        ({"restorePoint": {"backupRef": str(uuid.uuid4())}}, 404, "Backup"),
         ({"restorePoint": {"backupRef": "x"}}, 400, "restorePoint.backupRef must be a UUID"),
         ({"restorePoint": {}}, 400, "backupRef is missing"),
         ({"replica_of": str(uuid.uuid4())}, 404, "Instance"),

@@ -131,6 +131,7 @@ INSTANCE_DELETE = _by_operation("instance_delete")
 
 _ACTIONS: Mapping[str, Notice] = {
     "restart": _by_operation("instance_restart"),
+    "restore": _by_operation("instance_restore"),
     "promote_to_replica_source": _by_operation("instance_promote"),
     "eject_replica_source": _by_operation("instance_eject"),
     "reset_status": Notice(event="instance_reset_status", feed="instance.status.reset"),

@@ -123,6 +123,7 @@ class InstanceView(NamedTuple):
     configuration_id: str | None
     configuration_name: str | None
     has_operation: bool
+    has_archive: bool
     has_replicas: bool
     replica_ids: tuple[str, ...] = ()
 
@@ -155,6 +156,7 @@ _versions = models.DatastoreVersion.__table__.alias("v")
 _datastores = models.Datastore.__table__.alias("d")
 _configurations = models.Configuration.__table__.alias("c")
 _operations = models.Operation.__table__.alias("o")
+_archives = models.LogArchive.__table__.alias("a")
 
 View = TypeVar("View", InstanceSummary, PackedSummary, InstanceView)
 _Kind = type[InstanceSummary] | type[PackedSummary] | type[InstanceView]
@@ -188,6 +190,9 @@ _COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
     "manager": _versions.c.manager,
     "datastore_name": _datastores.c.name,
     "configuration_name": _configurations.c.name,
+    "has_archive": (
+        sa.exists().where(_archives.c.instance_id == _instances.c.id).correlate(_instances)
+    ),
     "has_operation": sa.or_(
         _holds_lock(operations.instance_lock("")), _holds_lock(operations.delete_lock(""))
     ),

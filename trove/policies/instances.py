@@ -45,6 +45,12 @@ RULES = [
         "Put a replica in the place of a source that is down.",
         _ACTION,
     ),
+    rule(
+        "instance:restore",
+        MEMBER,
+        "Put a restored database in the place of the one there is.",
+        _ACTION,
+    ),
     rule("instance:reset_status", ADMIN, "Reset the status of an instance.", _ACTION),
     rule(
         "instance:force_delete",

@@ -25,14 +25,16 @@ from trove.db import (
     instance_lists,
     instance_views,
     instances,
+    log_archives,
     models,
     operations,
     quotas,
+    restorations,
 )
 from trove.drivers.compute.base import Flavor
 from trove.drivers.network.base import NetworkDriver
 from trove.rpc import payloads, taskmanager
-from trove.services import configurations, names
+from trove.services import configurations, names, restores
 from trove.services import instance_lists as pages
 from trove.services.changes import Change, Changes, find_in_reach
 from trove.services.datastores import Datastores, VersionChoice
@@ -68,7 +70,7 @@ class NewInstance:
     locality: str | None = None
     tags: tuple[str, ...] = ()
     is_protected: bool = False
-    backup_id: str | None = None
+    restore_point: restores.RestorePoint | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,10 +167,19 @@ class Instances:
         """Begin to make an instance.
 
         Raises DatastoreNotFound, ModuleNotFound, BadRequest, VolumeTooLarge, QuotaExceeded,
-        NotImplementedByEngine; DriverUnavailable when nobody says whose a network is.
+        NotImplementedByEngine; DriverUnavailable when nobody says whose a network is; and, where it
+        is restored, BackupNotFound, InstanceNotFound, Conflict, Forbidden.
         """
-        version = self._datastores.choose_version(new.version)
+        version, chosen = self._choose(caller, new)
         flavor = self._check(caller, new, version)
+        if chosen is not None:
+            restores.check_fit(
+                chosen,
+                manager=version.manager,
+                datastore_name=version.datastore_name,
+                version_number=version.version,
+                volume_size_gib=new.volume_size_gib,
+            )
         if new.volume_size_gib is not None:
             volume_type = self._datastores.choose_volume_type(
                 version.id, new.volume_type, self._volume_types.list_volume_types()
@@ -178,10 +189,15 @@ class Instances:
         module_ids = self._modules.check_applicable(caller, new.module_ids, version)
         new = dataclasses.replace(new, module_ids=module_ids)
         self._check_nic(caller, new.nic)
-        operation_id = self._store(caller, new, version, flavor, instance_id)
+        operation_id = self._store(caller, new, version, flavor, instance_id, chosen)
         self._taskmanager.run_operation(operation_id)
         LOG.info("instance %s: create accepted as operation %s", instance_id, operation_id)
         return self.get(caller, instance_id)
+
+    def find_window(self, instance_id: str) -> log_archives.Window | None:
+        """Return to which moments an instance can be restored; None without an archive."""
+        with self._database.reader() as session:
+            return log_archives.find_window(session, instance_id)
 
     def create_replica(
         self, caller: context.RequestContext, new: NewReplica
@@ -269,15 +285,26 @@ class Instances:
             ),
         )
 
-    def _refuse_backup(
-        self, facts: spec.DatastoreSpec, version: datastores.Version, backup_id: str
-    ) -> None:
-        """Say why nothing can be restored: there are no backups, or there is not this one."""
-        if spec.Capability.BACKUP not in facts.capabilities:
-            raise exception.NotImplementedByEngine(
-                datastore=version.datastore_name, operation="restoring from a backup (restorePoint)"
-            )
-        raise exception.NotFound(f"Backup {backup_id} cannot be found.")
+    def _choose(
+        self, caller: context.RequestContext, new: NewInstance
+    ) -> tuple[datastores.Version, restores.Chosen | None]:
+        """Return the version of a new instance, and what it is restored from.
+
+        Without a datastore it is that of the backup.
+        """
+        if new.restore_point is None:
+            return self._datastores.choose_version(new.version), None
+        has_choice = new.version != VersionChoice()
+        version = self._datastores.choose_version(new.version) if has_choice else None
+        if version is not None:
+            _require_backups(version)
+        with self._database.reader() as session:
+            chosen = restores.choose(session, caller, new.restore_point, now=self._clock.now())
+        if version is None:
+            choice = VersionChoice(version=chosen.backup.datastore_version_id)
+            version = self._datastores.choose_version(choice)
+            _require_backups(version)
+        return version, chosen
 
     def _check_nic(self, caller: context.RequestContext, nic: Mapping[str, Any] | None) -> None:
         """See with the caller's own rights, which end with the request, that the nic is theirs.
@@ -326,8 +353,6 @@ class Instances:
             raise exception.VolumeTooLarge(size_gib=new.volume_size_gib, maximum_gib=maximum_gib)
         if new.region is not None and new.region != self._conf.api.region:
             raise exception.BadRequest(reason=f"there is no region {new.region}")
-        if new.backup_id is not None:
-            self._refuse_backup(facts, version, new.backup_id)
         if new.configuration_id is not None:
             self._check_configuration(caller, new.configuration_id, version)
         names.check_databases(facts, new.databases)
@@ -348,6 +373,7 @@ class Instances:
         version: datastores.Version,
         flavor: Flavor,
         instance_id: str,
+        chosen: restores.Chosen | None,
     ) -> str:
         now = self._clock.now()
         operation_id = models.new_id()
@@ -382,6 +408,10 @@ class Instances:
             "server_id": names.server_number(instance_id),
             "modules": list(new.module_ids),
         }
+        deadline = self._deadline(now)
+        if chosen is not None:
+            data[restorations.KEY] = chosen.restoration.to_data()
+            deadline += datetime.timedelta(seconds=self._conf.backup.timeout_s)
         with self._database.writer() as session:
             quotas.reserve(
                 session, str(caller.project_id), charge, defaults=default_limits(self._conf)
@@ -390,13 +420,15 @@ class Instances:
                 configurations.hold(session, new.configuration_id)
             instances.create_instance(session, row, now=now)
             datastores.require_live(session, version.id)
+            if chosen is not None:
+                restores.hold(session, chosen)
             return operations.create(
                 session,
                 operation_id=operation_id,
                 kind=operations.CREATE_INSTANCE,
                 resource_id=instance_id,
                 lock_key=operations.instance_lock(instance_id),
-                deadline=self._deadline(now),
+                deadline=deadline,
                 now=now,
                 data=data,
                 secret_wrapped=self._wrap_users(operation_id, new.users),
@@ -446,6 +478,14 @@ class Instances:
             return None
         secret = json.dumps({"users": [user.to_wire() for user in users]}).encode()
         return self._key_ring.wrap(secret, purpose=f"operation:{operation_id}")
+
+
+def _require_backups(version: datastores.Version) -> None:
+    """Raise NotImplementedByEngine unless something of a version can be restored."""
+    if spec.Capability.BACKUP not in names.get_spec(version.manager).capabilities:
+        raise exception.NotImplementedByEngine(
+            datastore=version.datastore_name, operation="restoring from a backup (restorePoint)"
+        )
 
 
 def _replication_refusal(view: instance_views.InstanceView) -> exception.TroveError:

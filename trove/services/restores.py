@@ -30,6 +30,7 @@ from trove.services import names
 from trove.services.changes import IDLE, Change, Changes, Plan
 
 _UTC = datetime.UTC
+_ALMOST_A_SECOND = datetime.timedelta(microseconds=999_999)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +206,7 @@ def _windows(
     if not spans:
         return "it has no backup with a log behind it"
     told = [
-        f"{_told(start)} to {_told(max(start, archives[epoch].as_of or start))}"
+        f"{_told(start + _ALMOST_A_SECOND)} to {_told(max(start, archives[epoch].as_of or start))}"
         for epoch, start in sorted(spans.items(), key=lambda span: span[1])
     ]
     return f"it can as of {', '.join(told)}"

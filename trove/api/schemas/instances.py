@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trove.api.schemas import common
+from trove.api.schemas import common, restores
 from trove.api.schemas.operations import PROGRESS
 from trove.api.validation import Schema
 
@@ -111,9 +111,7 @@ CREATE = Schema(
                 "region_name": {"anyOf": [common.NAME, {"type": "null"}]},
                 "replica_of": _NULLABLE_UUID,
                 "replica_count": {"type": ["integer", "null"], "minimum": 1, "maximum": 3},
-                "restorePoint": {
-                    "anyOf": [common.wrapped("backupRef", common.UUID), {"type": "null"}]
-                },
+                "restorePoint": {"anyOf": [restores.POINT, {"type": "null"}]},
                 "configuration": _CONFIGURATION,
                 "configuration_id": _CONFIGURATION,
                 "modules": {
@@ -179,6 +177,7 @@ ACTION = _one_of(
         "promote_to_replica_source": _NOTHING,
         "eject_replica_source": _NOTHING,
         "reset_status": common.closed({}, {"force_delete": {}}),
+        "restore": restores.POINT,
     }
 )
 _EMPTY = {"type": "object", "maxProperties": 0}
@@ -267,6 +266,16 @@ DETAIL = common.closed(
         "volume_id": common.NULLABLE_STRING,
         "encrypted_rpc_messaging": common.BOOL,
         "progress": PROGRESS,
+        "earliest_restorable_time": {"anyOf": [common.TIMESTAMP, {"type": "null"}]},
+        "latest_restorable_time": {"anyOf": [common.TIMESTAMP, {"type": "null"}]},
+        "archive": common.closed(
+            {
+                "status": {"enum": ["active", "closed", "lost"]},
+                "lag_seconds": {"type": ["integer", "null"], "minimum": 0},
+                "pending_bytes": {"type": "integer", "minimum": 0},
+                "problem": common.NULLABLE_STRING,
+            }
+        ),
     },
 )
 

@@ -16,8 +16,10 @@ from trove import states
 from trove.api.urls import Urls
 from trove.db import packed_columns
 from trove.db.instance_views import InstanceSummary, InstanceView, PackedSummary
+from trove.db.log_archives import Window
 
 _GIB = 2**30
+_ALMOST_A_SECOND = datetime.timedelta(microseconds=999_999)
 #: Items of lists that are kept as JSON, a kilobyte each.
 _KEPT_SUMMARIES = 8192
 
@@ -160,6 +162,29 @@ def show(row: InstanceView, viewer: Viewer) -> dict[str, Any]:
         if row.disk_total_bytes:
             percent = 100 * row.disk_used_bytes / row.disk_total_bytes
             view["volume"]["used_percent"] = round(percent, 2)
+    return view
+
+
+def restorable(window: Window | None, viewer: Viewer) -> dict[str, Any]:
+    """Return to which moments an instance can be restored, and how well its log is kept."""
+    earliest = None if window is None else window.earliest
+    latest = None if window is None else window.latest
+    view: dict[str, Any] = {
+        # in whole seconds, and never before it
+        "earliest_restorable_time": (
+            None if earliest is None else timestamp(earliest + _ALMOST_A_SECOND)
+        ),
+        "latest_restorable_time": None if latest is None else timestamp(latest),
+    }
+    if window is not None:
+        lag = viewer.now - (window.as_of or window.created)
+        is_active = window.state is states.ArchiveStatus.ACTIVE
+        view["archive"] = {
+            "status": window.state.value,
+            "lag_seconds": max(0, round(lag.total_seconds())) if is_active else None,
+            "pending_bytes": window.pending_bytes,
+            "problem": window.problem,
+        }
     return view
 
 

@@ -84,10 +84,20 @@ def _reset_status(
     )
 
 
+def _restore(
+    services: Services,
+    caller: context.RequestContext,
+    instance_id: str,
+    point: Mapping[str, Any],
+) -> None:
+    services.restores.restore(caller, instance_id, parsing.restore_point(point))
+
+
 _ACTIONS: Mapping[str, _Perform] = {
     "restart": _restart,
     "resize": _resize,
     "promote_to_replica_source": _promote,
     "eject_replica_source": _eject,
     "reset_status": _reset_status,
+    "restore": _restore,
 }

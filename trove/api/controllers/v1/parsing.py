@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from trove.rpc import payloads
 from trove.services.accounts import UserName
 from trove.services.datastores import VersionChoice
 from trove.services.instances import NewInstance, NewReplica
+from trove.services.restores import RestorePoint
 
 
 def authorize_parts(caller: context.RequestContext, new: NewInstance) -> None:
@@ -49,8 +51,55 @@ def new_instance(body: Mapping[str, Any]) -> NewInstance:
         locality=body.get("locality"),
         tags=tuple(body.get("tags") or ()),
         is_protected=body.get("deletion_protected", False),
-        backup_id=(body.get("restorePoint") or {}).get("backupRef"),
+        restore_point=_restore_point(body.get("restorePoint")),
     )
+
+
+def _restore_point(point: Mapping[str, Any] | None) -> RestorePoint | None:
+    if point is None:
+        return None
+    if "backupRef" not in point and "instance" not in point:
+        raise exception.BadRequest(reason="restorePoint: backupRef is missing, or instance")
+    return restore_point(point)
+
+
+def restore_point(point: Mapping[str, Any]) -> RestorePoint:
+    """Return what a database is to be restored from; raises BadRequest."""
+    if "backupRef" in point and "instance" in point:
+        raise exception.BadRequest(reason="restorePoint: name a backup or an instance, not both")
+    if len({"time", "position", "name"} & set(point)) > 1:
+        raise exception.BadRequest(reason="restorePoint: give one of time, position and name")
+    if "backupRef" not in point and {"position", "name"} & set(point):
+        raise exception.BadRequest(
+            reason="restorePoint: a position or a name needs the backup that it comes after"
+        )
+    backup_id, instance_id = point.get("backupRef"), point.get("instance")
+    wanted = point.get("time")
+    is_now = isinstance(wanted, str) and wanted.lower() == "now"
+    return RestorePoint(
+        backup_id=None if backup_id is None else backup_id.lower(),
+        instance_id=None if instance_id is None else instance_id.lower(),
+        time=None if wanted is None or is_now else _time(wanted),
+        is_now=is_now,
+        position=point.get("position"),
+        name=point.get("name"),
+    )
+
+
+def _time(text: str) -> datetime.datetime:
+    """Return a time in UTC; one without a zone is meant so."""
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+        return (
+            moment.replace(tzinfo=datetime.UTC)
+            if moment.tzinfo is None
+            else moment.astimezone(datetime.UTC)
+        )
+    except (ValueError, OverflowError):
+        raise exception.BadRequest(
+            reason="restorePoint.time must be a time in ISO 8601, such as 2026-05-01T12:00:00Z, or"
+            ' "now"'
+        ) from None
 
 
 #: Keys that a replica has from its source, and by which name a refusal calls them.
