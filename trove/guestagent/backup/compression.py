@@ -12,8 +12,8 @@ from trove.common import exception
 _MOST_THREADS = 4
 #: Largest window, in bits: what compressing and restoring need of memory depends on it.
 _MOST_WINDOW_LOG = 22
-#: What a thread works on at a time; zstd takes more where a window needs it.
-_JOB_BYTES = 1024 * 1024
+#: What a thread works on at a time, the least that zstd takes; more where a window needs it.
+_JOB_BYTES = 512 * 1024
 
 
 class Source(Protocol):
