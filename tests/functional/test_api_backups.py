@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import pathlib
 from typing import Any
@@ -16,8 +15,7 @@ from trove import states
 from trove.common import crypto
 from trove.datastores import spec
 from trove.db import backup_strategies, backups, base, models, operations, quotas
-from trove.rpc import payloads
-from trove.storage import filesystem, grants, stored_backups
+from trove.storage import filesystem
 
 PROJECT = api_fixture.PROJECT
 Status = states.BackupStatus
@@ -449,39 +447,11 @@ def _add(api: api_fixture.Api, version_id: str) -> str:
 # -- registered -----
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Stored:
-    """A backup in the store that no row tells of."""
-
-    id: str
-    location: str
-    prefix: str
-
-
-def store(api: api_fixture.Api, tmp_path: pathlib.Path, **changes: Any) -> Stored:
+def store(api: api_fixture.Api, tmp_path: pathlib.Path, **changes: Any) -> agent.Stored:
     """Store a backup as an agent of a service with the same key did."""
-    backup_id, instance_id = changes.pop("id", models.new_id()), models.new_id()
-    key = crypto.generate_key()
     objects = filesystem.FilesystemStore(tmp_path / "objects")
-    prefix = stored_backups.make_prefix(instance_id, backup_id)
     ring = changes.pop("ring", api.key_ring)
-    parent = changes.pop("parent", None)
-    job = payloads.BackupJob(
-        backup_id=backup_id,
-        storage=grants.make(objects, PROJECT, container="box", prefix=prefix),
-        key=crypto.encode_key(key),
-        wrapped_key=base64.b64encode(
-            ring.wrap(key, purpose=stored_backups.key_purpose(backup_id))
-        ).decode(),
-        about={"project_id": changes.pop("owner", PROJECT), "volume_size_gib": 5},
-    )
-    agent.store(
-        job,
-        **({} if parent is None else {"parent_id": parent, "kind": states.BackupKind.INCREMENT}),
-        **changes,
-    )
-    location = objects.locate(PROJECT, container="box", name=f"{prefix}manifest.json")
-    return Stored(id=backup_id, location=location, prefix=prefix)
+    return agent.keep(objects, ring, account=PROJECT, container="box", **changes)
 
 
 def register(

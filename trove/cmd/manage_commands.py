@@ -9,6 +9,7 @@ from typing import Any
 import trove.datastores.all  # noqa: F401 registers the managers
 from trove import states
 from trove.cmd import (
+    manage_backups,
     manage_datastores,
     manage_guests,
     manage_images,
@@ -38,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_db(groups.add_parser("db", help="schema of the SQL backend"))
     manage_images.add_image(groups.add_parser("image", help="guest images"))
     manage_datastores.add_datastore(groups.add_parser("datastore", help="datastores and versions"))
+    manage_backups.add_backup(groups.add_parser("backup", help="backups, known and stored"))
     manage_quotas.add_quota(groups.add_parser("quota", help="what projects may use and use"))
     _add_operation(groups.add_parser("operation", help="long-running work"))
     _add_instance(groups.add_parser("instance", help="instances of all projects"))

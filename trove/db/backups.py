@@ -633,6 +633,21 @@ def get_usage(session: orm.Session, project_id: str | None = None) -> Usage:
     return Usage(count=int(count), stored_bytes=int(stored))
 
 
+def list_places(session: orm.Session, storage_driver: str) -> Sequence[tuple[str, str]]:
+    """Return each (account, container) that something of a kind of store was put in, in order."""
+    rows = session.execute(
+        sa.select(_backups.c.account_id, _backups.c.container)
+        .where(
+            _backups.c.storage_driver == storage_driver,
+            _backups.c.account_id.is_not(None),
+            _backups.c.container.is_not(None),
+        )
+        .distinct()
+        .order_by(_backups.c.account_id, _backups.c.container)
+    )
+    return [(row.account_id, row.container) for row in rows]
+
+
 def list_statuses(
     session: orm.Session, backup_ids: Collection[str]
 ) -> Mapping[str, states.BackupStatus]:
