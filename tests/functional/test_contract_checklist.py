@@ -108,6 +108,7 @@ _ANSWERS = {
     "DELETE /mgmt/datastores/versions/{version}/parameters/{name}": (204, False),
     "GET /mgmt/instances/{instance_id}/rpc_ping": (204, False),
     "POST /backups": (202, True),
+    "POST /backups/{backup_id}/action": (202, True),
     "POST /backup_strategies": (202, True),
     "POST /clusters/{cluster_id}": (202, True),
 }
