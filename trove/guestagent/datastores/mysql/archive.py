@@ -99,6 +99,12 @@ class _Cut:
     #: When the last transaction began, by its own account.
     time_s: float = 0.0
     is_full: bool = False
+    has_transactions: bool = False
+
+    def close(self) -> None:
+        """Close the files."""
+        for stream, _, _ in self.parts:
+            stream.close()
 
 
 class MariadbArchive(base.Archive):
@@ -120,8 +126,8 @@ class MariadbArchive(base.Archive):
         self._store = store
         self._rewrite_configuration = rewrite_configuration
         self._moments = moments.Moments(data_dir)
-        #: Position behind which nothing was found -> status of the file then.
-        self._idle: tuple[Mapping[str, Any], tuple[int, int, int]] | None = None
+        #: Position behind which nothing was found, the newest file then, and how that was.
+        self._idle: tuple[Mapping[str, Any], str, tuple[int, int, int]] | None = None
 
     # -- beginning and ending -----
 
@@ -139,6 +145,10 @@ class MariadbArchive(base.Archive):
         self._moments.close()
         self._idle = None
         self._keep(False)
+
+    def close(self) -> None:
+        """Watch the log no longer; the server goes on as it does."""
+        self._moments.close()
 
     def _keep(self, is_kept: bool) -> None:
         with self._kept.session() as session:
@@ -207,25 +217,26 @@ class MariadbArchive(base.Archive):
             self._keep(True)
         start = _parse(position)
         as_of_s = time.time()
-        status = self._status(start.file)
         file, offset = self._end()
         read_s = time.time()
         cut = _Cut()
         try:
             self._cut(cut, start, last=(binlog.number_of(file), offset), most_bytes=most_bytes)
-            if not cut.parts:
-                if status is not None:
-                    self._idle = (dict(position), status)
-                return None
-            return self._piece(cut, start, as_of_s=as_of_s, read_s=read_s)
-        except BaseException as e:
-            for stream, _, _ in cut.parts:
-                stream.close()
-            if isinstance(e, OSError):
-                raise exception.GuestError(
-                    reason=filesystem.explain(e, "reading the binary log")
-                ) from None
+            if cut.has_transactions:
+                return self._piece(cut, start, as_of_s=as_of_s, read_s=read_s)
+        except OSError as e:
+            cut.close()
+            raise exception.GuestError(
+                reason=filesystem.explain(e, "reading the binary log")
+            ) from None
+        except BaseException:
+            cut.close()
             raise
+        cut.close()
+        status = self._status(file)
+        if status is not None and status[1] == offset:
+            self._idle = (dict(position), file, status)
+        return None
 
     def _status(self, file: str) -> tuple[int, int, int] | None:
         try:
@@ -235,13 +246,13 @@ class MariadbArchive(base.Archive):
         return status.st_ino, status.st_size, status.st_mtime_ns
 
     def _is_idle(self, position: Mapping[str, Any]) -> bool:
-        """Tell whether the file is as it was when there was nothing behind the position."""
+        """Tell whether the newest file is as it was when there was nothing behind the position."""
         if self._idle is None or self._idle[0] != position:
             return False
-        file = str(position["file"])
+        _, newest, status = self._idle
         # after a crash nothing in a file says that there is another one
-        following = self._status(binlog.name_of(binlog.number_of(file) + 1))
-        return following is None and self._status(file) == self._idle[1]
+        following = self._status(binlog.name_of(binlog.number_of(newest) + 1))
+        return following is None and self._status(newest) == status
 
     def _cut(
         self, cut: _Cut, start: ranges.Position, *, last: tuple[int, int], most_bytes: int
@@ -284,6 +295,7 @@ class MariadbArchive(base.Archive):
         try:
             for group in scanner.groups(begin, end):
                 found = group.end
+                cut.has_transactions = True
                 cut.time_s = max(cut.time_s, float(group.time_s))
                 if cut.size_bytes + found - begin >= most_bytes:
                     cut.is_full = found < end

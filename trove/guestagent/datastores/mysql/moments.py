@@ -24,8 +24,12 @@ from trove.guestagent.system import watches
 
 LOG = log.getLogger(__name__)
 
-#: Seconds between two looks at a busy log.
-_INTERVAL_S = 0.005
+#: Looks a second that are taken at once; on a busier log there is a pause between two.
+_LOOKS = 200
+_PAUSE_S = 0.005
+#: What the time of a change of a file is rounded down to (clock_getres(2)).
+_REALTIME_COARSE = 5
+_ROUNDED_US = int(time.clock_getres(_REALTIME_COARSE) * 1e6)
 _WAKE_S = 10.0
 #: Seconds after which nobody seems to want to know any more.
 _UNUSED_S = 900.0
@@ -97,6 +101,22 @@ class _File:
         ]
 
 
+class _Pace:
+    """Counts looks, of which so many a second are allowed."""
+
+    def __init__(self) -> None:
+        self._left = float(_LOOKS)
+        self._last_s = time.monotonic()
+
+    def is_exceeded(self) -> bool:
+        """Count a look; tell whether there were too many."""
+        now_s = time.monotonic()
+        self._left = min(_LOOKS, self._left + (now_s - self._last_s) * _LOOKS)
+        self._last_s = now_s
+        self._left = max(0.0, self._left - 1)
+        return self._left < 1
+
+
 class Moments:
     """Watches the newest file of the log in a directory."""
 
@@ -155,6 +175,7 @@ class Moments:
 
     def _watch(self, watcher: watches.Watcher, end: threading.Event) -> None:
         watcher.add(self._directory, watches.CREATED | watches.MOVED_HERE)
+        pace = _Pace()
         number = self._newest()
         watch = self._begin(watcher, number, is_late=True)
         while not end.is_set() and time.monotonic() - self._used < _UNUSED_S:
@@ -170,8 +191,8 @@ class Moments:
                         watcher.remove(watch)
                     number = newest if number is None else number + 1
                     watch = self._begin(watcher, number, is_late=False)
-            if changes:
-                end.wait(_INTERVAL_S)
+            if changes and pace.is_exceeded():
+                end.wait(_PAUSE_S)
 
     def _begin(self, watcher: watches.Watcher, number: int | None, *, is_late: bool) -> int | None:
         if number is None:
@@ -188,6 +209,8 @@ class Moments:
             status = (self._directory / binlog.name_of(number)).stat()
         except FileNotFoundError:
             return
+        # never earlier than it was, later by a moment at most
+        time_us = min(status.st_mtime_ns // 1000 + _ROUNDED_US, time.time_ns() // 1000)
         with self._lock:
             known = self._files.setdefault(number, _File())
-            known.add(status.st_size, status.st_mtime_ns // 1000, is_late=is_late)
+            known.add(status.st_size, time_us, is_late=is_late)

@@ -185,6 +185,8 @@ class PrivateServer:
             f"innodb-log-file-size = {self._redo_log_mib}M",
             # all of it is on the disk once the server has stopped; until then nobody counts on it
             "innodb-flush-log-at-trx-commit = 0",
+            "innodb-buffer-pool-load-at-startup = OFF",
+            "innodb-buffer-pool-dump-at-shutdown = OFF",
             "key-buffer-size = 8M",
             "aria-pagecache-buffer-size = 8M",
         )
