@@ -103,6 +103,14 @@ def test_an_agent_with_a_wrong_wall_clock_learns_the_time(site: Site, wall_ahead
     assert age < datetime.timedelta(seconds=30)
 
 
+def test_a_grant_is_refused_or_given_whatever_the_wall_clock_says(site: Site) -> None:
+    _, agent = site.add_agent(wall_ahead_s=86_400.0)
+    answer = agent.client.grant(payloads.GrantRequest(backup_id=str(uuid.uuid4())))
+    assert answer.accepted
+    assert answer.storage is None
+    assert site.conductor.manager.counters() == {"stale": 1, "refused_grant": 1}
+
+
 def test_a_hostile_guest_changes_nothing_but_its_own(site: Site) -> None:
     x, agent_x = site.add_agent()
     y, agent_y = site.add_agent()

@@ -167,7 +167,9 @@ def test_database_goes_there_and_back(
     wait_until(lambda: _archive_state(guest).sequence > 0, what="the log to be archived")
 
 
-def test_backup_that_is_cancelled_ends_soon_and_leaves_nothing(guest: Guest, shelf: Shelf) -> None:
+def test_backup_ends_soon_when_it_is_cancelled_and_goes_on_with_the_next_agent(
+    guest: Guest, shelf: Shelf
+) -> None:
     guest.start_agent()
     guest.prepare(databases=(APP,), users=(ALICE,))
     job_id = guest.send(shelf.job("b1", rate_limit_bytes_s=1 << 20))
@@ -187,6 +189,16 @@ def test_backup_that_is_cancelled_ends_soon_and_leaves_nothing(guest: Guest, she
     assert (outcome.error, outcome.error_code) == ("it was cancelled", "trove.cancelled")
     assert shelf.names("b1") == []
     guest.wait_status("HEALTHY")
+
+    # an agent that is ended leaves its job to the next one
+    job_id = guest.send(shelf.job("b2", rate_limit_bytes_s=8 << 20))
+    wait_until(lambda: shelf.names("b2"), what="a segment")
+    guest.stop_agent()
+    assert guest.conductor.outcome_of(job_id) is None
+    guest.start_agent()
+    outcome = wait_until(lambda: guest.conductor.outcome_of(job_id), timeout_s=60.0)
+    assert outcome is not None
+    assert outcome.succeeded, outcome.error
 
 
 # -- agents that are killed -----

@@ -78,6 +78,7 @@ class Manager:
             datastore.upgrade,
             layout=supervisor.layout,
             stop=lambda: supervisor.ensure_stopped(_STOP_TIMEOUT_S),
+            on_return=lambda: archiver.lose("the data are those from before an upgrade"),
         )
         self._archiver = archiver
         self._backups = backup_jobs.Backups(

@@ -31,6 +31,7 @@ class Volume:
         self.write("10.11.19")
         self.agent("10.11.19").leave("10.11.19")
         self.stops = 0
+        self.returns = 0
 
     def write(self, text: str) -> None:
         """Have the engine change its data."""
@@ -45,8 +46,11 @@ class Volume:
         def stop() -> None:
             self.stops += 1
 
+        def note_return() -> None:
+            self.returns += 1
+
         part = upgrade.CopyingUpgrade("mariadb", find_version=lambda: version, layout=self.layout)
-        return upgrade.Transition(part, layout=self.layout, stop=stop)
+        return upgrade.Transition(part, layout=self.layout, stop=stop, on_return=note_return)
 
     def names(self) -> set[str]:
         return {path.name for path in self.layout.mount_point.iterdir()}
@@ -113,6 +117,50 @@ def test_data_of_an_agent_that_remembered_nothing_are_known_after_the_check(
     volume.agent("10.11.19").check(running="10.11.19-MariaDB", new="11.4")
     start(volume, "11.4.2")
     assert "data.before" in volume.names()
+
+
+def test_who_follows_the_log_is_told_before_the_data_go_back(volume: Volume) -> None:
+    start(volume, "10.11.20")
+    volume.agent("10.11.19").enter("10.11.19")
+    assert volume.returns == 0
+    start(volume, "11.4.2", "11.4")
+    volume.agent("10.11.19").enter("10.11.19")
+    assert volume.returns == 1
+
+
+def test_restored_data_of_an_older_version_are_upgraded_at_the_next_start(volume: Volume) -> None:
+    agent = volume.agent("10.11.19")
+    agent.check_restored("10.11.10-MariaDB")
+    agent.adopt("10.11.10-MariaDB")
+    agent.enter("10.11.19")
+    assert agent.find() == upgrade.Memory(
+        version="10.11.19", old="10.11.10", phase=upgrade.Phase.BEGUN
+    )
+    agent.leave("10.11.19-MariaDB")
+    agent.commit()
+    assert agent.find() == upgrade.Memory(version="10.11.19")
+
+
+def test_restored_data_of_a_later_version_of_the_series_are_taken_as_they_are(
+    volume: Volume,
+) -> None:
+    agent = volume.agent("10.11.19")
+    agent.check_restored("10.11.23")
+    agent.adopt("10.11.23")
+    assert agent.find() == upgrade.Memory(version="10.11.19")
+    with pytest.raises(exception.GuestError, match=r"10\.11\.19 is older than 11\.4\.2"):
+        agent.check_restored("11.4.2")
+
+
+def test_data_are_not_replaced_while_they_are_being_upgraded(volume: Volume) -> None:
+    agent = volume.agent("11.4.2")
+    agent.enter("11.4")
+    with pytest.raises(exception.GuestError, match="that has to end first"):
+        agent.check_restored("11.4.2")
+    agent.leave("11.4.2")
+    # it has proved itself: what was kept makes room for the restored
+    agent.check_restored("11.4.2")
+    assert volume.names() == {"data", "agent"}
 
 
 def test_other_programs_than_wanted_touch_nothing(volume: Volume) -> None:

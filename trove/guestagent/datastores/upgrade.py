@@ -52,7 +52,8 @@ class Memory:
 class Transition:
     """Brings the data of an instance to the version of the programs that are here, or back.
 
-    Without an upgrade part it does nothing. ``stop`` stops the engine cleanly.
+    Without an upgrade part it does nothing. ``stop`` stops the engine cleanly; ``on_return`` is
+    called before data take the place of those that the engine has written since.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class Transition:
         *,
         layout: state.Layout,
         stop: Callable[[], object],
+        on_return: Callable[[], object] = lambda: None,
     ) -> None:
         """Take the engine's part and where its data lie."""
+        self._on_return = on_return
         self._part = part if isinstance(part, base.Upgrade) else None
         self._layout = layout
         self._stop = stop
@@ -154,6 +157,8 @@ class Transition:
             )
         self._stop()
         LOG.warning("the upgrade from %s to %s is given up", old, memory.version)
+        if not part.is_same_series(old, memory.version):
+            self._on_return()
         part.revert(old=old, new=memory.version)
         self._save(Memory(version=old))
 
