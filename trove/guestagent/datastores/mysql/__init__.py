@@ -18,6 +18,8 @@ from trove.guestagent.datastores.mysql import (
 )
 from trove.guestagent.datastores.mysql import dialect as dialects
 
+_NO_COPIES = "no program that copies a running server was tried with it"
+
 
 def make_mariadb(environment: base.Environment) -> base.Datastore:
     """Return MariaDB, composed for an instance."""
@@ -67,7 +69,7 @@ def _make_backup(
     dialect: dialects.Dialect, server: service.MysqlService, environment: base.Environment
 ) -> base.Backup | base.Unsupported:
     if dialect.backup is None:
-        return base.Unsupported(dialect.spec.manager, "backup")
+        return base.Unsupported(dialect.spec.manager, f"backup ({_NO_COPIES})")
     return backup.MariadbBackup(
         dialect,
         dialect.backup,
@@ -84,7 +86,7 @@ def _make_archive(
     dialect: dialects.Dialect, server: service.MysqlService, environment: base.Environment
 ) -> base.Archive | base.Unsupported:
     if dialect.backup is None:
-        return base.Unsupported(dialect.spec.manager, "point in time recovery")
+        return base.Unsupported(dialect.spec.manager, f"point in time recovery ({_NO_COPIES})")
     return archive.MariadbArchive(
         connector=server.connector,
         kept=server.kept,

@@ -143,6 +143,8 @@ class MariadbBackup(base.Backup):
         plan = replay.Plan(last, recovery.target) if recovery.logs is not None else None
         if plan is None and recovery.target != base.Target():
             raise exception.GuestError(reason="without the log there is no point in time to go to")
+        if plan is not None:
+            self._find_replay_programs()
         increment = work.with_name(f"{work.name}.increment")
         logs = work.with_name(f"{work.name}.log")
         self._layout.make_volume()
@@ -247,6 +249,11 @@ class MariadbBackup(base.Backup):
             explain=self._explain_exit,
         )
 
+    def _find_replay_programs(self) -> tuple[str, str]:
+        basedir = self._environment.basedir
+        reader = copies.find_program(self._programs.read_log, basedir=basedir)
+        return reader, copies.find_program(self._programs.client, basedir=basedir)
+
     def _replay(
         self,
         plan: replay.Plan,
@@ -255,9 +262,7 @@ class MariadbBackup(base.Backup):
         work: pathlib.Path,
         logs: pathlib.Path,
     ) -> dict[str, Any]:
-        basedir = self._environment.basedir
-        reader = copies.find_program(self._programs.read_log, basedir=basedir)
-        client = copies.find_program(self._programs.client, basedir=basedir)
+        reader, client = self._find_replay_programs()
         filesystem.ensure_directory(logs, mode=0o700, owner=self._layout.engine_user)
         with self._server(work) as server:
             replayer = replay.Replayer(

@@ -32,7 +32,7 @@ _REALTIME_COARSE = 5
 _ROUNDED_US = int(time.clock_getres(_REALTIME_COARSE) * 1e6)
 _WAKE_S = 10.0
 #: Seconds after which nobody seems to want to know any more.
-_UNUSED_S = 900.0
+_UNUSED_S = 180.0
 #: Most moments of a file; beyond them every other one is forgotten.
 _MOST = 32768
 _PACKED = struct.Struct("<HBQQ")
@@ -180,7 +180,7 @@ class Moments:
         watch = self._begin(watcher, number, is_late=True)
         while not end.is_set() and time.monotonic() - self._used < _UNUSED_S:
             changes = watcher.wait(_WAKE_S)
-            if end.is_set():
+            if end.is_set() or not self._directory.is_dir():
                 break
             if number is not None:
                 self._note(number, is_late=False)

@@ -251,6 +251,8 @@ class Replayer:
             "--no-defaults",
             "--verify-binlog-checksum",
             "--skip-gtid-strict-mode",
+            # comments with the text of statements
+            "--skip-annotate-row-events",
             str(path),
         ]
         with feeds.Fed(
