@@ -101,7 +101,8 @@ def test_our_commands_do_not_take_the_names_of_pythontroveclients() -> None:
 def test_the_commands_import_nothing_of_the_service() -> None:
     script = (
         "import sys, importlib\n"
-        "for name in ('api', 'certificates', 'events', 'instances', 'monitoring', 'operations'):\n"
+        "for name in ('api', 'backup_schedules', 'backups', 'certificates', 'events', 'instances',"
+        " 'monitoring', 'operations'):\n"
         "    importlib.import_module('trove.osc.' + name)\n"
         "print(sorted(n for n in sys.modules if n.startswith(('trove.', 'sqlalchemy', 'pecan'))"
         " and not n.startswith('trove.osc')))\n"
