@@ -86,7 +86,8 @@ class _File:
             self._thin()
 
     def _thin(self) -> None:
-        kept = [i for i in range(len(self.offsets)) if i % 2 or self.late[i]]
+        last = len(self.offsets) - 1
+        kept = [i for i in range(last + 1) if i % 2 or self.late[i] or i == last]
         self.offsets = array.array("Q", (self.offsets[i] for i in kept))
         self.times = array.array("Q", (self.times[i] for i in kept))
         self.late = bytearray(self.late[i] for i in kept)
