@@ -1,15 +1,17 @@
 """Measure backups beside what people use: speed, size, memory, and the way back.
 
-For each engine a server of our own is filled with --size MiB of generated rows (backup_engines.py
-says which). In one run, on the same data: the usual tool into files (pg_basebackup -Ft -z,
-mariabackup | gzip), and the agent's pipeline on the same copy as a stream, with and without
-encryption, into a store of files. Then the way back: to bytes, and to the first accepted
-connection. Figures are the best of --runs. MB are 1,000,000 bytes of the engine's.
+For each engine an instance of our own is filled with --size MiB of generated rows
+(backup_engines.py says which). In one run, on the same data: the usual tool into files
+(pg_basebackup -Ft -z, mariabackup | gzip), and the agent's own copies through its pipeline, with
+and without encryption, into a store of files. Then the way back: to bytes, and by the agent's own
+restore to the first accepted connection. Figures are the best of --runs. MB are 1,000,000 bytes of
+what the engine gives.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -22,6 +24,8 @@ from typing import Any
 
 import backup_engines
 import harness
+
+from trove.guestagent.datastores import base
 
 _KEY = b"k" * 32
 _BACKUP = "bench"
@@ -46,10 +50,14 @@ def _work(task: Mapping[str, Any]) -> dict[str, Any]:
         grant=dict(store.grant("p", container="backups", prefix="b/")),
     )
     place = places.Place(storage)
+    datastore = backup_engines.Engine.of_task(dict(task)).guest.datastore
+    assert datastore is not None
+    part = datastore.backup
+    assert isinstance(part, base.Backup)
     before = _memory("VmRSS")
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     began, began_cpu_s = time.monotonic(), time.process_time()
-    figures = (_store if task["action"] == "store" else _restore)(task, place)
+    figures = _ACTIONS[task["action"]](task, place, part)
     figures["seconds"] = time.monotonic() - began
     figures["cpu_s"] = time.process_time() - began_cpu_s
     figures["growth_mib"] = _memory("VmHWM") - before
@@ -61,7 +69,7 @@ def _memory(name: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def _store(task: Mapping[str, Any], place: Any) -> dict[str, Any]:
+def _store(task: Mapping[str, Any], place: Any, part: base.Backup) -> dict[str, Any]:
     from trove import states
     from trove.guestagent.backup import sealing, writer
 
@@ -72,7 +80,7 @@ def _store(task: Mapping[str, Any], place: Any) -> dict[str, Any]:
     description = writer.Description(
         kind=states.BackupKind.FULL, manager="bench", engine_version="1", wrapped_key="a2V5"
     )
-    with _program_stream(task["command"]) as stream:
+    with part.open_full() as stream:
         manifest = writer.store(
             stream,
             place,
@@ -88,52 +96,39 @@ def _store(task: Mapping[str, Any], place: Any) -> dict[str, Any]:
     }
 
 
-def _program_stream(command: list[str]) -> Any:
-    from trove.guestagent.datastores import base
-
-    class ProgramStream(base.Stream):
-        """The output of a program."""
-
-        def __init__(self) -> None:
-            self._program = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
-            )
-
-        def read(self, most: int) -> bytes:
-            assert self._program.stdout is not None
-            return self._program.stdout.read(most) or b""
-
-        def finish(self) -> dict[str, Any]:
-            if self._program.wait() != 0:
-                raise RuntimeError(f"{command} failed")
-            return {}
-
-        def close(self) -> None:
-            self._program.kill()
-            self._program.wait()
-
-    return ProgramStream()
+def _usual(task: Mapping[str, Any], place: Any, part: base.Backup) -> dict[str, Any]:
+    """Give the agent's stream to gzip; without a file, throw it away."""
+    with contextlib.ExitStack() as stack:
+        sink = None
+        if task["file"] is not None:
+            file = stack.enter_context(open(task["file"], "wb"))
+            gzip = subprocess.Popen(["gzip"], stdin=subprocess.PIPE, stdout=file)
+            stack.callback(gzip.wait)
+            sink = stack.enter_context(gzip.stdin)  # type: ignore[arg-type]
+        stream = stack.enter_context(part.open_full())
+        while block := stream.read(1 << 20):
+            if sink is not None:
+                sink.write(block)
+        stream.finish()
+    return {}
 
 
-def _restore(task: Mapping[str, Any], place: Any) -> dict[str, Any]:
+def _restore(task: Mapping[str, Any], place: Any, part: base.Backup) -> dict[str, Any]:
     from trove.guestagent.backup import reader
 
-    stored = reader.open_backup(place, key=_KEY, backup_id=_BACKUP, manifest_sha256=task["sha256"])
-    with stored.kept.open() as content:
-        if task["command"] is None:
+    kept = reader.open_backup(
+        place, key=_KEY, backup_id=_BACKUP, manifest_sha256=task["sha256"]
+    ).kept
+    if task["work"] is None:
+        with kept.open() as content:
             while content.read(1 << 20):
                 pass
-            return {}
-        with subprocess.Popen(task["command"], stdin=subprocess.PIPE, bufsize=0) as program:
-            assert program.stdin is not None
-            while block := content.read(1 << 20):
-                view = memoryview(block)
-                while view:
-                    view = view[program.stdin.write(view) :]
-            program.stdin.close()
-            if program.wait() != 0:
-                raise RuntimeError(f"{task['command']} failed")
+        return {}
+    part.restore(base.Recovery(chain=[kept]), pathlib.Path(task["work"]))
     return {}
+
+
+_ACTIONS = {"store": _store, "usual": _usual, "restore": _restore}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,124 +159,99 @@ def _do(**task: Any) -> _Result:
 def _measure(
     engine: backup_engines.Engine, figures: harness.Figures, args: argparse.Namespace
 ) -> None:
-    engine.make()
+    engine.start()
+    engine.fill(args.size)
+    rows = engine.count()
     objects = engine.directory / "objects"
-    with engine.running(engine.data):
-        engine.fill(args.size)
-        rows = engine.count(engine.data)
-        usual_s, usual_bytes = _best_of_the_usual(engine, args.runs)
-        raw_s = min(_drain(engine.stream()) for _ in range(args.runs))
-        results: dict[bool, list[_Result]] = {True: [], False: []}
-        # in turn, so that what else goes on meets both
-        for _ in range(args.runs):
-            for is_encrypted, done in results.items():
-                shutil.rmtree(objects, ignore_errors=True)
-                done.append(
-                    _do(
-                        action="store",
-                        directory=str(objects),
-                        command=engine.stream(),
-                        level=args.level,
-                        is_encrypted=is_encrypted,
-                    )
-                )
-        # the way back needs one that is encrypted
-        shutil.rmtree(objects, ignore_errors=True)
-        last = _do(
-            action="store",
-            directory=str(objects),
-            command=engine.stream(),
-            level=args.level,
-            is_encrypted=True,
-        )
-    sealed = min([*results[True], last], key=lambda result: result.seconds)
+    common = {**engine.task(), "directory": str(objects), "level": args.level}
+    usual_s, usual_bytes = _best_of_the_usual(engine, common, args.runs)
+    drained = [_do(**common, action="usual", file=None) for _ in range(args.runs)]
+    results: dict[bool, list[_Result]] = {False: [], True: []}
+    # in turn, so that what else goes on meets both; the last is kept
+    for _ in range(args.runs):
+        for is_encrypted, done in results.items():
+            shutil.rmtree(objects, ignore_errors=True)
+            done.append(_do(**common, action="store", is_encrypted=is_encrypted))
+    sealed = min(results[True], key=lambda result: result.seconds)
     plain = min(results[False], key=lambda result: result.seconds)
-    data_bytes = sealed.data_bytes
 
     def speed(seconds: float) -> float:
-        return data_bytes / _MB / seconds
+        return sealed.data_bytes / _MB / seconds
 
     name = engine.name
-    figures.add(f"{name}: data of a copy", data_bytes / _MB, "MB")
-    figures.add(f"{name}: {engine.rival}", speed(usual_s), "MB/s")
+    figures.add(f"{name}: data of a copy", sealed.data_bytes / _MB, "MB")
+    figures.add(f"{name}: {engine.usual}", speed(usual_s), "MB/s")
+    raw_s = min(each.seconds for each in drained)
     figures.add(f"{name}: the copy alone, thrown away", speed(raw_s), "MB/s")
     figures.add(f"{name}: backup, not encrypted", speed(plain.seconds), "MB/s")
     figures.add(f"{name}: backup", speed(sealed.seconds), "MB/s")
-    figures.add(f"{name}: backup, of a second of CPU", speed(sealed.cpu_s), "MB")
+    figures.add(f"{name}: backup, of a second of the agent's CPU", speed(sealed.cpu_s), "MB")
     figures.add(f"{name}: times as fast as usual", usual_s / sealed.seconds, "x", at_least=5)
     cost = 100 * (sealed.seconds - plain.seconds) / plain.seconds
     figures.add(f"{name}: cost of encryption", cost, "%", at_most=15)
+    cpu = min(each.cpu_s for each in results[True]) / min(each.cpu_s for each in results[False])
+    figures.add(f"{name}: cost of encryption in CPU", 100 * (cpu - 1), "%")
     figures.add(f"{name}: size, usual", usual_bytes / _MB, "MB")
     figures.add(f"{name}: size", sealed.stored_bytes / _MB, "MB")
     figures.add(f"{name}: part of usual size", sealed.stored_bytes / usual_bytes, "", at_most=1)
-    growth = max(each.growth_mib for each in (*results[True], last))
+    growth = max(each.growth_mib for each in results[True])
     figures.add(f"{name}: memory for a backup", growth, "MiB", at_most=64)
-    _measure_the_way_back(engine, figures, last, rows=rows, runs=args.runs)
+    _measure_the_way_back(engine, figures, common, results[True][-1], rows=rows, runs=args.runs)
 
 
 def _measure_the_way_back(
     engine: backup_engines.Engine,
     figures: harness.Figures,
+    common: Mapping[str, Any],
     stored: _Result,
     *,
     rows: int,
     runs: int,
 ) -> None:
-    task = {
-        "action": "restore",
-        "directory": str(engine.directory / "objects"),
-        "sha256": stored.sha256,
-    }
+    task = {**common, "action": "restore", "sha256": stored.sha256}
     megabytes = stored.data_bytes / _MB
-    read = [_do(**task, command=None) for _ in range(runs)]
-    figures.add(
-        f"{engine.name}: reading it all back",
-        megabytes / min(each.seconds for each in read),
-        "MB/s",
-    )
-    figures.add(
-        f"{engine.name}: reading, of a second of CPU",
-        megabytes / min(each.cpu_s for each in read),
-        "MB",
-    )
-    whole: list[float] = []
-    growth: list[float] = [each.growth_mib for each in read]
-    for _ in range(runs):
-        data = engine.empty("restored")
-        began = time.monotonic()
-        growth.append(_do(**task, command=engine.unpack(data)).growth_mib)
-        if command := engine.prepare(data):
-            engine.run(command)
-        with engine.running(data):
-            whole.append(time.monotonic() - began)
-            if engine.count(data) != rows:
-                raise RuntimeError(f"{engine.count(data)} rows of {rows} came back")
-    figures.add(
-        f"{engine.name}: restore to the first connection",
-        megabytes / min(whole),
-        "MB/s",
-        at_least=150,
-    )
-    figures.add(f"{engine.name}: memory for a restore", max(growth), "MiB", at_most=64)
+    read = [_do(**task, work=None) for _ in range(runs)]
+    name = engine.name
+    read_s = min(each.seconds for each in read)
+    figures.add(f"{name}: reading it all back", megabytes / read_s, "MB/s")
+    made = [_do(**task, work=str(engine.restored))]
+    for _ in range(runs - 1):
+        shutil.rmtree(engine.restored)
+        made.append(_do(**task, work=str(engine.restored)))
+    made_s = min(each.seconds for each in made)
+    figures.add(f"{name}: restore to a data directory", megabytes / made_s, "MB/s")
+    engine.put_in_place()
+    began = time.monotonic()
+    engine.run()
+    whole_s = made_s + time.monotonic() - began
+    if engine.count() != rows:
+        raise RuntimeError(f"{engine.count()} rows of {rows} came back")
+    figures.add(f"{name}: and to a connection", megabytes / whole_s, "MB/s", at_least=150)
+    growth = max(each.growth_mib for each in made)
+    figures.add(f"{name}: memory for a restore", growth, "MiB", at_most=64)
 
 
-def _best_of_the_usual(engine: backup_engines.Engine, runs: int) -> tuple[float, int]:
+def _best_of_the_usual(
+    engine: backup_engines.Engine, common: Mapping[str, Any], runs: int
+) -> tuple[float, int]:
     """Return (seconds, bytes) of what people use."""
     taken: list[float] = []
     size = 0
     for _ in range(runs):
-        target = engine.empty("usual")
-        began = time.monotonic()
-        subprocess.run(engine.rival_command(target), shell=True, check=True)
-        taken.append(time.monotonic() - began)
+        target = engine.directory / "usual"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(mode=0o700)
+        command = engine.usual_command(target)
+        if command is None:
+            file = str(target / "copy.gz")
+            taken.append(_do(**common, action="usual", file=file).seconds)
+        else:
+            began = time.monotonic()
+            subprocess.run(command, check=True)
+            taken.append(time.monotonic() - began)
         size = sum(path.stat().st_size for path in target.iterdir())
+    shutil.rmtree(target)
     return min(taken), size
-
-
-def _drain(command: list[str]) -> float:
-    began = time.monotonic()
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
-    return time.monotonic() - began
 
 
 def main() -> int:
@@ -310,7 +280,11 @@ def main() -> int:
             print(f"{engine.name} is not installed: skipped")
             continue
         with harness.work_directory() as directory:
-            _measure(engine(directory), figures, args)
+            measured = engine(directory)
+            try:
+                _measure(measured, figures, args)
+            finally:
+                measured.guest.destroy()
     return figures.finish(args.json)
 
 

@@ -1,27 +1,35 @@
-"""What ``backup.py`` has to know of each engine: data of a size, a copy as a stream, its way back.
+"""What ``backup.py`` has to know of each engine: how to fill it, and what people back it up with.
 
 The data are those of a shop: rows with keys, times, words of a vocabulary in which few are frequent
 (Zipf), and a token of random digits. gzip makes about a third of it, as of what people keep; filler
-as in pgbench, which vanishes, would flatter everybody.
+as in pgbench, which vanishes, would flatter everybody. Servers are those of an agent, with all
+their durability on.
 """
 
 from __future__ import annotations
 
 import abc
 import contextlib
-import os
 import pathlib
-import pwd
 import random
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-import harness
+import harness  # noqa: F401 - makes the source tree importable
+
+from trove.common import concurrency
+
+concurrency.use_native_threads()
+
+from tests.fixtures import engine as fixture  # noqa: E402
+from trove.datastores import postgresql  # noqa: E402
+from trove.rpc import payloads  # noqa: E402
 
 _ROWS_AT_ONCE = 20_000
 _VOCABULARY = 20_000
 _TEXT_BYTES = 24 * 2**20
+_USER = payloads.User(name="ann", password="ann-password-0", databases=("shop",))
 
 
 def rows(size_mib: int) -> Iterator[list[str]]:
@@ -55,287 +63,175 @@ def rows(size_mib: int) -> Iterator[list[str]]:
         yield batch
 
 
-def as_user(user: str, *argv: object) -> list[str]:
-    """Return a command line that runs as a user."""
-    words = [str(word) for word in argv]
-    if os.getuid() != 0:
-        return words
-    entry = pwd.getpwnam(user)
-    ids = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
-    return ["setpriv", *ids, "--", *words]
-
-
 class Engine(abc.ABC):
-    """A server of our own with data in it, below a directory."""
+    """An instance of our own with data in it, below a directory."""
 
     name: str
-    user: str
+    #: A key of the fixture's engines.
+    row: str
     #: What people use, and is compared with.
-    rival: str
+    usual: str
 
     def __init__(self, directory: pathlib.Path) -> None:
-        """Make the directory of the user."""
-        self.directory = directory / self.name
-        self.directory.mkdir(mode=0o755)
-        self.give(self.directory)
+        """Use a directory that every user may enter."""
+        self.directory = directory
+        self.guest = fixture.Guest(directory=directory, row=self.row)
 
     @classmethod
-    @abc.abstractmethod
     def is_installed(cls) -> bool:
         """Tell whether it can be measured here."""
+        return fixture.is_available(cls.row)
+
+    def start(self) -> None:
+        """Have the engine run, with an empty database."""
+        self.guest.template = fixture.template_of(self.row)
+        self.guest.start_agent()
+        self.guest.prepare(
+            databases=(payloads.Database(name="shop"),), users=(_USER,), memory_mib=1024
+        )
+        self.guest.wait_status("HEALTHY")
+
+    @property
+    def restored(self) -> pathlib.Path:
+        """Where a data directory is restored to."""
+        return self.guest.layout.data_dir.with_name("data.restored")
+
+    def task(self) -> dict[str, Any]:
+        """Return what another process makes the same instance from."""
+        guest = self.guest
+        return {
+            "engine": self.name,
+            "guest": str(guest.directory),
+            "address": guest.address,
+            "instance_id": guest.instance_id,
+        }
+
+    @staticmethod
+    def of_task(task: dict[str, Any]) -> Engine:
+        """Return the instance of another process; its agent is there."""
+        (found,) = (each for each in ALL if each.name == task["engine"])
+        engine = found(pathlib.Path(task["guest"]))
+        engine.guest.address = task["address"]
+        engine.guest.instance_id = task["instance_id"]
+        engine.guest.datastore = engine.guest.row_engine.maker(engine.guest.environment())
+        return engine
+
+    def put_in_place(self) -> None:
+        """Have the restored directory in the place of the data, the engine stopped."""
+        data = self.guest.layout.data_dir
+        if self.restored.exists():
+            assert self.guest.agent is not None
+            self.guest.agent.supervisor.ensure_stopped(120)
+            data.rename(data.with_name("data.former"))
+            self.restored.rename(data)
+
+    def run(self) -> None:
+        """Have the engine accept connections."""
+        assert self.guest.agent is not None
+        self.guest.agent.supervisor.ensure_running(300)
+        self.count()
 
     @abc.abstractmethod
-    def make(self) -> None:
-        """Make the data directory."""
-
-    @abc.abstractmethod
-    def server(self, data: pathlib.Path) -> list[str]:
-        """Return the command of the server on a data directory."""
-
-    @abc.abstractmethod
-    def count(self, data: pathlib.Path) -> int:
+    def count(self) -> int:
         """Return how many rows there are; raises unless the server answers."""
 
     @abc.abstractmethod
     def fill(self, size_mib: int) -> None:
         """Store the rows and have them on the disk."""
 
-    @abc.abstractmethod
-    def rival_command(self, target: pathlib.Path) -> str:
-        """Return the shell's line that makes a compressed copy."""
-
-    @abc.abstractmethod
-    def stream(self) -> list[str]:
-        """Return the command that writes a copy to its output."""
-
-    @abc.abstractmethod
-    def unpack(self, data: pathlib.Path) -> list[str]:
-        """Return the command that makes a data directory of a copy at its input."""
-
-    @abc.abstractmethod
-    def prepare(self, data: pathlib.Path) -> list[str] | None:
-        """Return the command that is needed before the server starts on it."""
-
-    @property
-    def data(self) -> pathlib.Path:
-        """The data directory."""
-        return self.directory / "data"
-
-    def give(self, path: pathlib.Path) -> None:
-        """Let something belong to the engine's user."""
-        if os.getuid() == 0:
-            shutil.chown(path, self.user, pwd.getpwnam(self.user).pw_gid)
-
-    def empty(self, name: str) -> pathlib.Path:
-        """Return a new directory of the user."""
-        path = self.directory / name
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(mode=0o700)
-        self.give(path)
-        return path
-
-    @contextlib.contextmanager
-    def running(self, data: pathlib.Path) -> Iterator[None]:
-        """Have the server answer on a data directory."""
-        log = self.directory / "server.log"
-        with harness.process(self.server(data), log=log) as server:
-
-            def answers() -> bool:
-                if server.poll() is not None:
-                    raise RuntimeError(f"the server ended: {log.read_text()[-2000:]}")
-                with contextlib.suppress(Exception):
-                    return self.count(data) >= 0
-                return False
-
-            harness.wait_for(answers, timeout_s=120, what=f"{self.name} answers", interval_s=0.02)
-            yield
-
-    def run(self, argv: Sequence[str]) -> None:
-        """Run a program; raises with what it said."""
-        done = subprocess.run(argv, capture_output=True, text=True, cwd=self.directory)
-        if done.returncode != 0:
-            raise RuntimeError(f"{argv[-3:]}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-
-
-class Postgresql(Engine):
-    """PostgreSQL 15, all its durability on."""
-
-    name, user = "postgresql", "postgres"
-    rival = "pg_basebackup -Ft -z"
-    bin = pathlib.Path("/usr/lib/postgresql/15/bin")
-
-    @classmethod
-    def is_installed(cls) -> bool:
-        """Tell whether it can be measured here."""
-        return (cls.bin / "pg_basebackup").exists()
-
-    def make(self) -> None:
-        """Make the data directory."""
-        self.run(as_user(self.user, self.bin / "initdb", "-A", "trust", "-D", self.data))
-        (self.data / "postgresql.auto.conf").write_text(
-            "listen_addresses = ''\nshared_buffers = '256MB'\nmax_wal_size = '4GB'\n"
-        )
-
-    def server(self, data: pathlib.Path) -> list[str]:
-        """Return the command of the server."""
-        return as_user(self.user, self.bin / "postgres", "-D", data, "-k", self.directory)
-
-    def _connect(self) -> object:
-        import psycopg
-
-        return psycopg.connect(f"host={self.directory} user=postgres dbname=postgres")
-
-    def count(self, data: pathlib.Path) -> int:
-        """Return how many rows there are."""
-        with self._connect() as connection:  # type: ignore[attr-defined]
-            found = connection.execute("SELECT to_regclass('orders')").fetchone()
-            if found[0] is None:
-                return 0
-            # the whole table would be read
-            return int(connection.execute("SELECT max(id) FROM orders").fetchone()[0] or 0)
-
-    def fill(self, size_mib: int) -> None:
-        """Store the rows."""
-        with self._connect() as connection:  # type: ignore[attr-defined]
-            connection.execute(
-                "CREATE TABLE orders (id bigint PRIMARY KEY, customer int, created timestamptz,"
-                " email text, state text, amount numeric(10, 2), token text, note text)"
-            )
-            with connection.cursor().copy("COPY orders FROM STDIN") as copy:
-                for batch in rows(size_mib):
-                    copy.write("\n".join(batch) + "\n")
-            connection.execute("CREATE INDEX ON orders (customer)")
-        with self._connect() as connection:  # type: ignore[attr-defined]
-            connection.autocommit = True
-            connection.execute("VACUUM ANALYZE orders")
-            # a copy takes the log along: let it be that of a quiet moment
-            connection.execute("CHECKPOINT")
-            connection.execute("SELECT pg_switch_wal()")
-            connection.execute("CHECKPOINT")
-
-    def _copy(self, *argv: object) -> list[str]:
-        return as_user(
-            self.user,
-            self.bin / "pg_basebackup",
-            *("-h", self.directory, "-U", "postgres", "-c", "fast", "-X", "fetch", "-Ft"),
-            *argv,
-        )
-
-    def rival_command(self, target: pathlib.Path) -> str:
-        """Return the line that makes a compressed copy."""
-        return " ".join(self._copy("-z", "-D", target))
-
-    def stream(self) -> list[str]:
-        """Return the command that writes a copy."""
-        return self._copy("-D", "-")
-
-    def unpack(self, data: pathlib.Path) -> list[str]:
-        """Return the command that makes a data directory of a copy."""
-        return as_user(self.user, "tar", "-x", "-f", "-", "-C", data)
-
-    def prepare(self, data: pathlib.Path) -> list[str] | None:
-        """Replaying is done by the server."""
+    def usual_command(self, target: pathlib.Path) -> list[str] | None:
+        """Return the command that makes a compressed copy; None: gzip at the agent's stream."""
         return None
 
 
-class Mariadb(Engine):
-    """MariaDB, all its durability on."""
+class Postgresql(Engine):
+    """PostgreSQL 15."""
 
-    name, user = "mariadb", "mysql"
-    rival = "mariabackup | gzip"
+    name, row = "postgresql", "postgresql-15"
+    usual = "pg_basebackup -Ft -z"
 
-    @classmethod
-    def is_installed(cls) -> bool:
-        """Tell whether it can be measured here."""
-        return all(map(shutil.which, ("mariadbd", "mariabackup", "mbstream")))
+    def _connect(self) -> Any:
+        import psycopg
 
-    def _options(self, data: pathlib.Path) -> pathlib.Path:
-        path = self.directory / f"{data.name}.cnf"
-        path.write_text(
-            f"[mysqld]\nuser={self.user}\ndatadir={data}\nskip-networking\n"
-            f"socket={self.directory}/sock\npid-file={self.directory}/pid\n"
-            "innodb-buffer-pool-size=256M\ninnodb-log-file-size=96M\n"
-        )
-        return path
-
-    def make(self) -> None:
-        """Make the data directory."""
-        options = self._options(self.empty("data"))
-        self.run(
-            as_user(
-                self.user,
-                "mariadb-install-db",
-                f"--defaults-file={options}",
-                "--auth-root-authentication-method=socket",
-                f"--auth-root-socket-user={self.user}",
-                "--skip-test-db",
-            )
+        return psycopg.connect(
+            host=self.guest.address,
+            user=_USER.name,
+            password=_USER.password,
+            dbname="shop",
+            sslmode="disable",
+            gssencmode="disable",
+            autocommit=True,
         )
 
-    def server(self, data: pathlib.Path) -> list[str]:
-        """Return the command of the server."""
-        return as_user(self.user, "mariadbd", f"--defaults-file={self._options(data)}")
-
-    def _connect(self) -> object:
-        import pymysql
-
-        return pymysql.connect(unix_socket=f"{self.directory}/sock", user="root", local_infile=True)
-
-    def _ask(self, sql: str) -> int:
-        with self._connect() as connection, connection.cursor() as cursor:  # type: ignore[attr-defined]
-            cursor.execute(sql)
-            found = cursor.fetchone()
-            return int(found[0] or 0) if found else 0
-
-    def count(self, data: pathlib.Path) -> int:
+    def count(self) -> int:
         """Return how many rows there are."""
-        has_table = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'shop'"
-        return self._ask("SELECT max(id) FROM shop.orders") if self._ask(has_table) else 0
+        with self._connect() as connection:
+            # the whole table would be read
+            return int(connection.execute("SELECT max(id) FROM public.orders").fetchone()[0] or 0)
 
     def fill(self, size_mib: int) -> None:
         """Store the rows."""
-        self._ask("CREATE DATABASE shop")
-        self._ask(
-            "CREATE TABLE shop.orders (id bigint PRIMARY KEY, customer int, created datetime,"
-            " email varchar(80), state varchar(10), amount decimal(10, 2), token char(32),"
-            " note varchar(500), KEY (customer)) ENGINE = InnoDB CHARACTER SET latin1"
-        )
-        path = self.directory / "rows"
-        for batch in rows(size_mib):
-            path.write_text("\n".join(batch) + "\n")
-            path.chmod(0o644)
-            with self._connect() as connection, connection.cursor() as cursor:  # type: ignore[attr-defined]
-                cursor.execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE shop.orders")
+        with self._connect() as connection:
+            connection.execute(
+                "CREATE TABLE public.orders (id bigint PRIMARY KEY, customer int, created"
+                " timestamptz, email text, state text, amount numeric(10, 2), token text,"
+                " note text)"
+            )
+            with connection.cursor().copy("COPY public.orders FROM STDIN") as copy:
+                for batch in rows(size_mib):
+                    copy.write("\n".join(batch) + "\n")
+            connection.execute("CREATE INDEX ON public.orders (customer)")
+            connection.execute("VACUUM ANALYZE public.orders")
+        # a copy takes the log since the last checkpoint along: let it be that of a quiet moment
+        for _ in range(2):
+            self._as_agent("CHECKPOINT", "SELECT pg_switch_wal()")
+
+    def _as_agent(self, *statements: str) -> None:
+        words = [word for each in statements for word in ("-c", each)]
+        psql = ["psql", *self._server(), "-d", "postgres", "-qAt", *words]
+        subprocess.run(psql, stdout=subprocess.DEVNULL, check=True)
+
+    def _server(self) -> list[str]:
+        run_dir = self.guest.environment().store.run_dir()
+        return ["-h", str(run_dir), "-p", str(self.guest.port), "-U", postgresql.AGENT_USER]
+
+    def usual_command(self, target: pathlib.Path) -> list[str] | None:
+        """Return the command that makes a compressed copy."""
+        program = f"{self.guest.row_engine.find_basedir()}/bin/pg_basebackup"
+        how = ["-Ft", "-z", "-X", "fetch", "-c", "fast", "-D", str(target)]
+        return [program, *self._server(), *how]
+
+
+class Mariadb(Engine):
+    """MariaDB."""
+
+    name, row = "mariadb", "mariadb"
+    usual = "mariabackup | gzip"
+
+    def _connect(self) -> Any:
+        assert _USER.password is not None
+        return self.guest.connect(_USER.name, _USER.password, local_infile=True, database="shop")
+
+    def count(self) -> int:
+        """Return how many rows there are."""
+        with contextlib.closing(self._connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT max(id) FROM orders")
+            return int(cursor.fetchone()[0] or 0)
+
+    def fill(self, size_mib: int) -> None:
+        """Store the rows."""
+        with contextlib.closing(self._connect()) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "CREATE TABLE orders (id bigint PRIMARY KEY, customer int, created datetime,"
+                " email varchar(80), state varchar(10), amount decimal(10, 2), token char(32),"
+                " note varchar(500), KEY (customer)) ENGINE = InnoDB CHARACTER SET latin1"
+            )
+            for batch in rows(size_mib):
+                values = [line.split("\t") for line in batch]
+                cursor.executemany(
+                    "INSERT INTO orders VALUES (%s, %s, %s, %s, %s, %s, %s, %s)", values
+                )
                 connection.commit()
-        path.unlink()
-
-    def _copy(self) -> list[str]:
-        return as_user(
-            self.user,
-            "mariabackup",
-            f"--defaults-file={self._options(self.data)}",
-            "--backup",
-            f"--user={self.user}",
-            f"--socket={self.directory}/sock",
-            "--stream=xbstream",
-            f"--target-dir={self.directory}",
-        )
-
-    def rival_command(self, target: pathlib.Path) -> str:
-        """Return the line that makes a compressed copy."""
-        return f"{' '.join(self._copy())} 2>/dev/null | gzip > {target}/copy.gz"
-
-    def stream(self) -> list[str]:
-        """Return the command that writes a copy."""
-        return self._copy()
-
-    def unpack(self, data: pathlib.Path) -> list[str]:
-        """Return the command that makes a data directory of a copy."""
-        return as_user(self.user, "mbstream", "-x", "-C", data)
-
-    def prepare(self, data: pathlib.Path) -> list[str] | None:
-        """Return the command that replays the log of the copy."""
-        return as_user(self.user, "mariabackup", "--prepare", f"--target-dir={data}")
 
 
 ALL: Sequence[type[Engine]] = (Postgresql, Mariadb)
