@@ -45,10 +45,11 @@ from trove.taskmanager.operations import engine
 
 LOG = log.getLogger(__name__)
 
-#: Schedules moved on, backups begun and instances tidied up in one pass.
+#: Schedules moved on, backups begun and instances tidied up at once; and how often in one pass.
 _SCHEDULES = 200
 _RUNS = 100
 _INSTANCES = 50
+_BATCHES = 5
 #: Seconds between two looks at all that is kept.
 _RETENTION_REST_S = 600.0
 #: What is not ready is tried again for at least this long, and no more often than this.
@@ -92,18 +93,21 @@ class Scheduler:
 
     def run(self) -> None:
         """Do what is due."""
-        self.release()
-        self.begin()
+        for part in (self.release, self.begin):
+            for _ in range(_BATCHES):
+                if not part():
+                    break
         self.tidy()
 
     # -- what is due -----
 
-    def release(self) -> None:
-        """Move schedules on whose time has come."""
+    def release(self) -> bool:
+        """Move schedules on whose time has come; tell whether there may be more of them."""
         with self._database.reader() as session:
             due = backup_schedules.list_due(session, now=self._clock.now(), limit=_SCHEDULES)
         for schedule in due:
             self._release(schedule)
+        return len(due) == _SCHEDULES
 
     @base.retry_on_conflict
     def _release(self, schedule: Schedule) -> None:
@@ -129,8 +133,8 @@ class Scheduler:
 
     # -- what is begun -----
 
-    def begin(self) -> None:
-        """Begin backups that are due."""
+    def begin(self) -> bool:
+        """Begin backups that are due; tell whether there may be more of them."""
         with self._database.reader() as session:
             due = backup_schedules.list_due_runs(session, now=self._clock.now(), limit=_RUNS)
             schedules = backup_schedules.find_many(session, {run.schedule_id for run in due})
@@ -144,6 +148,7 @@ class Scheduler:
                 stack.callback(self._put_off, run)
                 self._begin(run, schedule)
                 stack.pop_all()
+        return len(due) == _RUNS
 
     def _begin(self, run: Run, schedule: Schedule) -> None:
         try:

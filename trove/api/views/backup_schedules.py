@@ -6,10 +6,14 @@ from typing import Any
 
 from trove.api.views.instances import timestamp
 from trove.db.backup_schedules import Schedule
+from trove.states import BackupStatus
 
 
 def schedule(row: Schedule) -> dict[str, Any]:
     """Return a schedule; the instance of a project's default is null."""
+    problem = row.problem
+    if problem is None and row.last_backup_status is BackupStatus.FAILED:
+        problem = f"Backup {row.last_backup_id} failed: it says why."
     return {
         "id": row.id,
         "project_id": row.project_id,
@@ -25,7 +29,7 @@ def schedule(row: Schedule) -> dict[str, Any]:
         "last_run": None if row.last_run is None else timestamp(row.last_run),
         "last_backup_id": row.last_backup_id,
         "last_backup_status": row.last_backup_status,
-        "problem": row.problem,
+        "problem": problem,
         "created": timestamp(row.created),
         "updated": timestamp(row.updated),
     }
