@@ -148,7 +148,9 @@ class MongodbArchive(base.Archive):
         with self._connector.session() as client:
             head = oplog.newest(client)
             _check_head(head, after)
-            if head.time == after and head.term == term:
+            seen = self._seen
+            known = seen is not None and seen.position == after and seen.last == head.time
+            if known or (head.time == after and head.term == term):
                 return 0
             statistics = client.local.command("collStats", "oplog.rs")
             cursor = statistics["wiredTiger"]["cursor"]

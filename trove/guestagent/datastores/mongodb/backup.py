@@ -33,6 +33,7 @@ from pymongo import errors
 
 from trove.common import exception
 from trove.datastores import mongodb_configuration
+from trove.guestagent import templates
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mongodb import (
     connection,
@@ -400,9 +401,8 @@ class MongodbBackup(base.Backup):
         facts = recovery.chain[0].facts
         self.check(facts)
         replay = _begin_replay(recovery)
-        owner = self._layout.engine_user
         try:
-            filesystem.ensure_directory(work, mode=0o700, owner=owner)
+            self._begin_data(work)
             with self._alone(work, is_beside=False) as listening:
                 self._restore(recovery, replay, listening)
             (work / "mongod.lock").unlink(missing_ok=True)
@@ -415,6 +415,17 @@ class MongodbBackup(base.Backup):
             "position": str(replay.last),
             "entries": replay.entries,
         }
+
+    def _begin_data(self, work: pathlib.Path) -> None:
+        """Make a data directory with nothing in it, from the template where there is one."""
+        owner = self._layout.engine_user
+        source = self._environment.template_dir
+        if source is None or not source.is_dir():
+            filesystem.ensure_directory(work, mode=0o700, owner=owner)
+            return
+        templates.check(source)
+        filesystem.copy_tree(source, work, owner=owner)
+        (work / templates.SEAL).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _alone(self, data: pathlib.Path, *, is_beside: bool) -> Iterator[pathlib.Path]:

@@ -148,7 +148,7 @@ class RedisService(server.Server):
             self.check_port(port)
         # a new release of the agent may write another configuration, and other rules
         self.rewrite_configuration()
-        self.users.adopt(former_data_dir=layout.mount_point / "data.former")
+        self.users.adopt(former_data_dir=layout.replaced_data_dir)
         self.users.write_file()
         self._knows_users = True
         self.ensure_error_log()
