@@ -63,7 +63,20 @@ def iterate_active(session: orm.Session) -> Iterator[Restoration]:
             yield Restoration.from_data(data[KEY])
 
 
-def is_read(session: orm.Session, backup_ids: Collection[str]) -> bool:
-    """Tell whether something is being restored from one of these backups."""
+def list_readers(session: orm.Session, backup_ids: Collection[str]) -> Mapping[str, str]:
+    """Return the active operations that restore from one of these backups: id -> kind.
+
+    Those that prove a backup are among them.
+    """
     wanted = frozenset(backup_ids)
-    return any(wanted.intersection(each.chain) for each in iterate_active(session))
+    rows = session.execute(
+        sa.select(models.Operation.id, models.Operation.kind, models.Operation.data).where(
+            models.Operation.kind.in_(_KINDS), models.Operation.state.in_(_ACTIVE)
+        )
+    )
+    return {
+        row.id: row.kind
+        for row in rows
+        if isinstance(row.data.get(KEY), dict)
+        and wanted.intersection(Restoration.from_data(row.data[KEY]).chain)
+    }

@@ -472,8 +472,9 @@ class Backups:
     ) -> None:
         """Begin to delete a backup with all that is built on it; again is harmless.
 
-        One that is being made is cancelled first if ``is_forced``. Raises BackupNotFound, and
-        UnprocessableEntity while one of them is being made or restored from.
+        A proof of it is broken off. One that is being made is cancelled first if ``is_forced``.
+        Raises BackupNotFound, and UnprocessableEntity while one of them is being made or restored
+        from.
         """
         asked = self._delete(caller, backup_id, is_forced)
         for operation_id in asked:
@@ -521,17 +522,18 @@ class Backups:
                 f" {'it' if running == [view.id] else f'its increment {running[0]}'} is running;"
                 " it can be cancelled and deleted with force"
             )
-        if restorations.is_read(session, ids):
+        readers = restorations.list_readers(session, ids)
+        if set(readers.values()) - {operations.VERIFY_BACKUP}:
             raise exception.UnprocessableEntity(
                 reason=f"backup {view.id} cannot be deleted: a database is being restored from it,"
                 " or from an increment of it"
             )
         asked: list[str] = []
-        for each_id in running:
-            making = backups.find_making(session, each_id)
-            if making is not None:
+        making = [backups.find_making(session, each_id) for each_id in running]
+        for ended in (*making, *readers):
+            if ended is not None:
                 asked += operations.request_cancel(
-                    session, mode=operations.UNDO, operation_id=making, now=now
+                    session, mode=operations.UNDO, operation_id=ended, now=now
                 )
         try:
             operation_id = operations.create(

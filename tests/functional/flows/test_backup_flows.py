@@ -14,9 +14,9 @@ from tests.fixtures import backups as agent
 from tests.fixtures.control_plane import PROJECT, ControlPlane
 from tests.fixtures.crashes import Crash, crashing
 from trove import states
-from trove.common import context
+from trove.common import context, exception
 from trove.datastores import spec
-from trove.db import backups, base, instances, models, operations, quotas
+from trove.db import backups, base, instances, models, operations, quotas, restorations
 from trove.rpc import payloads
 from trove.services.backups import Backups, NewBackup
 from trove.storage import base as storage
@@ -122,6 +122,7 @@ def make_setup(
     store = FlakyStore(tmp_path / "objects")
     plane = ControlPlane(database, store=store)
     plane.conf.set_override("point_in_time", False, group="backup")
+    plane.conf.set_override("verify", "none", group="backup")
     plane.guests.results[payloads.BackupJob.KIND] = agent.run
     cancelled: list[str] = []
 
@@ -429,6 +430,82 @@ def test_a_deletion_that_the_storage_refuses_is_told_and_can_be_tried_again(setu
     setup.plane.settle(setup.plane.runner())
     assert setup.find(full) is setup.find(increment) is None
     assert setup.objects() == []
+
+
+def test_a_deletion_breaks_a_proof_off(setup: Setup) -> None:
+    setup.plane.conf.set_override("verify", "all", group="backup")
+    setup.plane.guests.endless.add(payloads.VerifyBackupJob.KIND)
+    backup_id = setup.make()
+    runner = setup.plane.runner()
+    kinds = {payloads.VerifyBackupJob.KIND}
+    setup.plane.settle(
+        runner, until=lambda: any(kind in kinds for _, kind, _ in setup.plane.guests.ran)
+    )
+    setup.service.delete(CALLER, backup_id)
+    setup.plane.settle(runner)
+    assert setup.find(backup_id) is None
+    assert setup.cancelled == [setup.plane.guests.ran[-1][2]]
+    assert setup.objects() == []
+
+
+def test_what_is_being_restored_from_is_not_deleted(setup: Setup) -> None:
+    backup_id = setup.made()
+    now = setup.plane.clock.now()
+    with setup.plane.database.writer() as session:
+        restoring = operations.create(
+            session,
+            kind=operations.CREATE_INSTANCE,
+            resource_id=models.new_id(),
+            lock_key=None,
+            deadline=now,
+            now=now,
+            project_id=PROJECT,
+            data={restorations.KEY: restorations.Restoration(chain=(backup_id,)).to_data()},
+        )
+    for is_forced in (False, True):
+        with pytest.raises(exception.UnprocessableEntity, match="restored from it"):
+            setup.service.delete(CALLER, backup_id, is_forced=is_forced)
+    assert not setup.get(backup_id).is_deleting
+    with setup.plane.database.writer() as session:
+        session.execute(
+            sa.update(models.Operation)
+            .where(models.Operation.id == restoring)
+            .values(state=State.SUCCEEDED)
+        )
+    setup.service.delete(CALLER, backup_id)
+
+
+def test_what_is_done_with_backups_is_told(setup: Setup) -> None:
+    setup.plane.database.notifies = True
+    backup_id = setup.made(name="n", description="d")
+    setup.plane.guests.failing["backup"] = "no"
+    setup.make(name="m")
+    setup.plane.settle(setup.plane.runner())
+    setup.service.delete(CALLER, backup_id)
+    setup.plane.settle(setup.plane.runner())
+    with setup.plane.database.reader() as session:
+        told = session.scalars(
+            sa.select(models.Notification).order_by(models.Notification.id)
+        ).all()
+    by_type = {each.event_type: each.payload for each in told if "backup" in each.event_type}
+    assert set(by_type) == {
+        "dbaas.backup_create.start",
+        "dbaas.backup_create.end",
+        "dbaas.backup_create.error",
+        "dbaas.backup_delete.start",
+        "dbaas.backup_delete.end",
+    }
+    assert by_type["dbaas.backup_create.start"].items() >= {
+        ("name", "m"),
+        ("instance_id", setup.instance_id),
+        ("parent_id", None),
+    }
+    assert by_type["dbaas.backup_create.end"]["backup_id"] == backup_id
+    assert "no" in by_type["dbaas.backup_create.error"]["message"]
+    assert by_type["dbaas.backup_delete.start"]["backup_id"] == backup_id
+    usage = [each.payload["usage"]["backups"] for each in told if each.event_type == "dbaas.quota"]
+    assert usage[0] == 1
+    assert usage[-1] == 1
 
 
 # -- whoever dies -----

@@ -444,9 +444,9 @@ def test_what_is_being_restored_from_stays(backed: Backed) -> None:
     keeping.run()
     assert backed.list_pieces(epoch)[0] == f"{1:012d}"
     with backed.plane.database.writer() as session:
-        assert restorations.is_read(session, [backup_id])
+        assert restorations.list_readers(session, [backup_id])
         session.execute(sa.update(models.Operation).values(state=State.FAILED, lock_key=None))
-        assert not restorations.is_read(session, [backup_id])
+        assert not restorations.list_readers(session, [backup_id])
     keeping.run()
     assert backed.list_pieces(epoch) == [f"{4:012d}"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from oslo_log import log
 
 from trove import states
-from trove.db import backups, operations, quotas
+from trove.db import backups, operations, quotas, restorations
 from trove.taskmanager.operations import backup_storage, engine, steps
 
 LOG = log.getLogger(__name__)
@@ -20,15 +20,16 @@ _END_LOOK_S = 2.0
 
 
 class AwaitEnd(engine.Step):
-    """Wait until none of them is being made."""
+    """Wait until none of them is being made, or proven."""
 
     name = "await_end"
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
-        """Look at their statuses."""
+        """Look at their statuses, and at who reads them."""
         with ctx.tools.database.reader() as session:
             statuses = backups.list_statuses(session, ctx.data["backup_ids"])
-        if any(status.is_running for status in statuses.values()):
+            readers = restorations.list_readers(session, ctx.data["backup_ids"])
+        if readers or any(status.is_running for status in statuses.values()):
             return engine.Wait(event="backup-ended", timeout_s=_END_LOOK_S)
         return None
 

@@ -59,6 +59,13 @@ class Verify(engine.Step):
         ctx.data["result"] = _result(ctx, outcome)
         return None
 
+    def undo(self, ctx: engine.Context) -> engine.Wait | None:
+        """Have the agent end it: nobody waits for what it finds."""
+        if ctx.data.get("is_sent"):
+            name = f"{payloads.VerifyBackupJob.KIND}-{ctx.data['attempt']}"
+            steps.cancel_job(ctx.tools, ctx.instance_id, ctx.job_id(name))
+        return None
+
     def _is_busy(self, ctx: engine.Context) -> bool:
         with ctx.tools.database.reader() as session:
             return operations.is_locked(session, operations.instance_lock(ctx.instance_id))
