@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import os
@@ -18,12 +17,12 @@ import pytest
 
 from tests.fixtures.engine import Guest, guest, mariadb_template, needs_mariadb, passable_directory
 from tests.fixtures.project import environment_with_entry_points
+from tests.fixtures.shelf import Shelf
 from tests.fixtures.waiting import wait_until
 from trove.common import crypto
 from trove.guestagent.datastores import mysql as family
 from trove.guestagent.system import filesystem
 from trove.rpc import payloads
-from trove.storage.filesystem import FilesystemStore
 
 __all__ = ["guest", "mariadb_template"]
 
@@ -31,47 +30,6 @@ pytestmark = needs_mariadb
 
 ALICE = payloads.User(name="alice", password="secret", databases=("app",))
 APP = payloads.Database(name="app")
-KEY = base64.b64encode(secrets.token_bytes(32)).decode()
-
-
-@dataclasses.dataclass
-class Shelf:
-    """A store of backups, and what is in it."""
-
-    directory: pathlib.Path
-
-    def storage(self, prefix: str) -> payloads.ObjectStorage:
-        grant = FilesystemStore(self.directory).grant("p", container="b", prefix=f"{prefix}/")
-        return payloads.ObjectStorage(
-            kind="filesystem", account="p", container="b", prefix=f"{prefix}/", grant=dict(grant)
-        )
-
-    def names(self, prefix: str) -> list[str]:
-        account = FilesystemStore(self.directory).account("p")
-        return [found.name for found in account.list("b", prefix=f"{prefix}/")]
-
-    def job(self, backup_id: str, **changes: Any) -> payloads.BackupJob:
-        return payloads.BackupJob(
-            **{
-                "backup_id": backup_id,
-                "storage": self.storage(backup_id),
-                "key": KEY,
-                "wrapped_key": KEY,
-                "segment_bytes": 1 << 20,
-                **changes,
-            }
-        )
-
-    def stored(self, backup_id: str, result: dict[str, Any]) -> payloads.StoredBackup:
-        return payloads.StoredBackup(
-            backup_id=backup_id,
-            storage=self.storage(backup_id),
-            key=KEY,
-            manifest_sha256=result["manifest_sha256"],
-        )
-
-    def log(self, epoch: str) -> payloads.LogArchive:
-        return payloads.LogArchive(epoch=epoch, storage=self.storage(epoch), key=KEY)
 
 
 @pytest.fixture
