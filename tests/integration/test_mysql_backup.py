@@ -261,12 +261,19 @@ def test_a_tool_that_fails_or_lies_makes_no_backup(
     assert list(running.layout.agent_dir.glob("backup-*")) == []
 
 
+def _tool(guest: Guest) -> process.Identity:
+    """Return the running mariabackup of an instance, and of no other."""
+    (options,) = guest.layout.secret_dir.glob("backup-*.cnf")
+    found = process.find_by_argument(f"--defaults-file={options}")
+    assert found is not None
+    return found
+
+
 def test_a_tool_that_is_killed_makes_no_backup_and_closing_ends_it(running: Guest) -> None:
     backup, _ = _parts(running)
     with backup.open_full() as stream:
         stream.read(1000)
-        tool = process.find_by_argument("--stream=mbstream")
-        assert tool is not None
+        tool = _tool(running)
         # the password is not on its command line, nor in its environment
         for name in ("cmdline", "environ"):
             shown = pathlib.Path(f"/proc/{tool.pid}/{name}").read_bytes()
@@ -278,8 +285,7 @@ def test_a_tool_that_is_killed_makes_no_backup_and_closing_ends_it(running: Gues
             stream.finish()
     with backup.open_full() as stream:
         stream.read(1000)
-        tool = process.find_by_argument("--stream=mbstream")
-        assert tool is not None
+        tool = _tool(running)
         with pytest.raises(exception.GuestError, match="not read to its end"):
             stream.finish()
     assert not process.is_alive(tool)

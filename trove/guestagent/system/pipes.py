@@ -126,6 +126,12 @@ class Program:
 
     def close(self) -> None:
         """End the program, unless it has ended; may be called again."""
+        # first: a program that waits for its reader does not see a signal
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                # what was not written yet nobody reads
+                with contextlib.suppress(OSError):
+                    pipe.close()
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -133,11 +139,6 @@ class Program:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                # what was not written yet nobody reads
-                with contextlib.suppress(OSError):
-                    pipe.close()
 
     def __enter__(self) -> Self:
         """Give the program."""
