@@ -149,8 +149,14 @@ def test_backup_ends_soon_when_it_is_cancelled_and_goes_on_with_the_next_agent(
     guest.wait_status("HEALTHY")
 
     # an agent that is ended leaves its job to the next one
-    job_id = guest.send(shelf.job("b2", rate_limit_bytes_s=8 << 20))
-    wait_until(lambda: shelf.names("b2"), what="a segment")
+    job_id = guest.send(shelf.job("b2", rate_limit_bytes_s=4 << 20))
+    agent = guest.agent
+    assert agent is not None
+    wait_until(
+        lambda: agent.manager.progress is not None and agent.manager.progress.done_bytes,
+        interval_s=0.01,
+        what="progress",
+    )
     guest.stop_agent()
     assert guest.conductor.outcome_of(job_id) is None
     guest.start_agent()
