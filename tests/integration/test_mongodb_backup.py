@@ -509,7 +509,14 @@ def test_damage_that_mongorestore_stands_still_at_is_told(
 def test_a_damaged_file_is_found_by_verifying(subject: Subject, part: backup.MongodbBackup) -> None:
     with agent_of(subject.guest) as client:
         client.shop.values.insert_many([{"value": os.urandom(500)} for _ in range(200)])
-    restore(subject, part, recovery(keeping.keep(part.open_full())))
+    full = keeping.keep(part.open_full())
+    restore(subject, part, recovery(full))
+    # what an agent that was killed left is in nobody's way
+    with (
+        pytest.raises(exception.GuestError, match="did not end cleanly"),
+        part._alone(work_of(subject), is_beside=True),
+    ):
+        part.restore(recovery(full), work_of(subject))
     largest = max(work_of(subject).glob("collection-*.wt"), key=lambda path: path.stat().st_size)
     with largest.open("r+b") as stream:
         stream.seek(largest.stat().st_size // 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -233,6 +234,26 @@ def test_a_fork_that_fails_is_told(clean: Subject) -> None:
         # what it was started with is what this process has
         limit(str(resource.getrlimit(resource.RLIMIT_NPROC)[1]).replace("-1", "unlimited"))
     keeping.keep(part(clean).open_full())
+
+
+def test_what_an_agent_that_was_killed_left_is_in_nobodys_way(clean: Subject) -> None:
+    full = keeping.keep(part(clean).open_full())
+    work = made(clean, full)
+    program = str(part(clean)._server.find_server())
+    left = process.spawn(
+        process.Command(
+            argv=(program, "--port", "0", "--dir", str(work)),
+            marker=str(work),
+            user=clean.guest.layout.engine_user,
+            log=clean.guest.directory / "left.log",
+            directory=work,
+        )
+    )
+    with contextlib.closing(left):
+        # it shows its arguments once it is the program
+        wait_until(lambda: process.has_argument(left.identity.pid, str(work)))
+        made(clean, full)
+        assert left.has_ended()
 
 
 def test_what_does_not_belong_here_is_refused(clean: Subject) -> None:

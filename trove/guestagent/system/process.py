@@ -122,6 +122,20 @@ def read_pid_file(path: pathlib.Path) -> Identity | None:
         return None
 
 
+def end_by_argument(argument: str, *, timeout_s: float) -> bool:
+    """End what an earlier agent left, known by an argument; returns whether it has ended."""
+    identity = find_by_argument(argument)
+    if identity is None:
+        return True
+    try:
+        left = Process(identity)
+    except ProcessLookupError:
+        return True
+    with contextlib.closing(left):
+        left.signal(signal.SIGKILL)
+        return left.wait(timeout_s)
+
+
 class Process:
     """A process of ours: one that we started, or one that an earlier agent started."""
 

@@ -418,6 +418,9 @@ class MongodbBackup(base.Backup):
 
     def _begin_data(self, work: pathlib.Path) -> None:
         """Make a data directory with nothing in it, from the template where there is one."""
+        template.end_former(work)
+        # what it wrote since somebody removed all of it
+        filesystem.remove_tree(work)
         owner = self._layout.engine_user
         source = self._environment.template_dir
         if source is None or not source.is_dir():

@@ -103,6 +103,16 @@ def run_once(
         pass
 
 
+def _data_argument(data: pathlib.Path) -> str:
+    return f"--dbpath={data}"
+
+
+def end_former(data: pathlib.Path) -> None:
+    """End a server that an earlier agent left alone on ``data``; raises GuestError."""
+    if not process.end_by_argument(_data_argument(data), timeout_s=_STOP_TIMEOUT_S):
+        raise exception.GuestError(reason="a server of an earlier attempt does not end")
+
+
 @contextlib.contextmanager
 def alone(
     program: pathlib.Path,
@@ -122,7 +132,6 @@ def alone(
     configuration = run / "mongod.conf"
     options = {
         **options,
-        "storage.dbPath": str(data),
         "net.bindIp": str(listening),
         "net.unixDomainSocket.enabled": False,
     }
@@ -133,7 +142,7 @@ def alone(
     filesystem.ensure_log(log, owner=user)
     marker = f"--config={configuration}"
     command = process.Command(
-        argv=(str(program), marker),
+        argv=(str(program), marker, _data_argument(data)),
         marker=marker,
         user=user,
         log=log,

@@ -247,7 +247,11 @@ class RedisBackup(base.Backup):
         (full,) = recovery.chain
         self.check(full.facts)
         owner = self._layout.engine_user
+        if not process.end_by_argument(str(work), timeout_s=_STOP_TIMEOUT_S):
+            raise exception.GuestError(reason="a server of an earlier attempt does not end")
         try:
+            # what it wrote since somebody removed all of it
+            filesystem.remove_tree(work)
             filesystem.ensure_directory(work, mode=0o700, owner=owner)
             directory = work / _LOG_DIRECTORY
             filesystem.ensure_directory(directory, mode=0o700, owner=owner)
@@ -325,7 +329,6 @@ class RedisBackup(base.Backup):
                 "port": "0",
                 "unixsocket": str(run / "engine.sock"),
                 "unixsocketperm": "700",
-                "dir": str(work),
                 "appendonly": "yes",
                 "save": '""',
                 "auto-aof-rewrite-percentage": "0",
@@ -335,7 +338,8 @@ class RedisBackup(base.Backup):
             text = "".join(f"{name} {value}\n" for name, value in options.items())
             filesystem.write_file(configuration, text, mode=0o600, owner=owner)
             command = process.Command(
-                argv=(str(self._server.find_server()), str(configuration)),
+                # the directory is told here, so that a later agent finds what this one leaves
+                argv=(str(self._server.find_server()), str(configuration), "--dir", str(work)),
                 marker=str(configuration),
                 user=owner,
                 log=log,
