@@ -111,6 +111,7 @@ def _work(guest: Guest) -> Iterator[pathlib.Path]:
         left = [path.name for path in guest.layout.mount_point.glob("data.restored*")]
         assert left == []
         assert list(guest.layout.secret_dir.glob("*.cnf")) == []
+        assert list(guest.layout.agent_dir.glob("*.log")) == []
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from trove.guestagent.datastores.mysql import (
     template,
 )
 from trove.guestagent.datastores.mysql import dialect as dialects
-from trove.guestagent.system import feeds, filesystem, process
+from trove.guestagent.system import filesystem, pipes, process
 
 LOG = log.getLogger(__name__)
 
@@ -177,10 +177,19 @@ class MariadbBackup(base.Backup):
         target.mkdir(mode=0o700)
         filesystem.ensure_directory(target, mode=0o700, owner=user)
         follower = mbstream.Follower()
+        messages = self._layout.agent_dir / "unpack.log"
         with (
+            contextlib.ExitStack() as stack,
             kept.open() as content,
-            feeds.Fed([program, "-x", "-C", str(target)], user=user, directory=target) as unpacker,
+            pipes.Program(
+                [program, "-x", "-C", str(target)],
+                user=user,
+                messages=messages,
+                directory=target,
+                is_written_to=True,
+            ) as unpacker,
         ):
+            stack.callback(messages.unlink, missing_ok=True)
             while data := content.read(_READ_BYTES):
                 follower.feed(data)
                 try:

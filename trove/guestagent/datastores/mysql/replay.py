@@ -23,7 +23,7 @@ from oslo_log import log
 from trove.common import exception
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import binlog, moments, ranges
-from trove.guestagent.system import feeds, users
+from trove.guestagent.system import pipes, users
 
 LOG = log.getLogger(__name__)
 
@@ -99,9 +99,19 @@ class Replayer:
         progress = _Progress(gtids=dict(plan.gtids), last_s=plan.since_s, is_over=plan.is_reached)
         argv = [self._client, f"--defaults-file={self._options}", "--binary-mode", "--batch"]
         argv.append("--skip-column-names")
-        with feeds.Fed(argv, user=self._user, directory=self._directory) as client:
+        with (
+            open(self._directory / "answers", "w+b") as answers,
+            pipes.Program(
+                argv,
+                user=self._user,
+                messages=self._directory / "client.log",
+                directory=self._directory,
+                is_written_to=True,
+                output=answers.fileno(),
+            ) as client,
+        ):
             end = self._replay_all(plan, pieces, progress, client)
-            self._finish(client)
+            self._finish(client, answers)
         if plan.stop is not None and not progress.is_over:
             raise exception.GuestError(reason=f"the log does not have {plan.stop}")
         restored_to_s = plan.time_s
@@ -116,7 +126,7 @@ class Replayer:
         }
 
     def _replay_all(
-        self, plan: Plan, pieces: Iterable[base.Kept], progress: _Progress, client: feeds.Fed
+        self, plan: Plan, pieces: Iterable[base.Kept], progress: _Progress, client: pipes.Program
     ) -> float:
         """Replay pieces until the plan's end; returns up to when they went."""
         former: ranges.Position | None = None
@@ -160,7 +170,7 @@ class Replayer:
         kept: base.Kept,
         contents: ranges.Contents,
         progress: _Progress,
-        client: feeds.Fed,
+        client: pipes.Program,
     ) -> None:
         """Unpack a piece, cut it, and have it replayed; nothing of it is left behind."""
         files: list[pathlib.Path] = []
@@ -244,7 +254,7 @@ class Replayer:
                 _move(stream, start - origin, end - origin, each.head_bytes)
         return count > 0
 
-    def _say(self, path: pathlib.Path, client: feeds.Fed) -> None:
+    def _say(self, path: pathlib.Path, client: pipes.Program) -> None:
         """Have the transactions of a file said to the client."""
         argv = [
             self._reader,
@@ -255,11 +265,14 @@ class Replayer:
             "--skip-annotate-row-events",
             str(path),
         ]
-        with feeds.Fed(
+        messages = self._directory / "reader.log"
+        messages.unlink(missing_ok=True)
+        with pipes.Program(
             argv,
             user=self._user,
+            messages=messages,
             directory=self._directory,
-            environment={"TZ": "UTC", "TMPDIR": str(self._directory)},
+            environment={"TMPDIR": str(self._directory)},
             output=client.input,
         ) as reader:
             return_code = reader.wait(_DAY_S)
@@ -275,18 +288,20 @@ class Replayer:
         if refused:
             raise exception.GuestError(reason=self._refusal(client))
 
-    def _finish(self, client: feeds.Fed) -> None:
+    def _finish(self, client: pipes.Program, answers: BinaryIO) -> None:
         """Have the client prove that it read everything to the end."""
         proof = secrets.token_hex(16)
         with contextlib.suppress(BrokenPipeError):
             client.write(f"\nSELECT '{proof}';\n".encode())
         client.end_input()
         return_code = client.wait(_DAY_S)
-        if return_code != 0 or proof not in client.said().split():
+        size_bytes = answers.seek(0, os.SEEK_END)
+        answers.seek(max(0, size_bytes - _READ_BYTES))
+        if return_code != 0 or proof.encode() not in answers.read().split():
             raise exception.GuestError(reason=self._refusal(client))
 
     @staticmethod
-    def _refusal(client: feeds.Fed) -> str:
+    def _refusal(client: pipes.Program) -> str:
         """Return why the server did not take a transaction."""
         found = _ERROR.findall(client.said())
         if not found:
