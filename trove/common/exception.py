@@ -245,6 +245,12 @@ class GuestError(TroveError):
     code = "trove.guest_error"
 
 
+class NotProven(GuestError):
+    """Nothing was found out about a backup: it is as proven as it was."""
+
+    code = "trove.not_proven"
+
+
 class UnknownJob(GuestError):
     """The guest agent knows no job of this kind: it is older than who sent it."""
 

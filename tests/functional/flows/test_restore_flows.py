@@ -13,7 +13,7 @@ from tests.fixtures.control_plane import NOTHING, ControlPlane
 from tests.fixtures.crashes import Crash, crashing
 from tests.fixtures.restoring import CONTAINER, DIGEST, Backed, sent_restoration
 from trove import states
-from trove.common import crypto
+from trove.common import crypto, exception
 from trove.db import backups, log_archives, models, operations, restorations
 from trove.rpc import payloads
 from trove.taskmanager import archive_keeping
@@ -305,6 +305,21 @@ def test_a_proof_that_nobody_gives_changes_nothing(backed: Backed) -> None:
     plane.settle(plane.runner(), most_s=200_000, tick_s=60)
     assert plane.operation(operation_id).state is State.FAILED
     assert backed.backup(backup_id).verification is states.Verification.PASSED
+
+
+def test_a_proof_that_finds_nothing_out_changes_nothing(backed: Backed) -> None:
+    plane = backed.plane
+    backup_id = backed.add_backup(backed.make_active())
+    backed.verify(backup_id)
+    plane.settle(plane.runner())
+    plane.guests.failing["verify_backup"] = "the volume has 1 MiB left"
+    plane.guests.codes["verify_backup"] = exception.NotProven.code
+    operation_id = backed.verify(backup_id)
+    plane.settle(plane.runner())
+    assert plane.operation(operation_id).state is State.FAILED
+    found = backed.backup(backup_id)
+    assert found.verification is states.Verification.PASSED
+    assert "1 MiB left" in found.verification_details["reason"]
 
 
 def test_a_proof_gives_way_to_other_operations_and_begins_again(backed: Backed) -> None:

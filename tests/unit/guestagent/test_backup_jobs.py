@@ -21,6 +21,7 @@ from trove.guestagent import state
 from trove.guestagent import supervisor as supervisors
 from trove.guestagent.backup import archiver as archivers
 from trove.guestagent.backup import jobs, pieces, progress
+from trove.guestagent.backup import place as places
 from trove.guestagent.datastores import base, upgrade
 from trove.guestagent.system import filesystem, users
 from trove.rpc import payloads
@@ -832,6 +833,32 @@ def test_damage_is_told_by_the_proof(world: World) -> None:
     (world.layout.mount_point / "data.verify").mkdir()
     with pytest.raises(exception.GuestError, match="a row is damaged"):
         world.jobs.verify(payloads.VerifyBackupJob(restoration=restoration))
+    assert world.names() <= {"data", "agent"}
+
+
+def test_store_or_volume_that_fails_proves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restoration = payloads.Restoration(chain=(world.back_up("b1"),))
+    job = payloads.VerifyBackupJob(restoration=restoration)
+    full = filesystem.DiskUse(used_bytes=2**30, total_bytes=2**30, available_bytes=2**20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filesystem, "disk_use", lambda path: full)
+        with pytest.raises(exception.NotProven, match="1 MiB left"):
+            world.jobs.verify(job)
+    monkeypatch.setattr(
+        places.Place.__init__,
+        "__kwdefaults__",
+        {**places.Place.__init__.__kwdefaults__, "patience_s": 0.0},
+    )
+    world.account.before = fail(None, "open")
+    with pytest.raises(exception.NotProven, match="it answered 503"):
+        world.jobs.verify(job)
+    world.account.before = lambda action, name: None
+    del world.account.objects["i/b1/manifest.json"]
+    with pytest.raises(exception.GuestError, match=r"manifest\.json is missing") as caught:
+        world.jobs.verify(job)
+    assert not isinstance(caught.value, exception.NotProven)
     assert world.names() <= {"data", "agent"}
 
 

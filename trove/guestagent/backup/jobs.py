@@ -405,13 +405,7 @@ class Backups:
     def verify(self, job: payloads.VerifyBackupJob) -> dict[str, Any]:
         """Restore a backup beside the engine, check it, throw it away."""
         with self._working() as progress:
-            return _nicely(lambda: self._verify(job.restoration, progress))
-
-    def _verify(
-        self, restoration: payloads.Restoration, progress: progresses.Progress
-    ) -> dict[str, Any]:
-        checked = self._restorer.check(restoration, progress)
-        return self._restorer.verify(checked, progress)
+            return _nicely(lambda: self._restorer.verify(job.restoration, progress))
 
 
 def _nicely(function: Callable[[], _T]) -> _T:

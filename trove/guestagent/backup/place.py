@@ -38,6 +38,10 @@ Renew = Callable[[Sequence[str]], payloads.ObjectStorage | None]
 _T = TypeVar("_T")
 
 
+class StorageFailed(exception.GuestError):
+    """The store failed for longer than one was patient."""
+
+
 class Place:
     """Objects whose names begin with the prefix of a grant; the names here are without it.
 
@@ -213,7 +217,7 @@ class Place:
         try:
             return retrying(attempt)
         except base.StorageError as e:
-            raise exception.GuestError(
+            raise StorageFailed(
                 reason=f"the object store has failed for {most_s:.0f} s to {action}"
                 f" {self.full_name(name)}: {e.kwargs.get('reason', e)}"
             ) from e

@@ -67,6 +67,10 @@ def digest_of(restoration: payloads.Restoration) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+class NoSpace(exception.GuestError):
+    """The volume has no space for a restored database."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
     """A restoration that can be done, as far as that can be told."""
@@ -232,7 +236,7 @@ class Restorer:
         """Raise GuestError unless the volume has space for a restored database."""
         available = filesystem.disk_use(self._layout.mount_point).available_bytes
         if available < checked.needed_bytes:
-            raise exception.GuestError(
+            raise NoSpace(
                 reason=f"the volume has {available // _MIB} MiB left, and"
                 f" {checked.needed_bytes // _MIB} MiB are needed to restore the backup: resize it,"
                 " or restore into an instance with a larger one"
@@ -258,11 +262,21 @@ class Restorer:
             raise
         return dict(facts)
 
-    def verify(self, checked: Checked, progress: progresses.Progress) -> dict[str, Any]:
-        """Restore beside the database, have the engine check that, remove it."""
+    def verify(
+        self, restoration: payloads.Restoration, progress: progresses.Progress
+    ) -> dict[str, Any]:
+        """Restore beside the database, have the engine check that, remove it.
+
+        Raises GuestError for what cannot be restored or is damaged, NotProven where nothing was
+        found out: the store fails, or there is no space.
+        """
         try:
-            facts = self.restore(checked, self.proof, progress)
+            facts = self.restore(self.check(restoration, progress), self.proof, progress)
             findings = self._part.verify(self.proof)
+        except (places.StorageFailed, NoSpace) as e:
+            raise exception.NotProven(reason=e.kwargs["reason"]) from e
+        except OSError as e:
+            raise exception.NotProven(reason=filesystem.explain(e, "proving a backup")) from e
         finally:
             filesystem.remove_tree(self.proof)
         return {"findings": dict(findings), "facts": facts}

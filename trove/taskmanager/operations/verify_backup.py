@@ -16,6 +16,7 @@ from typing import Any
 from oslo_log import log
 
 from trove import states
+from trove.common import exception
 from trove.db import backups, events, guest_jobs, operations
 from trove.rpc import payloads
 from trove.taskmanager.operations import engine, restore, steps
@@ -56,6 +57,10 @@ class Verify(engine.Step):
         if not outcome.succeeded and ctx.data.get("cancelled") == attempt:
             ctx.data.update(attempt=attempt + 1, is_sent=False)
             return engine.Wait(event="operation-ended", timeout_s=_LOOK_S)
+        if outcome.error_code == exception.NotProven.code:
+            raise engine.StepFailed(
+                steps.shorten(outcome.error, default="The guest agent gave no reason.")
+            )
         ctx.data["result"] = _result(ctx, outcome)
         return None
 
