@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from trove import states
-from trove.db import backups, events, models
+from trove.db import backups, events, models, operations
 
 #: The types of the events that are written here.
 BEGUN = "instance.archive.begun"
@@ -302,9 +302,24 @@ def _lose_reported(session: orm.Session, lost: Mapping[str, Report]) -> None:
     ).all()
     for epoch, instance_id in found:
         report = lost[epoch]
-        if report.instance_id == instance_id:
+        if report.instance_id != instance_id:
+            continue
+        if _is_restored(session, instance_id):
+            # the log of another database follows, which nobody calls a loss
+            close_active(session, instance_id, now=report.reported)
+        else:
             problem = report.problem or "the log has a gap"
             lose(session, epoch, problem=problem, now=report.reported)
+
+
+def _is_restored(session: orm.Session, instance_id: str) -> bool:
+    """Tell whether another database is being put in the place of an instance's."""
+    query = sa.select(models.Operation.id).where(
+        models.Operation.resource_id == instance_id,
+        models.Operation.kind == operations.RESTORE_INSTANCE,
+        models.Operation.state.in_([state for state in states.OperationState if state.is_active]),
+    )
+    return session.scalar(query.limit(1)) is not None
 
 
 # -- reading -----

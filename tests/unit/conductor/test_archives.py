@@ -107,12 +107,18 @@ def begin_backup(
     return backup_id
 
 
-def begin_restoration(conductor: Conductor, instance_id: str, **restoration: Any) -> None:
+def begin_restoration(
+    conductor: Conductor,
+    instance_id: str,
+    *,
+    kind: str = operations.RESTART_INSTANCE,
+    **restoration: Any,
+) -> None:
     now = conductor.clock.now()
     with conductor.database.writer() as session:
         operations.create(
             session,
-            kind=operations.RESTART_INSTANCE,
+            kind=kind,
             resource_id=instance_id,
             lock_key=operations.instance_lock(instance_id),
             deadline=now + datetime.timedelta(hours=1),
@@ -200,6 +206,15 @@ def test_a_lost_log_ends_the_epoch(conductor: Conductor, guest: Guest) -> None:
     found = find_archive(conductor, epoch)
     assert (found.state, found.problem) == (states.ArchiveStatus.LOST, "the spool was full")
     assert ask(guest, epoch=epoch) is None
+
+
+def test_the_log_of_a_database_that_another_one_replaces_is_not_lost(
+    conductor: Conductor, guest: Guest
+) -> None:
+    epoch = begin_archive(conductor, guest.id)
+    begin_restoration(conductor, guest.id, kind=operations.RESTORE_INSTANCE)
+    tell(guest, epoch, 2, is_lost=True, problem="the database was restored")
+    assert find_archive(conductor, epoch).state is states.ArchiveStatus.CLOSED
 
 
 def test_an_archive_does_not_reach_beyond_our_own_clock(conductor: Conductor, guest: Guest) -> None:
