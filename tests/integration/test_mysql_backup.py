@@ -114,17 +114,20 @@ def _work(guest: Guest) -> Iterator[pathlib.Path]:
         assert list(guest.layout.agent_dir.glob("*.log")) == []
 
 
-@contextlib.contextmanager
-def _served(guest: Guest, work: pathlib.Path) -> Iterator[Any]:
-    """Give a session with a server on a restored database."""
-    server = private.PrivateServer(
+def _server(guest: Guest, work: pathlib.Path) -> private.PrivateServer:
+    return private.PrivateServer(
         dialect.MARIADB,
         guest.environment(),
         data_dir=work,
         redo_log_mib=16,
         explain=lambda _, text: text,
     )
-    with server:
+
+
+@contextlib.contextmanager
+def _served(guest: Guest, work: pathlib.Path) -> Iterator[Any]:
+    """Give a session with a server on a restored database."""
+    with _server(guest, work) as server:
         with server.connector.session() as session:
             yield session
         server.stop()
@@ -314,6 +317,25 @@ def test_what_cannot_be_restored_is_refused_and_leaves_nothing(running: Guest) -
             backup.restore(base.Recovery(chain=[keeping.kept(cut, facts)]), work)
 
 
+def test_a_server_that_a_killed_agent_left_is_ended(running: Guest) -> None:
+    backup, _ = _parts(running)
+    full = keeping.keep(backup.open_full())
+    with _work(running) as work:
+        backup.restore(base.Recovery(chain=[full]), work)
+        left = _server(running, work)
+        left.start()
+        option = f"--defaults-file={running.layout.engine_dir / 'private.cnf'}"
+        former = process.find_by_argument(option)
+        assert former is not None
+        # not on the network, not of root
+        shown = pathlib.Path(f"/proc/{former.pid}/status").read_text()
+        assert f"Uid:\t{running.layout.engine_user.uid}\t" in shown
+        with _served(running, work) as session:
+            assert not process.is_alive(former)
+            assert session.execute("SELECT @@skip_networking, @@log_bin") == ((1, 0),)
+        left.close()
+
+
 def test_a_damaged_table_does_not_pass_the_check(running: Guest) -> None:
     backup, _ = _parts(running)
     cursor = _cursor(running)
@@ -452,6 +474,12 @@ def test_a_transaction_is_the_last_one_to_be_replayed(history: History) -> None:
         history.restore(work, time_s=float(history.full.facts["began_s"]) - 1)
 
 
+def _of_another_log(piece: base.Kept) -> base.Kept:
+    """Return a piece as it would be after RESET MASTER."""
+    parts = [{**part, "digest": "another"} for part in piece.facts["ranges"]]
+    return dataclasses.replace(piece, facts={**piece.facts, "ranges": parts})
+
+
 def test_a_log_with_a_gap_or_damage_is_refused(history: History) -> None:
     pieces = list(history.pieces)
     middle = len(pieces) // 2
@@ -464,10 +492,7 @@ def test_a_log_with_a_gap_or_damage_is_refused(history: History) -> None:
             [*pieces[:middle], keeping.kept(bytes(data), dict(pieces[middle].facts))],
             "damaged|cannot be re",
         ),
-        (
-            [*pieces[:middle], keeping.kept(bytes(data[:-50]), dict(pieces[middle].facts))],
-            "ends too early",
-        ),
+        ([_of_another_log(piece) for piece in pieces], "begun anew"),
     ):
         changed = dataclasses.replace(history, pieces=broken)
         with _work(history.guest) as work, pytest.raises(exception.GuestError, match=reason):

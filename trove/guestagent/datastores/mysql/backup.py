@@ -148,6 +148,7 @@ class MariadbBackup(base.Backup):
         increment = work.with_name(f"{work.name}.increment")
         logs = work.with_name(f"{work.name}.log")
         self._layout.make_volume()
+        self._server(work).end_former()
         try:
             with copies.explained("restoring the backup"):
                 for leftover in (increment, logs):

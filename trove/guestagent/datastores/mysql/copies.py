@@ -20,7 +20,7 @@ from typing import Any
 from trove.common import exception
 from trove.datastores import mysql
 from trove.guestagent.datastores import base
-from trove.guestagent.datastores.mysql import connection, mbstream, template
+from trove.guestagent.datastores.mysql import binlog, connection, mbstream, template
 from trove.guestagent.datastores.mysql import dialect as dialects
 from trove.guestagent.system import filesystem, pipes, process, users
 
@@ -90,6 +90,7 @@ class CopyStream(base.Stream):
         self,
         program: pipes.Program,
         *,
+        data_dir: pathlib.Path,
         remove: Callable[[], None],
         facts: Mapping[str, Any],
         required: tuple[str, ...],
@@ -97,6 +98,7 @@ class CopyStream(base.Stream):
         """Take a running program, what removes its files, and what is known of the copy."""
         self._program = program
         self._name = program.name
+        self._data_dir = data_dir
         self._remove = remove
         self._facts = dict(facts)
         self._required = required
@@ -133,17 +135,29 @@ class CopyStream(base.Stream):
         info = self._follower.files[_INFO].decode("utf-8", "replace")
         text = self._follower.files[_CHECKPOINTS].decode("ascii", "replace")
         values = dict(re.findall(r"^(\w+) = (\S*)$", text, re.MULTILINE))
-        binlog = _BINLOG.search(info)
+        found_log = _BINLOG.search(info)
         try:
             found = {name: int(values[name]) for name in ("from_lsn", "to_lsn", "last_lsn")}
         except (KeyError, ValueError):
             raise exception.GuestError(reason="the backup does not tell its position") from None
         if found["from_lsn"] != self._facts.get("parent_lsn", 0):
             raise exception.GuestError(reason="the backup begins at another position than asked")
-        if binlog is None:
+        if found_log is None:
             raise exception.GuestError(reason="the backup does not tell its place in the log")
-        place = {"file": binlog[1], "position": int(binlog[2])}
-        return {**found, "binlog": place, "gtid": binlog[3] or "", "consistent_s": time.time()}
+        place = {
+            "file": found_log[1],
+            "position": int(found_log[2]),
+            "digest": self._digest(found_log[1]),
+        }
+        return {**found, "binlog": place, "gtid": found_log[3] or "", "consistent_s": time.time()}
+
+    def _digest(self, file: str) -> str | None:
+        """Return what tells a file of the log from others of its name; None when it is gone."""
+        try:
+            with open(self._data_dir / file, "rb") as stream:
+                return binlog.read_head(stream).digest
+        except FileNotFoundError:
+            return None
 
     def close(self) -> None:
         """End the program and remove its files."""
@@ -277,6 +291,7 @@ class Copier:
             raise
         return CopyStream(
             running,
+            data_dir=self._layout.data_dir,
             remove=remove,
             facts=about,
             required=required,

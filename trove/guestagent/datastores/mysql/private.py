@@ -63,7 +63,7 @@ class PrivateServer:
 
     def start(self) -> None:
         """Start it and wait until it answers; raises GuestError."""
-        self._end_former()
+        self.end_former()
         layout = self._layout
         program = template.find_server(self._dialect, basedir=self._environment.basedir)
         self._write_files(program)
@@ -140,7 +140,7 @@ class PrivateServer:
         """End it."""
         self.close()
 
-    def _end_former(self) -> None:
+    def end_former(self) -> None:
         """End one that an agent left which was killed."""
         identity = process.find_by_argument(self._marker)
         if identity is not None:

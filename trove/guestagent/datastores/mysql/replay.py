@@ -46,6 +46,7 @@ class Plan:
         place = facts["binlog"]
         self.file = str(place["file"])
         self.position = int(place["position"])
+        self.digest = place.get("digest")
         self.gtids = binlog.parse_gtids(str(facts.get("gtid", "")))
         self.since_s = float(facts["consistent_s"])
         self.time_s = target.time_s
@@ -221,6 +222,10 @@ class Replayer:
             return False
         if number == planned:
             start = max(start, plan.position)
+            if plan.digest is not None and plan.digest != each.digest:
+                raise exception.GuestError(
+                    reason=f"the log is not the one behind the backup: {each.file} was begun anew"
+                )
         origin = each.start - each.head_bytes
         count = 0
         end = start
