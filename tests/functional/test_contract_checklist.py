@@ -110,6 +110,9 @@ _ANSWERS = {
     "POST /backups": (202, True),
     "POST /backups/{backup_id}/action": (202, True),
     "POST /backup_strategies": (202, True),
+    "POST /backup_schedules": (200, True),
+    "PATCH /backup_schedules/{schedule_id}": (200, True),
+    "DELETE /backup_schedules/{schedule_id}": (204, False),
     "POST /clusters/{cluster_id}": (202, True),
 }
 
