@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from trove.datastores import mongodb
 from trove.guestagent.datastores import base, upgrade
+
+# before anything that imports PyMongo
+from trove.guestagent.datastores.mongodb import driver  # isort: skip
 from trove.guestagent.datastores.mongodb import (
     accounts,
     archive,
