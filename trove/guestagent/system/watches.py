@@ -58,7 +58,7 @@ class Watcher:
         while offset < len(data):
             watch, _, _, name_bytes = _EVENT.unpack_from(data, offset)
             offset += _EVENT.size
-            name = data[offset : offset + name_bytes].rstrip(b"\0")
+            name = data[offset : offset + name_bytes].rstrip(b"\0") if name_bytes else b""
             found.append(Change(watch, os.fsdecode(name)))
             offset += name_bytes
         return found

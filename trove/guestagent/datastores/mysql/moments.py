@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import bisect
 import dataclasses
+import os
 import pathlib
 import re
 import struct
@@ -25,8 +26,8 @@ from trove.guestagent.system import watches
 LOG = log.getLogger(__name__)
 
 #: Looks a second that are taken at once; on a busier log there is a pause between two.
-_LOOKS = 200
-_PAUSE_S = 0.005
+_LOOKS = 100
+_PAUSE_S = 0.01
 #: What the time of a change of a file is rounded down to (clock_getres(2)).
 _REALTIME_COARSE = 5
 _ROUNDED_US = int(time.clock_getres(_REALTIME_COARSE) * 1e6)
@@ -124,6 +125,7 @@ class Moments:
     def __init__(self, directory: pathlib.Path) -> None:
         """Take the data directory; :meth:`ensure_watching` begins."""
         self._directory = directory
+        self._place = os.fspath(directory)
         self._lock = threading.Lock()
         self._files: dict[int, _File] = {}
         self._thread: threading.Thread | None = None
@@ -185,7 +187,7 @@ class Moments:
                 break
             if number is not None:
                 self._note(number, is_late=False)
-            if any(_FILE.match(change.name) for change in changes):
+            if any(change.name and _FILE.match(change.name) for change in changes):
                 newest = self._newest()
                 while newest is not None and (number is None or number < newest):
                     if watch is not None:
@@ -207,7 +209,7 @@ class Moments:
 
     def _note(self, number: int, *, is_late: bool) -> None:
         try:
-            status = (self._directory / binlog.name_of(number)).stat()
+            status = os.stat(f"{self._place}/{binlog.name_of(number)}")
         except FileNotFoundError:
             return
         # never earlier than it was, later by a moment at most
