@@ -215,6 +215,10 @@ class Manager:
     # -- the worker -----
 
     def _loop(self) -> None:
+        try:
+            self._backups.begin()
+        except OSError:
+            LOG.warning("the processes of the machine cannot be looked at", exc_info=True)
         while not self._closing:
             try:
                 self._do_next()
@@ -443,6 +447,7 @@ class Manager:
 
     def _archive(self, job: payloads.ArchiveJob) -> dict[str, Any]:
         self._volume.ensure()
+        self._backups.await_engine()
         return self._archiver.begin(job)
 
     def _set_overlay(self, status: states.ServiceStatus, message: str | None = None) -> None:

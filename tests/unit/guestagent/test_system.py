@@ -56,6 +56,28 @@ def test_process_is_known_by_number_start_and_argument(
     sleeper.close()
 
 
+def test_processes_are_known_by_the_directory_that_they_work_on(tmp_path: pathlib.Path) -> None:
+    work = tmp_path / "work"
+    beside = tmp_path / "work.log"
+    elsewhere = tmp_path / "other"
+    for directory in (work, beside, elsewhere):
+        directory.mkdir()
+    code = "import time; time.sleep(60)"
+    left = [process.spawn(_command(each, code, "-")) for each in (work, beside)]
+    left.append(process.spawn(_command(elsewhere, code, f"--target-dir={work}")))
+    other = process.spawn(_command(elsewhere, code, f"--target-dir={elsewhere}"))
+    try:
+        assert process.end_on(work, timeout_s=10.0) == 3
+        assert all(each.has_ended() for each in left)
+        assert process.is_alive(other.identity)
+        assert process.end_on(work, timeout_s=10.0) == 0
+    finally:
+        for each in (*left, other):
+            each.signal(signal.SIGKILL)
+            each.wait(10)
+            each.close()
+
+
 def test_a_child_of_before_is_collected_too(tmp_path: pathlib.Path) -> None:
     child = process.spawn(
         _command(tmp_path, "import time; time.sleep(0.3); raise SystemExit(7)", "x")

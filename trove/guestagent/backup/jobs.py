@@ -119,6 +119,16 @@ class Backups:
         self._progress: progresses.Progress | None = None
         self._is_closing = False
 
+    def begin(self) -> None:
+        """Be the only one at work on this instance, before anything else is done."""
+        self._restorer.end_left()
+
+    def await_engine(self) -> None:
+        """Wait for an engine that is on its way up: after a restart of the machine, it may be."""
+        if self._supervisor.snapshot().status is states.ServiceStatus.RESTARTING:
+            with contextlib.suppress(exception.GuestError):
+                self._supervisor.ensure_running(_START_TIMEOUT_S)
+
     @property
     def progress(self) -> progresses.Progress | None:
         """How far the job is that is being done, if it is one of these."""
@@ -153,7 +163,7 @@ class Backups:
 
     def backup(self, job: payloads.BackupJob) -> dict[str, Any]:
         """Back the engine up; the result is as the docstring of the job says."""
-        self._await_engine()
+        self.await_engine()
         key = crypto.decode_key(job.key)
         place = self._storage.open(payloads.GrantRequest(backup_id=job.backup_id), job.storage)
         with self._working() as progress:
@@ -161,12 +171,6 @@ class Backups:
             if done is None:
                 done = self._make(job, place, key, progress)
         return _result_of(done)
-
-    def _await_engine(self) -> None:
-        """Wait for an engine that is on its way up: after a restart of the machine, it may be."""
-        if self._supervisor.snapshot().status is states.ServiceStatus.RESTARTING:
-            with contextlib.suppress(exception.GuestError):
-                self._supervisor.ensure_running(_START_TIMEOUT_S)
 
     def _end_former(
         self,

@@ -42,7 +42,7 @@ from trove.guestagent.backup import place as places
 from trove.guestagent.backup import progress as progresses
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores import upgrade as engine_upgrade
-from trove.guestagent.system import filesystem
+from trove.guestagent.system import filesystem, process
 from trove.rpc import payloads
 from trove.storage import manifests
 
@@ -51,6 +51,8 @@ LOG = log.getLogger(__name__)
 #: What must be left on the volume beside a restored database.
 _HEADROOM_BYTES = 64 * 1024 * 1024
 _MIB = 1024 * 1024
+#: Longest that programs take to end that were killed.
+_END_TIMEOUT_S = 10.0
 
 #: Opens the objects of a backup (its id) or of an archive (its epoch) by a grant.
 OpenPlace = Callable[[payloads.GrantRequest, payloads.ObjectStorage], places.Place]
@@ -109,6 +111,13 @@ class Restorer:
     def proof(self) -> pathlib.Path:
         """Where they are restored to be looked at, and thrown away."""
         return self._layout.mount_point / "data.verify"
+
+    def end_left(self) -> None:
+        """End the programs that an agent left which was killed while it restored."""
+        for directory in (self.work, self.proof):
+            count = process.end_on(directory, timeout_s=_END_TIMEOUT_S)
+            if count:
+                LOG.warning("ended %d programs that worked on %s", count, directory)
 
     # -- checking -----
 

@@ -136,6 +136,37 @@ def end_by_argument(argument: str, *, timeout_s: float) -> bool:
         return left.wait(timeout_s)
 
 
+def end_on(directory: pathlib.Path, *, timeout_s: float) -> int:
+    """End all other processes that work on a directory, or one whose name begins so.
+
+    Known by their working directory and their arguments. Returns how many there were.
+    """
+    count = 0
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid() or not _is_on(int(name), directory):
+            continue
+        identity = identify(int(name))
+        if identity is None:
+            continue
+        with contextlib.suppress(ProcessLookupError), contextlib.closing(Process(identity)) as left:
+            left.signal(signal.SIGKILL)
+            left.wait(timeout_s)
+            count += 1
+    return count
+
+
+def _is_on(pid: int, directory: pathlib.Path) -> bool:
+    path = os.fspath(directory)
+    try:
+        if os.readlink(f"/proc/{pid}/cwd").startswith(path):
+            return True
+        line = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    arguments = line.decode("utf-8", "replace").split("\0")
+    return any(each.rpartition("=")[2].startswith(path) for each in arguments)
+
+
 class Process:
     """A process of ours: one that we started, or one that an earlier agent started."""
 
