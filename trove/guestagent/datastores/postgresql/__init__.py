@@ -31,7 +31,9 @@ def make_postgresql(environment: base.Environment) -> base.Datastore:
         tls=tls.PostgresqlTls(server, server.connector),
         config=configuration.PostgresqlConfiguration(server, server.connector),
         backup=backup.PostgresqlBackup(environment, server.connector),
-        archive=archive.PostgresqlArchive(environment, server.connector),
+        archive=archive.PostgresqlArchive(
+            environment, server.connector, own_transactions=server.own_transactions
+        ),
         replication=base.Unsupported(manager, "replication"),
         cluster=base.Unsupported(manager, "cluster"),
         logs=logs.make(server.log_files, environment),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pathlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableSequence
 from typing import Any
 
 from trove.datastores import spec as datastore_spec
@@ -21,6 +21,9 @@ from trove.guestagent.system import filesystem, users
 #: Kind of what is kept: bytes of the log.
 LOG_KIND = "log"
 FORMAT = 1
+#: So much of its own log a server may write before that is archived: checkpoints, the proof that
+#: it writes.
+_IDLE_BYTES = 1024 * 1024
 
 
 def find_incarnation(data_dir: pathlib.Path) -> str | None:
@@ -31,16 +34,18 @@ def find_incarnation(data_dir: pathlib.Path) -> str | None:
         return None
 
 
-def set_incarnation(data_dir: pathlib.Path, owner: users.SystemUser) -> str:
-    """Have these data be of a history of their own from now on; returns its name."""
-    made = secrets.token_hex(16)
-    filesystem.write_file(data_dir / wal.INCARNATION, made, mode=0o600, owner=owner)
-    return made
+def new_incarnation() -> str:
+    """Return a name for a history of data."""
+    return secrets.token_hex(16)
 
 
 def ensure_incarnation(data_dir: pathlib.Path, owner: users.SystemUser) -> str:
-    """Return the name of the history of data."""
-    return find_incarnation(data_dir) or set_incarnation(data_dir, owner)
+    """Return the name of the history of data, which has one from now on."""
+    found = find_incarnation(data_dir)
+    if found is None:
+        found = new_incarnation()
+        filesystem.write_file(data_dir / wal.INCARNATION, found, mode=0o600, owner=owner)
+    return found
 
 
 class PostgresqlArchive(base.Archive):
@@ -48,10 +53,22 @@ class PostgresqlArchive(base.Archive):
 
     capabilities = frozenset({datastore_spec.Capability.POINT_IN_TIME})
 
-    def __init__(self, environment: base.Environment, connector: connection.Connector) -> None:
-        """Take where the server's files are, and connections to it."""
+    def __init__(
+        self,
+        environment: base.Environment,
+        connector: connection.Connector,
+        *,
+        own_transactions: MutableSequence[int],
+    ) -> None:
+        """Take where the server's files are, and connections to it.
+
+        ``own_transactions`` are numbers of those that changed nothing of a tenant's.
+        """
         self._layout = environment.layout
         self._connector = connector
+        self._own = own_transactions
+        #: A position, and the number of the next transaction when none ran, just before it.
+        self._still: tuple[int, int] | None = None
 
     @property
     def _log_dir(self) -> pathlib.Path:
@@ -79,7 +96,10 @@ class PostgresqlArchive(base.Archive):
         first = wal.parse(str(position["lsn"]))
         with self._connector.kept() as session:
             self._check(session, position)
-            now = wal.moment(session)
+            numbers = self._numbers(session)
+            if self._is_idle(session, first, numbers):
+                return None
+            now = wal.moment(session, own=self._own)
         if now.timeline != position["timeline"]:
             raise base.LogLost(reason="the database goes on in another history (timeline)")
         if now.lsn < first:
@@ -87,6 +107,8 @@ class PostgresqlArchive(base.Archive):
         if now.lsn == first:
             return None
         end = min(now.lsn, first + most_bytes)
+        is_still = numbers[0] == numbers[1]
+        self._still = (end, numbers[1]) if end == now.lsn and is_still else None
         # what is in a part of the log alone is not known: nothing newer than before it
         as_of_s = now.time_s if end == now.lsn else float(position["as_of_s"])
         until = {**position, "lsn": wal.show(end), "as_of_s": as_of_s}
@@ -117,6 +139,27 @@ class PostgresqlArchive(base.Archive):
             check=check,
         )
         return base.Piece(until=until, as_of_s=as_of_s, stream=stream)
+
+    @staticmethod
+    def _numbers(session: connection.Session) -> tuple[int, int]:
+        """Return the number of the oldest transaction that runs, and that of the next one."""
+        ((oldest, following),) = session.execute(
+            "SELECT pg_snapshot_xmin(s)::text, pg_snapshot_xmax(s)::text"
+            " FROM pg_current_snapshot() AS s"
+        )
+        return int(oldest), int(following)
+
+    def _is_idle(self, session: connection.Session, first: int, numbers: tuple[int, int]) -> bool:
+        """Tell whether there is little log behind a position, and no transaction but the agent's.
+
+        None ran when the log up to there was read, and all that began since are known; those that
+        write the log without a number change nothing that a tenant sees.
+        """
+        if self._still is None or self._still[0] != first:
+            return False
+        if wal.flushed(session) - first > _IDLE_BYTES:
+            return False
+        return set(range(self._still[1], numbers[1])) <= set(self._own)
 
     def _check(self, session: connection.Session, position: Mapping[str, Any]) -> None:
         """Raise LogLost unless the server has all of its log from a position on."""

@@ -131,7 +131,7 @@ class PostgresqlBackup(base.Backup):
         """Check tables and indexes, where the programs for it are installed; raises GuestError."""
         program = self._program.with_name("pg_amcheck")
         with server.connector.session() as session:
-            rows = session.execute("SELECT FROM pg_available_extensions WHERE name = 'amcheck'")
+            rows = session.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'")
         if not rows or not program.exists():
             return False
         argv = [

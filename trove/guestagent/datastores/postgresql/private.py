@@ -8,6 +8,7 @@ thrown away. It is given its settings as arguments, which no file of the data ov
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import re
 import shutil
@@ -33,7 +34,8 @@ _CONTROL_TIMEOUT_S = 30.0
 _LOOK_S = (0.02, 0.5)
 _LOOK_GROWTH = 1.2
 _PORT = 5432
-_FATAL = re.compile(r"(?:FATAL|PANIC): +(.+)$", re.MULTILINE)
+#: Why it ended, not what it tells a client that is too early.
+_FATAL = re.compile(r"(?:FATAL|PANIC): +(?! |the database system is )(.+)$", re.MULTILINE)
 #: What a server needs as much of as the one whose log it replays (pg_controldata's words).
 _CAPACITIES = {
     "max_connections": "max_connections setting",
@@ -63,7 +65,6 @@ _SETTINGS: Mapping[str, str] = {
     "autovacuum": "off",
     # no subscription of a tenant's is served
     "max_logical_replication_workers": "0",
-    "max_replication_slots": "0",
     # thrown away after a crash; synced as a whole when it is done
     "fsync": "off",
     "full_page_writes": "off",
@@ -72,6 +73,14 @@ _SETTINGS: Mapping[str, str] = {
     # nobody is to look in before the end
     "hot_standby": "off",
 }
+
+
+def write_file(path: pathlib.Path, text: str, *, owner: users.SystemUser) -> None:
+    """Write a file that need not be on the disk at once: all of its directory is synced later."""
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
+    if not owner.is_current:
+        os.chown(path, owner.uid, owner.gid)
 
 
 class Ended(exception.GuestError):
@@ -138,7 +147,7 @@ class PrivateServer:
             "pg_ident.conf": f'agent "{agent}" {postgresql.AGENT_USER}\n',
         }
         for name, text in files.items():
-            filesystem.write_file(directory / name, text, mode=0o600, owner=owner)
+            write_file(directory / name, text, owner=owner)
         control = control_data(program, data)
         given = {
             **_SETTINGS,

@@ -144,7 +144,7 @@ class Restorer:
         parts = [self._parts / str(number) for number in range(len(with_blocks))]
         for each, part in zip(with_blocks, parts, strict=True):
             manifest = self._unpack_one(each, part)
-            filesystem.write_file(part / tar.MANIFEST, manifest, mode=0o600, owner=self._owner)
+            private.write_file(part / tar.MANIFEST, manifest.decode(), owner=self._owner)
         self._combine(parts)
         filesystem.remove_tree(self._parts)
 
@@ -246,7 +246,7 @@ class Restorer:
 
     def _run(self, settings: Mapping[str, str], given: feed.Feed | None) -> dict[str, Any]:
         """Run the server until it has recovered, and stop it; returns what it says of it."""
-        filesystem.write_file(self._work / "recovery.signal", "", mode=0o600, owner=self._owner)
+        private.write_file(self._work / "recovery.signal", "", owner=self._owner)
         with private.running(
             program=self._program, data=self._work, owner=self._owner, settings=settings
         ) as server:
@@ -309,11 +309,12 @@ class Restorer:
     # -- the end -----
 
     def _clean(self) -> None:
-        """Have the directory as a server leaves it that was stopped; on the disk."""
+        """Have the directory as a server leaves it that was stopped; who asked for it syncs it."""
         state = private.control_data(self._program, self._work).get("Database cluster state")
         if state != _CLEAN:
             raise _refuse(f"the restored database was not stopped cleanly ({state})")
         for name in (*_LEFTOVERS, tar.MANIFEST):
             (self._work / name).unlink(missing_ok=True)
-        archive.set_incarnation(self._work, self._owner)
-        filesystem.sync_file_system(self._work)
+        private.write_file(
+            self._work / wal.INCARNATION, archive.new_incarnation(), owner=self._owner
+        )

@@ -8,6 +8,7 @@ rules lie outside the data directory.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import os
@@ -32,6 +33,7 @@ LOG = log.getLogger(__name__)
 _TRIAL_TIMEOUT_S = 30.0
 #: Name of the map from users of the operating system to roles.
 _MAP = "agent"
+_MOST_OWN = 4096
 #: The first version that can say which blocks changed.
 _FIRST_WITH_SUMMARIES = 17
 #: What the server itself says; what it says to a client names user and database before.
@@ -78,6 +80,8 @@ class PostgresqlService(server.Server):
         self.connector = connection.Connector(
             self._run_dir, port=environment.port, data_dir=self._layout.data_dir
         )
+        #: Numbers of transactions that changed nothing of a tenant's; guarded by the kept session.
+        self.own_transactions: collections.deque[int] = collections.deque(maxlen=_MOST_OWN)
         self.log_files = logs.LogFiles(environment, self.connector, apply=self._apply)
 
     # -- installing -----
@@ -287,10 +291,12 @@ class PostgresqlService(server.Server):
         """Change a row of a table of the agent's own; a replica writes nothing."""
         with self.connector.kept() as session:
             if not session.execute("SELECT pg_is_in_recovery()")[0][0]:
-                session.execute(
-                    "UPDATE {schema}.ping SET at = now() WHERE id = 1",
+                rows = session.execute(
+                    "UPDATE {schema}.ping SET at = now() WHERE id = 1"
+                    " RETURNING pg_current_xact_id()::text",
                     schema=connection.name(template.SCHEMA),
                 )
+                self.own_transactions.extend(int(number) for (number,) in rows)
 
     def disconnect(self) -> None:
         """Close the connection that pings use."""

@@ -19,6 +19,8 @@ INIT_PROGRAM = "initdb"
 #: Where the agent keeps what is its own, in the home database.
 SCHEMA = "trove"
 STATISTICS = "pg_stat_statements"
+#: Where the function is by which tenants name points to restore to, in the home database.
+POINTS_SCHEMA = "trove_points"
 
 #: Debian's packages keep each version in a directory of its own.
 _PACKAGES = pathlib.Path("/usr/lib/postgresql")
@@ -125,8 +127,13 @@ def own_statements(program: pathlib.Path, version: str) -> list[str]:
         f"CREATE SCHEMA {SCHEMA}",
         f"CREATE TABLE {SCHEMA}.ping (id integer PRIMARY KEY, at timestamptz) WITH (fillfactor=10)",
         f"INSERT INTO {SCHEMA}.ping VALUES (1, now())",  # noqa: S608 (a constant)
-        # whoever can log in can name a point to restore to, here
-        "GRANT EXECUTE ON FUNCTION pg_create_restore_point(text) TO PUBLIC",
+        # whoever can log in can name a point to restore to; that takes a transaction's number, so
+        # that the archive of the log knows that there is something new
+        f"CREATE SCHEMA {POINTS_SCHEMA}",
+        f"GRANT USAGE ON SCHEMA {POINTS_SCHEMA} TO PUBLIC",
+        f"CREATE FUNCTION {POINTS_SCHEMA}.mark(name text) RETURNS pg_lsn LANGUAGE sql STRICT"
+        " SECURITY DEFINER SET search_path = pg_catalog"
+        " AS 'SELECT pg_current_xact_id(); SELECT pg_create_restore_point(name)'",
     ]
     if has_statistics(program):
         statements.append(f"CREATE EXTENSION {STATISTICS} SCHEMA {SCHEMA}")

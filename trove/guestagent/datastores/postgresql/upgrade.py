@@ -161,7 +161,7 @@ class PostgresqlUpgrade(generic.MinorUpgrade):
         """
         statements = [
             f"DROP EXTENSION IF EXISTS {template.STATISTICS}",
-            f"DROP SCHEMA IF EXISTS {template.SCHEMA} CASCADE",
+            f"DROP SCHEMA IF EXISTS {template.SCHEMA}, {template.POINTS_SCHEMA} CASCADE",
         ]
         self._execute(former / "bin" / template.SERVER_PROGRAM, self._source, statements)
 

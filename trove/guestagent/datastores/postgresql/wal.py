@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableSequence
 from typing import Any
 
 from trove.common import exception
@@ -87,8 +87,11 @@ class Moment:
     segment_bytes: int
 
 
-def moment(session: connection.Session) -> Moment:
-    """Return where the server is; what it has not written yet it writes. Raises GuestError."""
+def moment(session: connection.Session, *, own: MutableSequence[int] | None = None) -> Moment:
+    """Return where the server is; what it has not written yet it writes. Raises GuestError.
+
+    ``own`` is given the number of the transaction that this may take.
+    """
     row = session.execute(
         "SELECT pg_is_in_recovery(), extract(epoch FROM clock_timestamp())::float8,"
         " (SELECT setting::int8 FROM pg_settings WHERE name = 'wal_segment_size')"
@@ -103,7 +106,11 @@ def moment(session: connection.Session) -> Moment:
     lsn = bare(parse(inserted), segment_bytes)
     if flushed(session) < lsn:
         # a commit of our own writes those that were not waited for
-        session.execute("SELECT pg_logical_emit_message(true, 'trove', '')")
+        ((_, number),) = session.execute(
+            "SELECT pg_logical_emit_message(true, 'trove', '')::text, pg_current_xact_id()::text"
+        )
+        if own is not None:
+            own.append(int(number))
         if flushed(session) < lsn:
             raise exception.GuestError(reason="the database does not write its log to the disk")
     return Moment(
@@ -122,6 +129,12 @@ _COMMIT_S = 0.1
 def flushed(session: connection.Session) -> int:
     """Return up to where the log is on the disk."""
     return parse(session.execute("SELECT pg_current_wal_flush_lsn()::text")[0][0])
+
+
+def _gone(lsn: int) -> exception.GuestError:
+    return exception.GuestError(
+        reason=f"the log does not have {show(lsn)} any more: make a full backup"
+    )
 
 
 class Range(base.Stream):
@@ -147,6 +160,7 @@ class Range(base.Stream):
         self._facts = dict(facts)
         self._check = check
         self._file: tuple[str, int] | None = None
+        self._ended_segment: int | None = None
 
     def read(self, most: int) -> bytes:
         """Return some of the range, of one file at a time."""
@@ -178,17 +192,25 @@ class Range(base.Stream):
         """Raise GuestError unless every page that begins in the data is where it says."""
         first = -self._next % PAGE_BYTES
         for offset in range(first, len(data) - _PAGE.size + 1, PAGE_BYTES):
-            magic, _, timeline, address = _PAGE.unpack_from(data, offset)
-            if not magic or address != self._next + offset or timeline > self._timeline:
-                raise exception.GuestError(
-                    reason=f"the log has no page {show(self._next + offset)} any more: make a full"
-                    " backup"
-                )
+            lsn = self._next + offset
+            segment = lsn // self._segment_bytes
+            page = data[offset : offset + _PAGE.size]
+            if not any(page):
+                # nothing more was written to a file that the server went on from before its end
+                self._ended_segment = segment
+                continue
+            _, _, timeline, address = _PAGE.unpack(page)
+            if address != lsn or timeline > self._timeline or segment == self._ended_segment:
+                raise _gone(lsn)
 
     def finish(self) -> dict[str, Any]:
         """Return the facts, once the server is known to have kept the range meanwhile."""
         if self._next < self._end:
             raise exception.GuestError(reason="the log was not read to its end")
+        segment, within = divmod(self._end, self._segment_bytes)
+        if self._facts["is_whole"] and within and segment == self._ended_segment:
+            # the server is in the middle of this file, so it has no end before
+            raise _gone(self._end)
         self._check()
         return self._facts
 
