@@ -161,6 +161,7 @@ def _measure(
 ) -> None:
     engine.start()
     engine.fill(args.size)
+    engine.settle()
     rows = engine.count()
     objects = engine.directory / "objects"
     common = {**engine.task(), "directory": str(objects), "level": args.level}

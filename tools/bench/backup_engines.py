@@ -12,7 +12,6 @@ import abc
 import contextlib
 import pathlib
 import random
-import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -125,6 +124,12 @@ class Engine(abc.ABC):
             data.rename(data.with_name("data.former"))
             self.restored.rename(data)
 
+    def settle(self) -> None:
+        """Have everything in its place: all copies are of the same files, with hardly any log."""
+        assert self.guest.agent is not None
+        self.guest.agent.supervisor.ensure_stopped(300)
+        self.run()
+
     def run(self) -> None:
         """Have the engine accept connections."""
         assert self.guest.agent is not None
@@ -182,14 +187,6 @@ class Postgresql(Engine):
                     copy.write("\n".join(batch) + "\n")
             connection.execute("CREATE INDEX ON public.orders (customer)")
             connection.execute("VACUUM ANALYZE public.orders")
-        # a copy takes the log since the last checkpoint along: let it be that of a quiet moment
-        for _ in range(2):
-            self._as_agent("CHECKPOINT", "SELECT pg_switch_wal()")
-
-    def _as_agent(self, *statements: str) -> None:
-        words = [word for each in statements for word in ("-c", each)]
-        psql = ["psql", *self._server(), "-d", "postgres", "-qAt", *words]
-        subprocess.run(psql, stdout=subprocess.DEVNULL, check=True)
 
     def _server(self) -> list[str]:
         run_dir = self.guest.environment().store.run_dir()
