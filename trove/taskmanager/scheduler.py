@@ -448,7 +448,8 @@ def _as_kept(row: backups.BackupView) -> retention.Backup:
         schedule_id=row.schedule_id,
         parent_id=row.parent_id,
         verification=row.verification,
-        moment=row.completed or row.created,
+        # not when its agent says that it was completed: guests' clocks decide nothing
+        moment=row.created,
     )
 
 
