@@ -330,6 +330,9 @@ def test_a_server_that_a_killed_agent_left_is_ended(running: Guest) -> None:
         # not on the network, not of root
         shown = pathlib.Path(f"/proc/{former.pid}/status").read_text()
         assert f"Uid:\t{running.layout.engine_user.uid}\t" in shown
+        # the engine of the instance comes first
+        assert os.getpriority(os.PRIO_PROCESS, former.pid) == 10
+        assert pathlib.Path(f"/proc/{former.pid}/oom_score_adj").read_text() == "500\n"
         with _served(running, work) as session:
             assert not process.is_alive(former)
             assert session.execute("SELECT @@skip_networking, @@log_bin") == ((1, 0),)

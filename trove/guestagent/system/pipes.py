@@ -18,8 +18,18 @@ from trove.guestagent.system import filesystem, users
 
 #: What the priority of programs that work beside an engine is lowered by (setpriority(2)).
 _NICE = 10
+#: Of them, where 1000 is to end at once and an engine has what the agent has, less than 0.
+_OOM_SCORE = 500
 #: Seconds that a program may take to end once it was told to.
 _PATIENCE_S = 5.0
+
+
+def give_way(pid: int) -> None:
+    """Have a process work when others do not, and end first when memory runs out."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, _NICE)
+    with contextlib.suppress(OSError):
+        pathlib.Path(f"/proc/{pid}/oom_score_adj").write_text(str(_OOM_SCORE), encoding="ascii")
 
 
 class Program:
@@ -73,8 +83,7 @@ class Program:
             os.close(said)
         stdout = self._process.stdout
         self._output = stdout.fileno() if stdout is not None else -1
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICE)
+        give_way(self._process.pid)
 
     @property
     def pid(self) -> int:

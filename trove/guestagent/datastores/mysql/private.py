@@ -17,7 +17,7 @@ from trove.datastores import mysql
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import connection, template
 from trove.guestagent.datastores.mysql import dialect as dialects
-from trove.guestagent.system import filesystem, process
+from trove.guestagent.system import filesystem, pipes, process
 
 _NAME = "private"
 #: Recovery of the storage engine may take long.
@@ -78,6 +78,7 @@ class PrivateServer:
                 environment={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"},
             )
         )
+        pipes.give_way(self._process.identity.pid)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
             try:
