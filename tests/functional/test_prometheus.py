@@ -164,6 +164,56 @@ def test_a_service_without_instances_is_told_of_as_well(database: base.Database)
     assert "trove_instance_up" not in found.samples
 
 
+def test_archives_that_lag_and_proofs_are_told(api: api_fixture.Api) -> None:
+    ids = [api.create_instance(active=True) for _ in range(3)]
+    old = START - datetime.timedelta(days=30)
+    with api.database.writer() as session:
+        for instance_id, state in zip(ids, ("active", "active", "closed"), strict=True):
+            session.add(
+                models.LogArchive(
+                    instance_id=instance_id,
+                    project_id=api_fixture.PROJECT,
+                    state=states.ArchiveStatus(state),
+                    storage_driver="filesystem",
+                    account_id="p",
+                    container="c",
+                    prefix="x/",
+                    as_of=START - datetime.timedelta(seconds=42),
+                    created=START,
+                    updated=START,
+                )
+            )
+            version_id = session.scalar(sa.select(models.Instance.datastore_version_id).limit(1))
+            session.add(
+                models.Backup(
+                    project_id=api_fixture.PROJECT,
+                    instance_id=instance_id,
+                    name="b",
+                    status=states.BackupStatus.COMPLETED,
+                    kind=states.BackupKind.FULL,
+                    datastore_version_id=version_id,
+                    manager="mariadb",
+                    storage_driver="filesystem",
+                    completed=old,
+                    verification=states.Verification.PASSED if state == "closed" else None,
+                    verified=START if state == "closed" else None,
+                    created=old,
+                    updated=old,
+                )
+            )
+    # its agent is gone: then its lag matters most
+    api.set_heartbeat(ids[1], received=old)
+    week = datetime.timedelta(days=7)
+    document = exposition.render(api.database, now=START, expiry=EXPIRY, proof_age=week)
+    found = Scrape(gzip.decompress(document).decode())
+    lags = found.samples["trove_instance_archive_lag_seconds"]
+    assert {dict(key)["instance"]: lag for key, lag in lags.items()} == {ids[0]: 42, ids[1]: 42}
+    assert found.value("trove_backups", proof="passed") == 1
+    assert found.value("trove_backups", proof="none") == 2
+    assert found.value("trove_backups", proof="failed") == 0
+    assert found.value("trove_instances_unproven") == 2
+
+
 @pytest.mark.parametrize("piece_bytes", [1, 3, 100, 4096])
 def test_the_pieces_of_a_document_are_the_document(
     monkeypatch: pytest.MonkeyPatch, piece_bytes: int

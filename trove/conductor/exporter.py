@@ -128,6 +128,11 @@ class Exporter:
             clock=clock or concurrency.SystemClock(),
             expiry=datetime.timedelta(seconds=conf.api.agent_heartbeat_expiry_s),
             cache_s=conf.prometheus.cache_s,
+            proof_age=(
+                None
+                if conf.backup.verify == "none"
+                else datetime.timedelta(days=conf.backup.verify_max_age_days)
+            ),
         )
         self._server = _Server(
             (conf.prometheus.bind_host, conf.prometheus.port),

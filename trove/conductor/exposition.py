@@ -22,7 +22,7 @@ from prometheus_client import core, registry
 from trove import states
 from trove.common import concurrency
 from trove.datastores import metrics
-from trove.db import base, counters, figures, notifications
+from trove.db import backups, base, counters, figures, notifications
 
 CONTENT_TYPE = prometheus_client.exposition.CONTENT_TYPE_PLAIN_0_0_4
 
@@ -48,7 +48,19 @@ _DISK_USED = metrics.Metric(
 _DISK_TOTAL = metrics.Metric(
     name="disk_total_bytes", kind=metrics.Kind.GAUGE, help="Size of the data volume."
 )
-_PER_INSTANCE = (_UP, _HEARD, _DISK_USED, _DISK_TOTAL, *metrics.METRICS.values())
+_ARCHIVE_LAG = metrics.Metric(
+    name="archive_lag_seconds",
+    kind=metrics.Kind.GAUGE,
+    help="For how long what is written is on the data volume alone.",
+)
+_PER_INSTANCE = (
+    _UP,
+    _HEARD,
+    _DISK_USED,
+    _DISK_TOTAL,
+    _ARCHIVE_LAG,
+    *metrics.METRICS.values(),
+)
 
 #: Counters of the service: name -> (name of the label or None, help).
 _COUNTERS: Mapping[str, tuple[str | None, str]] = {
@@ -119,6 +131,9 @@ def _samples(
     yield _UP.name, float(is_heard and row.service_status is states.ServiceStatus.HEALTHY)
     if row.boot:
         yield _HEARD.name, row.received.timestamp()
+    if row.archive_as_of is not None:
+        # also of one that is silent: nobody archives then
+        yield _ARCHIVE_LAG.name, max(0.0, (now - row.archive_as_of).total_seconds())
     if not is_heard:
         return
     if row.disk_used_bytes is not None:
@@ -132,10 +147,17 @@ def _samples(
                 yield name, float(value)
 
 
-def render(database: base.Database, *, now: datetime.datetime, expiry: datetime.timedelta) -> bytes:
+def render(
+    database: base.Database,
+    *,
+    now: datetime.datetime,
+    expiry: datetime.timedelta,
+    proof_age: datetime.timedelta | None = None,
+) -> bytes:
     """Return the document, compressed by gzip.
 
-    Agents that were silent for longer than ``expiry`` count as gone.
+    Agents that were silent for longer than ``expiry`` count as gone, proofs that are older than
+    ``proof_age`` as none.
     """
     streams: dict[str, _Stream] = {}
     statuses: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -151,7 +173,7 @@ def render(database: base.Database, *, now: datetime.datetime, expiry: datetime.
                 streams[name].write(_text(_family(_METRICS[name])))
             streams[name].write("".join(samples).encode())
     service = _Stream()
-    service.write(_text(*_service_families(database, statuses, now=now)))
+    service.write(_text(*_service_families(database, statuses, now=now, proof_age=proof_age)))
     ordered = [streams[metric.name] for metric in _PER_INSTANCE if metric.name in streams]
     return b"".join(stream.close() for stream in [*ordered, service])
 
@@ -164,6 +186,7 @@ def _service_families(
     statuses: Mapping[tuple[str, str], int],
     *,
     now: datetime.datetime,
+    proof_age: datetime.timedelta | None,
 ) -> Iterator[core.Metric]:
     """Yield what there is to tell of the service itself."""
     with database.reader() as session:
@@ -171,6 +194,10 @@ def _service_families(
         backlog = figures.find_backlog(session, now=now)
         waiting = notifications.count(session)
         counted = dict(counters.read(session))
+        verifications = backups.count_verifications(session)
+        unproven = 0
+        if proof_age is not None:
+            unproven = len(backups.list_unproven(session, since=now - proof_age))
     instances = core.GaugeMetricFamily(
         "trove_instances", "Instances by what their agents say.", labels=("datastore", "status")
     )
@@ -197,6 +224,17 @@ def _service_families(
         "trove_notifications_waiting",
         "Notifications that the message broker has not taken yet.",
         value=waiting,
+    )
+    family = core.GaugeMetricFamily(
+        "trove_backups", "Backups that can be restored, by their last proof.", labels=("proof",)
+    )
+    for verification, count in verifications.items():
+        family.add_metric(("none" if verification is None else verification.value,), count)
+    yield family
+    yield core.GaugeMetricFamily(
+        "trove_instances_unproven",
+        "Instances with backups, none of which has been proven for long.",
+        value=unproven,
     )
     for name, (label, text) in _COUNTERS.items():
         labels = () if label is None else (label,)
@@ -239,12 +277,14 @@ class Exposition:
         clock: concurrency.Clock,
         expiry: datetime.timedelta,
         cache_s: float,
+        proof_age: datetime.timedelta | None = None,
     ) -> None:
-        """Take where to read, when agents count as gone, and how long an answer counts."""
+        """Take where to read, when agents and proofs count as gone, and how long an answer does."""
         self._database = database
         self._clock = clock
         self._expiry = expiry
         self._cache_s = cache_s
+        self._proof_age = proof_age
         self._lock = threading.Lock()
         self._document: bytes | None = None
         self._made_at = 0.0
@@ -256,6 +296,11 @@ class Exposition:
             if self._document is None or now_s - self._made_at >= self._cache_s:
                 # the old one goes first: two at a time need not fit into memory
                 self._document = None
-                self._document = render(self._database, now=self._clock.now(), expiry=self._expiry)
+                self._document = render(
+                    self._database,
+                    now=self._clock.now(),
+                    expiry=self._expiry,
+                    proof_age=self._proof_age,
+                )
                 self._made_at = now_s
             return self._document

@@ -656,3 +656,47 @@ def list_statuses(
         _backups.c.id.in_(sorted(backup_ids)), _LIVE
     )
     return {row.id: row.status for row in session.execute(query)}
+
+
+# -- proofs -----
+
+
+def count_verifications(session: orm.Session) -> Mapping[states.Verification | None, int]:
+    """Return how many backups that can be restored are proven, and how; None: never tried."""
+    rows = session.execute(
+        sa.select(_backups.c.verification, sa.func.count())
+        .where(_LIVE, _backups.c.status.in_(sorted(RESTORABLE)))
+        .group_by(_backups.c.verification)
+    )
+    found: dict[states.Verification | None, int] = dict.fromkeys((*states.Verification, None), 0)
+    return found | {verification: int(count) for verification, count in rows}
+
+
+def list_unproven(
+    session: orm.Session, *, since: datetime.datetime, limit: int | None = None
+) -> Sequence[tuple[str, str]]:
+    """Return (instance, project) of live instances none of whose backups was proven since then.
+
+    Those that have had none to prove for as long do not count.
+    """
+    proven = _backups.alias("proven")
+    query = (
+        sa.select(_instances.c.id, _instances.c.project_id)
+        .join(_backups, _backups.c.instance_id == _instances.c.id)
+        .where(
+            _instances.c.is_deleted == sa.false(),
+            _LIVE,
+            _backups.c.status.in_(sorted(RESTORABLE)),
+            _backups.c.kind != states.BackupKind.SNAPSHOT,
+            _backups.c.completed < since,
+            ~sa.exists().where(
+                proven.c.instance_id == _instances.c.id,
+                proven.c.verification == states.Verification.PASSED,
+                proven.c.verified >= since,
+            ),
+        )
+        .distinct()
+        .order_by(_instances.c.id)
+        .limit(limit)
+    )
+    return [(row.id, row.project_id) for row in session.execute(query)]

@@ -110,6 +110,20 @@ def append(
     )
 
 
+def is_told(
+    session: orm.Session,
+    resource_id: str,
+    *,
+    type: str,  # noqa: A002 - the column's name
+    since: datetime.datetime,
+) -> bool:
+    """Tell whether an event of a type and resource was written since then."""
+    query = sa.select(_events.c.sequence).where(
+        _events.c.resource_id == resource_id, _events.c.type == type, _events.c.created >= since
+    )
+    return session.scalar(query.limit(1)) is not None
+
+
 def write_pending(session: orm.Session) -> None:
     """Number and store what was appended; the last statements of a transaction."""
     pending: list[NewEvent] = session.info.pop(_PENDING, [])

@@ -22,6 +22,7 @@ _heartbeats = cast(sa.Table, models.InstanceHeartbeat.__table__)
 _versions = cast(sa.Table, models.DatastoreVersion.__table__)
 _datastores = cast(sa.Table, models.Datastore.__table__)
 _operations = cast(sa.Table, models.Operation.__table__)
+_archives = cast(sa.Table, models.LogArchive.__table__)
 
 _ACTIVE = tuple(state for state in states.OperationState if state.is_active)
 
@@ -38,6 +39,8 @@ class InstanceFigures(NamedTuple):
     disk_used_bytes: int | None
     disk_total_bytes: int | None
     metrics: str | None
+    #: Until when its log is in its archive; None without one that is active.
+    archive_as_of: datetime.datetime | None
 
 
 _SELECT_PAGE = (
@@ -51,6 +54,13 @@ _SELECT_PAGE = (
         _heartbeats.c.disk_used_bytes,
         _heartbeats.c.disk_total_bytes,
         _heartbeats.c.metrics,
+        sa.select(sa.func.max(sa.func.coalesce(_archives.c.as_of, _archives.c.created)))
+        .where(
+            _archives.c.instance_id == _instances.c.id,
+            _archives.c.state == states.ArchiveStatus.ACTIVE,
+        )
+        .correlate(_instances)
+        .scalar_subquery(),
     )
     .join(_heartbeats, _heartbeats.c.instance_id == _instances.c.id)
     .join(_versions, _versions.c.id == _instances.c.datastore_version_id)

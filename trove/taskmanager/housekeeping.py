@@ -15,7 +15,7 @@ from oslo_log import log
 
 from trove.common import exception
 from trove.db import base, events, notifications, operation_pruning, operations
-from trove.taskmanager import archive_keeping
+from trove.taskmanager import archive_keeping, proof_watch
 from trove.taskmanager.operations import engine
 
 LOG = log.getLogger(__name__)
@@ -37,6 +37,7 @@ class Housekeeping:
         self._database = tools.database
         self._clock = tools.clock
         self._hint = hint
+        self._proofs = proof_watch.ProofWatch(tools)
         self._archives = archive_keeping.ArchiveKeeping(tools, hint=hint)
         self._audited: datetime.datetime | None = None
         #: Where the look for old operations goes on, None while it rests until the time after.
@@ -48,6 +49,7 @@ class Housekeeping:
         self._prune_events()
         self._prune_operations()
         self._archives.run()
+        self._proofs.run()
         if self._database.notifies:
             self._bound_notifications()
             self._audit()

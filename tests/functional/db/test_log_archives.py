@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tests.fixtures.database import NOW, add_instance, add_version
 from trove import states
-from trove.db import backups, base, log_archives, models
+from trove.db import backups, base, figures, log_archives, models
 
 Status = states.ArchiveStatus
 
@@ -261,3 +261,27 @@ def test_an_archive_is_told_as_late_once_and_once_as_caught_up(
         (log_archives.LATE, instance_id),
         (log_archives.CAUGHT_UP, instance_id),
     ]
+
+
+def test_what_monitoring_reads_of_archives_and_proofs(
+    database: base.Database, version_id: str, instance_id: str
+) -> None:
+    epoch = begin(database, instance_id)
+    store(database, report(instance_id, epoch, 2))
+    other = add_instance(database, version_id)
+    backup_id = add_backup(database, version_id, instance_id, epoch)
+    add_backup(database, version_id, other, None, completed=later(500))
+    (page,) = figures.iterate_pages(database)
+    assert {row.id: row.archive_as_of for row in page} == {instance_id: later(20), other: None}
+    with database.writer() as session:
+        assert backups.list_unproven(session, since=later(100)) == [(instance_id, "project")]
+        assert backups.count_verifications(session)[None] == 2
+        passed = states.Verification.PASSED
+        backups.record_verification(
+            session, backup_id, verification=passed, verified=later(200), details={"seconds": 1}
+        )
+        assert backups.list_unproven(session, since=later(100)) == []
+        assert backups.count_verifications(session)[passed] == 1
+        backups.record_verification(session, backup_id, verification=states.Verification.RUNNING)
+        backups.end_verifications(session, instance_id)
+        assert backups.get(session, backup_id).verification is None

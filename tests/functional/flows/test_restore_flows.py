@@ -16,7 +16,7 @@ from trove import states
 from trove.common import crypto, exception
 from trove.db import backups, log_archives, models, operations, restorations
 from trove.rpc import payloads
-from trove.taskmanager import archive_keeping
+from trove.taskmanager import archive_keeping, proof_watch
 from trove.taskmanager.operations import engine, restore, verify_backup
 
 Task = states.TaskStatus
@@ -509,3 +509,23 @@ def test_an_archive_that_lags_is_told(backed: Backed) -> None:
             sa.select(models.Event.type).where(models.Event.resource_id == instance_id)
         ).all()
     assert kinds.count(log_archives.LATE) == 1
+
+
+def test_a_database_whose_backups_are_not_proven_is_told_of_once(backed: Backed) -> None:
+    plane = backed.plane
+    instance_id = backed.make_active()
+    backed.add_backup(instance_id)
+    other = backed.make_active()
+    proven = backed.add_backup(other)
+    plane.manual_clock.advance(8 * 86400)
+    backed.verify(proven)
+    plane.settle(plane.runner())
+    watch = proof_watch.ProofWatch(plane.tools)
+    for _ in range(3):
+        watch.run()
+        plane.manual_clock.advance(3601)
+    with plane.database.reader() as session:
+        told = session.scalars(
+            sa.select(models.Event.resource_id).where(models.Event.type == proof_watch.STALE)
+        ).all()
+    assert told == [instance_id]
