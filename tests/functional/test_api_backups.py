@@ -15,7 +15,7 @@ from trove import states
 from trove.common import crypto
 from trove.datastores import spec
 from trove.db import backup_strategies, backups, base, models, operations, quotas
-from trove.storage import filesystem
+from trove.storage import filesystem, manifests
 
 PROJECT = api_fixture.PROJECT
 Status = states.BackupStatus
@@ -400,6 +400,7 @@ def test_a_backup_is_deleted_with_its_increments_and_again(api: api_fixture.Api)
 def test_what_is_running_is_deleted_by_force_only(api: api_fixture.Api) -> None:
     instance_id = api.create_instance(active=True)
     full = made(api, instance_id)
+    api.clock.advance(1)
     running = create(api, instance_id, parent_id=full)["id"]
     for backup_id in (full, running):
         for query in ("", "?force=false"):
@@ -498,6 +499,7 @@ def test_what_cannot_be_trusted_is_not_registered(
     api: api_fixture.Api, tmp_path: pathlib.Path
 ) -> None:
     other_ring = crypto.KeyRing([crypto.generate_key()])
+    far = manifests.ArchiveStart(epoch=models.new_id(), sequence=2**64)
     foreign = store(api, tmp_path, owner="project-b")
     gap = store(api, tmp_path)
     account = filesystem.FilesystemStore(tmp_path / "objects").account(PROJECT)
@@ -506,11 +508,13 @@ def test_what_cannot_be_trusted_is_not_registered(
     for location, text in (
         ("nothing", "does not tell"),
         ("http://swift/v1/other/a/b", "does not tell"),
-        ("http://swift/v1/AUTH_x/box/nothing", "cannot be found"),
+        ("http://swift/v1/AUTH_x/box/nothing", "no backup of this project"),
+        (f"http://swift/v1/AUTH_{PROJECT}/box/nothing", "cannot be found"),
         ("box/nothing", "cannot be found"),
         (store(api, tmp_path, ring=other_ring).location, "key_encryption_keys"),
         (store(api, tmp_path, manager="redis").location, "one of redis"),
         (gap.location, "is missing"),
+        (store(api, tmp_path, archive=far).location, "too large"),
         (foreign.location, "no backup of this project"),
     ):
         assert text in register(api, location, status=400)["message"]

@@ -343,12 +343,14 @@ class Backups:
             raise exception.BadRequest(
                 reason="restore_from.remote_location does not tell a container and an object"
             )
-        account_id = place.account_id or str(caller.project_id)
-        owners = {str(caller.project_id)}
+        own = str(caller.project_id)
+        account_id = place.account_id or own
+        if not caller.is_admin and account_id not in (own, self._service_project()):
+            raise _unreadable("there is no backup of this project")
         manifest = self._read(
             store.account(account_id, caller=caller), place.container, place.prefix
         )
-        if not caller.is_admin and manifest.about.get("project_id") not in owners:
+        if not caller.is_admin and manifest.about.get("project_id") != own:
             # it may be there, but for this caller it is not
             raise _unreadable("there is no backup of this project")
         return self._register(
@@ -368,6 +370,12 @@ class Backups:
                 prefix=place.prefix,
             ),
         )
+
+    def _service_project(self) -> str:
+        try:
+            return self._get_store().service_project()
+        except storage.StorageError as e:
+            raise _unreadable(e.message) from None
 
     def _read(self, account: storage.Account, container: str, prefix: str) -> manifests.Manifest:
         """Return the manifest of a whole backup; raises BadRequest."""
@@ -392,17 +400,17 @@ class Backups:
         about = manifest.about
         with self._database.reader() as session:
             version = _find_version(session, manifest, version_id)
-        project_id = str(about.get("project_id") or account_id)
+        project_id = _text(about.get("project_id"), 255) or account_id
         caller = context.RequestContext(project_id=project_id, is_admin=True, overwrite=False)
         return self._register(
             caller,
             manifest,
             backups.NewBackup(
                 project_id=project_id,
-                user_id=about.get("user_id"),
+                user_id=_text(about.get("user_id"), 255),
                 instance_id=None,
-                name=str(about.get("name") or manifest.backup_id),
-                description=about.get("description"),
+                name=_text(about.get("name"), 255) or manifest.backup_id,
+                description=_text(about.get("description"), 1024),
                 datastore_version_id=version.id,
                 manager=version.manager,
                 storage_driver=store.kind,
@@ -423,6 +431,10 @@ class Backups:
             raise exception.BadRequest(
                 reason=f"the backup is one of {manifest.manager}, not of {place.manager}"
             )
+        try:
+            facts = stored_backups.facts_of(manifest)
+        except manifests.ManifestError as e:
+            raise _unreadable(e.message) from None
         volume_size_gib = manifest.about.get("volume_size_gib")
         account_id = str(place.account_id)
         location = self._get_store().locate(
@@ -436,18 +448,10 @@ class Backups:
             status=states.BackupStatus.RESTORED,
             kind=manifest.kind,
             parent_id=manifest.parent_id,
-            engine_version=manifest.engine_version,
             location=location,
-            stored_bytes=manifest.stored_bytes,
-            data_bytes=manifest.data_bytes,
-            volume_size_gib=volume_size_gib if isinstance(volume_size_gib, int) else None,
-            manifest_sha256=manifest.sha256,
+            volume_size_gib=volume_size_gib if _is_size(volume_size_gib) else None,
             key_wrapped=base64.b64decode(manifest.wrapped_key),
-            facts=manifest.facts,
-            archive_epoch=None if manifest.archive is None else manifest.archive.epoch,
-            archive_sequence=None if manifest.archive is None else manifest.archive.sequence,
-            began=manifest.began,
-            completed=manifest.completed,
+            **facts,
         )
         now = self._clock.now()
         with self._database.writer() as session:
@@ -598,6 +602,15 @@ def _find_in_reach(
     """Return a backup the caller may know of; raises BackupNotFound."""
     project_id = None if caller.is_admin else str(caller.project_id)
     return backups.get(session, backup_id, project_id=project_id)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and 0 < value < 2**31
+
+
+def _text(value: Any, maximum: int) -> str | None:
+    """Return a text of a manifest that fits its column, which a guest may have written."""
+    return value[:maximum] if isinstance(value, str) else None
 
 
 def _unreadable(reason: str) -> exception.BadRequest:

@@ -11,11 +11,15 @@ import dataclasses
 import re
 import urllib.parse
 from collections.abc import Iterator
+from typing import Any
 
 from trove.common import crypto
 from trove.storage import base, manifests
 
 _PAGE = 1000
+_LONGEST_ID = 36
+_LONGEST_VERSION = 64
+_LARGEST = 2**63 - 1
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 #: The prefix of a backup, at the beginning of an object's name: <instance>/<backup>/.
 _PREFIX = re.compile(rf"({_UUID})/({_UUID})/")
@@ -92,6 +96,32 @@ def open_key(manifest: manifests.Manifest, key_ring: crypto.KeyRing) -> bytes:
         ) from None
     manifest.check(key)
     return key
+
+
+def facts_of(manifest: manifests.Manifest) -> dict[str, Any]:
+    """Return what is kept of a manifest, by the names of the columns; raises ManifestError.
+
+    A guest wrote it: what does not fit its column is refused.
+    """
+    archive = manifest.archive
+    numbers = [manifest.stored_bytes, manifest.data_bytes]
+    if archive is not None:
+        numbers.append(archive.sequence)
+        if len(archive.epoch) > _LONGEST_ID:
+            raise manifests.ManifestError(reason="the id of its archive is too long")
+    if max(numbers) > _LARGEST:
+        raise manifests.ManifestError(reason="a number in it is too large")
+    return {
+        "engine_version": manifest.engine_version[:_LONGEST_VERSION],
+        "stored_bytes": manifest.stored_bytes,
+        "data_bytes": manifest.data_bytes,
+        "manifest_sha256": manifest.sha256,
+        "facts": dict(manifest.facts),
+        "archive_epoch": None if archive is None else archive.epoch,
+        "archive_sequence": None if archive is None else archive.sequence,
+        "began": manifest.began,
+        "completed": manifest.completed,
+    }
 
 
 def check_segments(

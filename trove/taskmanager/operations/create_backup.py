@@ -177,6 +177,7 @@ class CheckStored(engine.Step):
             account = backup_storage.get_account(ctx, backup)
             manifest = stored_backups.read_manifest(account, container, prefix)
             _check(ctx, backup, manifest)
+            facts = stored_backups.facts_of(manifest)
             strangers = stored_backups.check_segments(account, container, prefix, manifest)
             for name in strangers:
                 account.delete(container, name)
@@ -187,39 +188,31 @@ class CheckStored(engine.Step):
             )
         if strangers:
             LOG.info("backup %s: removed %d objects of other attempts", backup.id, len(strangers))
-        archive = self._find_archive(ctx, manifest)
-        values = {
-            "location": location,
-            "engine_version": manifest.engine_version[:64],
-            "stored_bytes": manifest.stored_bytes,
-            "data_bytes": manifest.data_bytes,
-            "manifest_sha256": manifest.sha256,
-            "facts": dict(manifest.facts),
-            "archive_epoch": None if archive is None else archive.epoch,
-            "archive_sequence": None if archive is None else archive.sequence,
-            "began": manifest.began,
-            "completed": manifest.completed,
-        }
+        if not self._has_archive(ctx, manifest):
+            facts |= {"archive_epoch": None, "archive_sequence": None}
         steps.record(
             ctx,
             lambda session, now: backups.update(
-                session, backup.id, expect=backups.RUNNING, now=now, **values
+                session,
+                backup.id,
+                expect=backups.RUNNING,
+                location=location,
+                now=now,
+                **facts,
             ),
         )
         return None
 
-    def _find_archive(
-        self, ctx: engine.Context, manifest: manifests.Manifest
-    ) -> manifests.ArchiveStart | None:
-        """Return where the log goes on from it: in an archive of the instance's own, or nowhere."""
+    def _has_archive(self, ctx: engine.Context, manifest: manifests.Manifest) -> bool:
+        """Tell whether the log goes on from it in an archive of the instance's own."""
         if manifest.archive is None:
-            return None
+            return False
         with ctx.tools.database.reader() as session:
             archive = log_archives.find(session, manifest.archive.epoch)
         if archive is None or archive.instance_id != ctx.instance_id:
             LOG.warning("backup %s names an archive that is none", ctx.data["backup_id"])
-            return None
-        return manifest.archive
+            return False
+        return True
 
 
 class Complete(engine.Step):
