@@ -141,10 +141,13 @@ class MariadbArchive(base.Archive):
         return dataclasses.asdict(self._position(file, offset))
 
     def stop(self) -> None:
-        """Have the server remove its log after a while."""
+        """Have the server remove its log: what there is now, and after a while what comes."""
         self._moments.close()
         self._idle = None
         self._keep(False)
+        # what waited for a storage out of reach may be what fills the disk
+        file, _ = self._end()
+        self._purge(file)
 
     def close(self) -> None:
         """Watch the log no longer; the server goes on as it does."""
@@ -365,11 +368,13 @@ class MariadbArchive(base.Archive):
 
     def release(self, position: Mapping[str, Any]) -> None:
         """Have the server remove the files before the one of a position."""
-        start = _parse(position)
-        if self._status(binlog.name_of(binlog.number_of(start.file) - 1)) is None:
+        self._purge(_parse(position).file)
+
+    def _purge(self, file: str) -> None:
+        if self._status(binlog.name_of(binlog.number_of(file) - 1)) is None:
             return
         with self._connector.session() as session:
-            session.execute("PURGE BINARY LOGS TO {file}", file=start.file)
+            session.execute("PURGE BINARY LOGS TO {file}", file=file)
 
 
 def _parse(position: Mapping[str, Any]) -> ranges.Position:
