@@ -12,10 +12,17 @@ from tests.fixtures.rows import Subject, params, running
 from tests.fixtures.shelf import Shelf
 from tests.fixtures.waiting import wait_until
 from trove.datastores.spec import Capability
+from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 
 #: One version of each engine; of MariaDB the integration tests show more.
 ROWS = params(["postgresql-18", "redis", "mongodb"])
+
+
+@pytest.fixture(autouse=True)
+def no_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare waiting for all that others write to the disk: nobody pulls the plug."""
+    monkeypatch.setattr(filesystem, "sync_file_system", lambda path: None)
 
 
 def _run(guest: Guest, job: Any) -> dict[str, Any]:
@@ -50,7 +57,7 @@ def test_database_goes_there_and_back(row: str, tmp_path: pathlib.Path) -> None:
         database = subject.tenant_user()
         has_log = subject.can(Capability.POINT_IN_TIME)
         if has_log:
-            _run(guest, payloads.ArchiveJob(archive=shelf.log("e1"), interval_s=1.0))
+            _run(guest, payloads.ArchiveJob(archive=shelf.log("e1"), interval_s=0.3))
         _write(subject, "full", database)
         full = shelf.stored("b1", _run(guest, shelf.job("b1")))
         chain = (full,)
