@@ -104,7 +104,7 @@ def test_a_backup_is_shown_the_same_in_lists(api: api_fixture.Api) -> None:
         "engine_version": None,
         "data_bytes": None,
         "stored_bytes": None,
-        "verification": {"status": None, "verified_at": None},
+        "verification": {"status": None, "verified_at": None, "details": {}},
     }
     assert api.get("/backups") == {"backups": [view]}
     assert api.get(f"/backups/{view['id']}")["backup"] == view

@@ -380,3 +380,52 @@ def test_to_which_moments_an_instance_can_be_restored_is_shown(
     # every moment in between is one
     for key in ("earliest_restorable_time", "latest_restorable_time"):
         create(api, {"instance": source, "time": shown[key]})
+
+
+# -- proofs -----
+
+
+def prove(api: api_fixture.Api, backup_id: str, status: int = 202, **options: Any) -> Any:
+    body: dict[str, Any] = {"verify": {}}
+    return api.request("POST", f"/backups/{backup_id}/action", body, status=status, **options).json
+
+
+def test_a_backup_is_proven_at_once(api: api_fixture.Api, source: str) -> None:
+    full = add_backup(api, source)
+    increment = add_backup(api, source, parent_id=full, kind=states.BackupKind.INCREMENT)
+    shown = api.get(f"/backups/{increment}")["backup"]["verification"]
+    assert shown == {"status": None, "verified_at": None, "details": {}}
+    assert prove(api, increment)["backup"]["verification"]["status"] == "running"
+    with api.database.reader() as session:
+        (operation,) = operations.list_operations(session, kind=operations.VERIFY_BACKUP)
+    assert operation.resource_id == source
+    assert operation.data[restorations.KEY]["chain"] == [full, increment]
+    assert operation.id in api.taskmanager.hints
+    # the instance is free for other things meanwhile
+    assert api.get(f"/instances/{source}")["instance"]["status"] == "ACTIVE"
+    api.request("POST", f"/instances/{source}/action", {"restart": {}}, status=202)
+    prove(api, increment, 409)
+    with api.database.writer() as session:
+        backups.record_verification(
+            session,
+            increment,
+            verification=states.Verification.FAILED,
+            verified=NOW,
+            details={"reason": "table a.b is corrupt"},
+        )
+    assert api.get(f"/backups/{increment}")["backup"]["verification"] == {
+        "status": "failed",
+        "verified_at": "2026-05-01T12:00:00",
+        "details": {"reason": "table a.b is corrupt"},
+    }
+
+
+def test_what_cannot_be_proven_is_refused(api: api_fixture.Api, source: str) -> None:
+    prove(api, str(uuid.uuid4()), 404)
+    prove(api, add_backup(api, source, project_id="project-b"), 404)
+    prove(api, add_backup(api, source, status=states.BackupStatus.FAILED), 409)
+    prove(api, add_backup(api, source, kind=states.BackupKind.SNAPSHOT), 501)
+    backup_id = add_backup(api, source)
+    prove(api, backup_id, 403, roles="reader")
+    api.set_instance(source, is_deleted=True)
+    assert "is gone" in message(prove(api, backup_id, 501))

@@ -49,6 +49,8 @@ _VERIFICATION = common.closed(
     {
         "status": {"enum": ["running", "passed", "failed", None]},
         "verified_at": {"anyOf": [common.TIMESTAMP, {"type": "null"}]},
+        # what the engine found, or why nothing was
+        "details": {"type": "object"},
     }
 )
 _PROGRESS = common.closed(

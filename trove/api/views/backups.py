@@ -41,6 +41,7 @@ def backup(row: BackupView, progress: Progress | None = None) -> dict[str, Any]:
         "verification": {
             "status": None if row.verification is None else row.verification.value,
             "verified_at": None if row.verified is None else timestamp(row.verified),
+            "details": dict(row.verification_details),
         },
     }
     for key, moment in (("completed_at", row.completed), ("expires_at", row.expires)):
