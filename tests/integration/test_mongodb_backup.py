@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import pathlib
 import random
@@ -25,7 +26,7 @@ from tests.fixtures.rows import Subject, running
 from tests.fixtures.waiting import wait_until
 from trove.common import exception
 from trove.guestagent.datastores import base
-from trove.guestagent.datastores.mongodb import archive, backup, oplog
+from trove.guestagent.datastores.mongodb import archive, backup, dumps, oplog
 from trove.guestagent.system import filesystem, process
 from trove.rpc import payloads
 
@@ -488,6 +489,41 @@ def test_a_collection_is_not_renamed_while_it_is_dumped(
         observed = observing(subject, part, ObservedNames)
         restore(subject, observed, recovery(full))
         assert observed.seen == [10, 10]
+
+
+class ObservedNumbers(Observed):
+    """Looks at the first documents of a large collection."""
+
+    look = staticmethod(
+        lambda client: [each["n"] for each in client.shop.large.find({"_id": {"$lt": 5}})]
+    )
+
+
+def test_what_changes_under_the_hands_of_a_dump_is_restored_as_it_was_at_its_end(
+    subject: Subject, part: backup.MongodbBackup
+) -> None:
+    with agent_of(subject.guest) as client:
+        large = client.shop.large
+        # more than mongodump and the pipe hold
+        value = os.urandom(10_000)
+        large.insert_many([{"_id": i, "n": 0, "value": value} for i in range(3000)])
+        with part.open_full() as stream:
+            begun = b""
+            while begun.count(value) < 20:
+                begun += stream.read(1 << 20)
+            for number in range(5):
+                large.delete_one({"_id": number})
+                large.insert_one({"_id": number, "n": 1, "value": value})
+            data = begun + keeping.drain(stream)
+            full = keeping.kept(data, stream.finish())
+        large.drop()
+    # each of them is there twice, and a third time in the oplog
+    frames = list(dumps.frames(io.BytesIO(data).read))
+    for kind, times in ((dumps.ARCHIVE, 3005), (dumps.OPLOG, 5)):
+        assert b"".join(each for found, each in frames if found == kind).count(value) == times
+    observed = observing(subject, part, ObservedNumbers)
+    restore(subject, observed, recovery(full))
+    assert observed.seen == [1, 1, 1, 1, 1]
 
 
 def test_damage_that_mongorestore_stands_still_at_is_told(
