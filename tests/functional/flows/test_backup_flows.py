@@ -26,7 +26,8 @@ from trove.taskmanager.operations import create_backup, delete_backup, engine
 Status = states.BackupStatus
 State = states.OperationState
 CONTAINER = "database_backups"
-POINTS = [pytest.param(True, id="before"), pytest.param(False, id="after")]
+#: Before a step acts, and after it did but nobody knows.
+POINTS = (True, False)
 CALLER = context.RequestContext(project_id=PROJECT, user_id="user", overwrite=False)
 
 
@@ -273,28 +274,24 @@ def _other_manifest(account: storage.Account, prefix: str) -> None:
     account.put(CONTAINER, prefix + manifests.MANIFEST_NAME, [content])
 
 
-@pytest.mark.parametrize(
-    ("run", "reason"),
-    [
+def test_what_is_not_stored_as_told_is_no_backup(setup: Setup) -> None:
+    runs: list[tuple[Callable[[payloads.Job], Any], str]] = [
         (_damage(_lose_segment), "is missing"),
         (_damage(_cut_segment), "bytes instead of"),
         (_damage(_lose_manifest), "cannot be found"),
         (_damage(_other_manifest), "manifest of the backup is refused"),
         (lambda job: agent.run(job, manager="mysql"), "that of another backup"),
         (lambda job: {**agent.run(job), "manifest_sha256": "0" * 64}, "not the one that"),
-    ],
-)
-def test_what_is_not_stored_as_told_is_no_backup(
-    setup: Setup, run: Callable[[payloads.Job], Any], reason: str
-) -> None:
-    setup.plane.guests.results["backup"] = run
-    backup_id = setup.make()
-    setup.plane.settle(setup.plane.runner())
-    backup = setup.get(backup_id)
-    assert backup.status is Status.FAILED
-    assert reason in str(backup.fault)
-    assert setup.objects() == []
-    assert not setup.is_backing_up()
+    ]
+    for run, reason in runs:
+        setup.plane.guests.results["backup"] = run
+        backup_id = setup.make()
+        setup.plane.settle(setup.plane.runner())
+        backup = setup.get(backup_id)
+        assert backup.status is Status.FAILED
+        assert reason in str(backup.fault)
+        assert setup.objects() == []
+        assert not setup.is_backing_up()
 
 
 def test_a_backup_that_its_agent_cannot_make_has_failed_with_the_reason(setup: Setup) -> None:
@@ -513,37 +510,37 @@ def test_what_is_done_with_backups_is_told(setup: Setup) -> None:
 # -- whoever dies -----
 
 
-@pytest.mark.parametrize("before", POINTS)
 @pytest.mark.parametrize("step", steps_of(create_backup.FLOW))
-def test_making_a_backup_survives_a_crash(setup: Setup, step: str, before: bool) -> None:
-    backup_id = setup.make()
-    setup.crash(create_backup.FLOW, step, before=before)
-    assert setup.get(backup_id).status is Status.COMPLETED
-    assert len(setup.objects()) == 3
-    assert setup.ran() == 1
-    assert not setup.is_backing_up()
+def test_making_a_backup_survives_a_crash(setup: Setup, step: str) -> None:
+    for number, is_before in enumerate(POINTS, 1):
+        backup_id = setup.make()
+        setup.crash(create_backup.FLOW, step, before=is_before)
+        assert setup.get(backup_id).status is Status.COMPLETED
+        assert len(setup.objects(backup_id)) == 3
+        assert setup.ran() == number
+        assert not setup.is_backing_up()
 
 
-@pytest.mark.parametrize("before", POINTS)
 @pytest.mark.parametrize("step", ["run_backup", "choose_place"])
-def test_giving_a_backup_up_survives_a_crash(setup: Setup, step: str, before: bool) -> None:
+def test_giving_a_backup_up_survives_a_crash(setup: Setup, step: str) -> None:
     setup.plane.guests.failing["backup"] = "no"
-    backup_id = setup.make()
-    setup.crash(create_backup.FLOW, step, before=before, direction="undo")
-    assert setup.get(backup_id).status is Status.FAILED
-    assert setup.objects() == []
+    for is_before in POINTS:
+        backup_id = setup.make()
+        setup.crash(create_backup.FLOW, step, before=is_before, direction="undo")
+        assert setup.get(backup_id).status is Status.FAILED
+        assert setup.objects() == []
 
 
-@pytest.mark.parametrize("before", POINTS)
 @pytest.mark.parametrize("step", steps_of(delete_backup.FLOW))
-def test_deleting_a_backup_survives_a_crash(setup: Setup, step: str, before: bool) -> None:
-    full = setup.made()
-    setup.made(parent_id=full)
-    setup.service.delete(CALLER, full)
-    setup.crash(delete_backup.FLOW, step, before=before)
-    assert setup.find(full) is None
-    assert setup.objects() == []
-    assert setup.plane.usage()[quotas.BACKUPS] == 0
+def test_deleting_a_backup_survives_a_crash(setup: Setup, step: str) -> None:
+    for is_before in POINTS:
+        full = setup.made()
+        setup.made(parent_id=full)
+        setup.service.delete(CALLER, full)
+        setup.crash(delete_backup.FLOW, step, before=is_before)
+        assert setup.find(full) is None
+        assert setup.objects() == []
+        assert setup.plane.usage()[quotas.BACKUPS] == 0
 
 
 def test_two_task_managers_make_one_backup(setup: Setup) -> None:
