@@ -319,6 +319,19 @@ def test_increments_start_from_a_copy_of_this_history_alone(guest: Guest) -> Non
         backup.open_increment(facts)
 
 
+def test_a_nearly_full_disk_keeps_no_log_for_increments(older: Guest) -> None:
+    chain = chain_of(older)
+    assert older.datastore is not None
+    older.datastore.service.set_read_only(True)
+    try:
+        with pytest.raises(exception.GuestError, match="make a full backup"):
+            backup_of(older).open_increment(chain[-1].facts)
+        full = keeping.keep(backup_of(older).open_full())
+    finally:
+        older.datastore.service.set_read_only(False)
+    keeping.keep(backup_of(older).open_increment(full.facts))
+
+
 def test_a_killed_tool_fails_the_copy(guest: Guest) -> None:
     stream = backup_of(guest).open_full()
     assert isinstance(stream, copies.BaseBackup)

@@ -24,7 +24,7 @@ from trove.common import exception
 from trove.datastores import postgresql, postgresql_configuration
 from trove.guestagent import tls
 from trove.guestagent.datastores import base, server
-from trove.guestagent.datastores.postgresql import connection, logs, template
+from trove.guestagent.datastores.postgresql import connection, logs, slots, template
 from trove.guestagent.system import filesystem, process, users
 
 LOG = log.getLogger(__name__)
@@ -322,6 +322,8 @@ class PostgresqlService(server.Server):
                     " AND usename <> %s",
                     postgresql.AGENT_USER,
                 )
+                # the log that increments are made of takes space; a full backup needs none of it
+                slots.drop(session, slots.CHAIN)
 
     def explain_exit(self, return_code: int | None, log: str) -> str:
         """Return why the server ended, from the errors it wrote."""
