@@ -526,9 +526,7 @@ def test_what_changes_under_the_hands_of_a_dump_is_restored_as_it_was_at_its_end
     assert observed.seen == [1, 1, 1, 1, 1]
 
 
-def test_damage_that_mongorestore_stands_still_at_is_told(
-    subject: Subject, part: backup.MongodbBackup
-) -> None:
+def test_damage_is_told_by_checksums(subject: Subject, part: backup.MongodbBackup) -> None:
     with agent_of(subject.guest) as client:
         client.shop.values.insert_many([{"value": "v" * 100} for _ in range(200)])
         with part.open_full() as stream:
@@ -538,8 +536,34 @@ def test_damage_that_mongorestore_stands_still_at_is_told(
     # in the middle of a value, where only the checksum of the collection tells
     place = data.index(b"v" * 100) + 50
     wrong = data[:place] + b"w" + data[place + 1 :]
-    with pytest.raises(exception.GuestError, match="found damage in the archive"):
+    # it fails or stands still, as it comes
+    with pytest.raises(exception.GuestError, match=r"in the archive|demultiplexing archive"):
         restore(subject, part, recovery(keeping.kept(wrong, dict(full.facts))))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "cat >/dev/null; echo 'demux finishing when there are still outs (1)' >&2",
+            "found damage",
+        ),
+        ("", "did nothing for 2 s"),
+    ],
+)
+def test_a_mongorestore_that_stands_still_is_ended(
+    subject: Subject,
+    part: backup.MongodbBackup,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    words: str,
+) -> None:
+    full = keeping.keep(part.open_full())
+    tool = script(subject, f"{text}\nexec sleep 100")
+    monkeypatch.setattr(part, "_find_tool", lambda name: tool)
+    monkeypatch.setattr(backup, "_STALL_S", 2.0)
+    with pytest.raises(exception.GuestError, match=words):
+        restore(subject, part, recovery(full))
 
 
 def test_a_damaged_file_is_found_by_verifying(subject: Subject, part: backup.MongodbBackup) -> None:
