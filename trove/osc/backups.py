@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -142,6 +143,7 @@ class ShowProof(command.ShowOne):
                 "expires_at": backup.get("expires_at"),
                 "verification": backup["verification"]["status"],
                 "verified_at": backup["verification"]["verified_at"],
+                "findings": json.dumps(backup["verification"].get("details", {}), sort_keys=True),
                 "percent": progress.get("percent"),
                 "estimated_end": progress.get("estimated_end"),
                 "fault": backup.get("fault"),
