@@ -262,6 +262,14 @@ def test_a_copy_is_checked_and_damage_is_found(newer: Guest) -> None:
             stream.write(b"damage")
         with pytest.raises(exception.GuestError, match="1 pages of the database are damaged"):
             backup.verify(work)
+        with private.running(
+            program=program_of(guest), data=work, owner=guest.layout.engine_user
+        ) as left:
+            left.await_ready()
+            # as the next agent does with what a killed one left
+            private.end_former(work)
+            with pytest.raises(private.Ended):
+                left.await_ready()
     finally:
         filesystem.remove_tree(work)
 
