@@ -178,7 +178,7 @@ class Manager:
             if job is not None and job.job_id == job_id:
                 self._backups.cancel()
                 return
-            is_news = self._journal.cancel(job_id, _cancelled())
+            is_news = self._journal.cancel(job_id, progresses.cancelled())
         if is_news:
             LOG.info("job %s was cancelled", job_id)
             self._on_change()
@@ -453,10 +453,6 @@ class Manager:
     def _set_overlay(self, status: states.ServiceStatus, message: str | None = None) -> None:
         self._overlay = (status, message)
         self._on_change()
-
-
-def _cancelled() -> exception.GuestError:
-    return exception.GuestError(reason="it was cancelled")
 
 
 def _empty(function: Callable[[Any], object]) -> Callable[[Any], payloads.Payload]:

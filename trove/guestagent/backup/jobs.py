@@ -155,7 +155,7 @@ class Backups:
                 progress.cancel()
             yield progress
         except progresses.Cancelled as e:
-            raise progresses.Cancelled("It was cancelled.", reason="it was cancelled") from e
+            raise progresses.cancelled() from e
         finally:
             self._progress = None
 

@@ -24,6 +24,11 @@ class Cancelled(exception.GuestError):
     code = "trove.cancelled"
 
 
+def cancelled() -> Cancelled:
+    """Return what a job that was cancelled ends with."""
+    return Cancelled("It was cancelled.", reason="it was cancelled")
+
+
 class Progress:
     """Bytes that are done, of about so many."""
 
