@@ -52,6 +52,7 @@ _INSTANCES = 50
 _BATCHES = 5
 #: Seconds between two looks at all that is kept.
 _RETENTION_REST_S = 600.0
+_REFUSED_REST = datetime.timedelta(days=1)
 #: What is not ready is tried again for at least this long, and no more often than this.
 _LEAST_PATIENCE = datetime.timedelta(minutes=10)
 _RETRY = datetime.timedelta(minutes=1)
@@ -307,10 +308,16 @@ class Scheduler:
         self._hint(begun)
 
     def _delete(self, session: Any, row: backups.BackupView) -> Sequence[str]:
-        """Begin to remove a backup, unless a database is being restored from it."""
+        """Begin to remove a backup, unless a database is being restored from it.
+
+        What the store refused to remove is tried again after a day.
+        """
+        now = self._clock.now()
+        if row.status is states.BackupStatus.DELETE_FAILED and row.updated > now - _REFUSED_REST:
+            return ()
         try:
             with session.begin_nested():
-                begun = self._backups.add_delete(session, row, now=self._clock.now())
+                begun = self._backups.add_delete(session, row, now=now)
         except exception.UnprocessableEntity as e:
             LOG.info("backup %s: removed later: %s", row.id, e.message)
             return ()

@@ -337,6 +337,34 @@ def test_retention_removes_what_no_rule_keeps(on_both: Scheduling) -> None:
     assert [backup.created.day for backup in at.backups(instance_id)] == [5, 6, 7]
 
 
+def test_what_the_store_does_not_remove_is_tried_again_after_a_day(at: Scheduling) -> None:
+    instance_id = at.instance()
+    at.schedule(instance_id, retention={"count": 1})
+    each = at.scheduler()
+    for day in (1, 2):
+        at.to(f"2026-01-0{day}T02:00:00")
+        each.release()
+        each.begin()
+        at.complete()
+    at.to("2026-01-20T01:00:00")
+    older = at.backups(instance_id)[0]
+    with at.plane.database.writer() as session:
+        session.execute(sa.update(models.BackupSchedule).values(is_enabled=False))
+        backups.change_status(
+            session,
+            older.id,
+            expect=states.BackupStatus.COMPLETED,
+            to=states.BackupStatus.DELETE_FAILED,
+            now=at.plane.clock.now(),
+        )
+    at.hints.clear()
+    at.scheduler().run()
+    assert not at.hints
+    at.plane.manual_clock.advance(DAY_S + 1)
+    at.scheduler().run()
+    assert len(at.hints) == 1
+
+
 def test_retention_looks_at_all_instances_in_turn(
     at: Scheduling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
