@@ -120,6 +120,7 @@ def _server(guest: Guest, work: pathlib.Path) -> private.PrivateServer:
         guest.environment(),
         data_dir=work,
         redo_log_mib=16,
+        memory_mib=16,
         explain=lambda _, text: text,
     )
 

@@ -33,7 +33,11 @@ from trove.guestagent.system import filesystem, pipes, process
 LOG = log.getLogger(__name__)
 
 _READ_BYTES = 1024 * 1024
-_PREPARE_MEMORY_MIB = 64
+#: Memory of what works on a copy, beside a running engine perhaps: a part of the flavor's.
+_MEMORY_SHARE = 16
+_LEAST_MEMORY_MIB = 16
+_MOST_MEMORY_MIB = 512
+_MEMORY_OF_NEW_MIB = 64
 _DAY_S = 86400.0
 #: Of a server whose sizes are not known yet.
 _REDO_LOG_MIB = 16
@@ -214,7 +218,7 @@ class MariadbBackup(base.Backup):
             "--no-defaults",
             "--prepare",
             f"--target-dir={target}",
-            f"--use-memory={_PREPARE_MEMORY_MIB}M",
+            f"--use-memory={self._memory_mib()}M",
             f"--tmpdir={self._layout.temporary_dir}",
         ]
         if increment is not None:
@@ -244,6 +248,14 @@ class MariadbBackup(base.Backup):
 
     # -- with a server -----
 
+    def _memory_mib(self) -> int:
+        settings = self._find_settings()
+        if settings is None:
+            # nothing runs here yet
+            return _MEMORY_OF_NEW_MIB
+        share = settings.memory_mib // _MEMORY_SHARE
+        return max(_LEAST_MEMORY_MIB, min(share, _MOST_MEMORY_MIB))
+
     def _server(self, data_dir: pathlib.Path) -> private.PrivateServer:
         settings = self._find_settings()
         redo_log_mib = _REDO_LOG_MIB
@@ -256,6 +268,7 @@ class MariadbBackup(base.Backup):
             self._environment,
             data_dir=data_dir,
             redo_log_mib=redo_log_mib,
+            memory_mib=self._memory_mib(),
             explain=self._explain_exit,
         )
 

@@ -24,7 +24,6 @@ _NAME = "private"
 _START_TIMEOUT_S = 3600.0
 _STOP_TIMEOUT_S = 3600.0
 _LOOK_S = 0.05
-_MEMORY_MIB = 48
 
 
 class PrivateServer:
@@ -37,14 +36,19 @@ class PrivateServer:
         *,
         data_dir: pathlib.Path,
         redo_log_mib: int,
+        memory_mib: int,
         explain: Callable[[int | None, str], str],
     ) -> None:
-        """Take the data to serve; ``explain`` says why a server ended."""
+        """Take the data to serve; ``explain`` says why a server ended.
+
+        ``memory_mib`` is for pages; some 50 MiB are needed beside them.
+        """
         self._dialect = dialect
         self._environment = environment
         self._layout = environment.layout
         self._data_dir = data_dir
         self._redo_log_mib = redo_log_mib
+        self._memory_mib = memory_mib
         self._explain = explain
         self._run_dir = environment.store.run_dir()
         self.socket = self._run_dir / f"{_NAME}.sock"
@@ -181,15 +185,19 @@ class PrivateServer:
             "character-set-server = utf8mb4",
             "max-connections = 8",
             "max-allowed-packet = 1G",
-            f"innodb-buffer-pool-size = {_MEMORY_MIB}M",
-            f"loose-innodb-buffer-pool-size-max = {_MEMORY_MIB}M",
+            f"innodb-buffer-pool-size = {self._memory_mib}M",
+            f"loose-innodb-buffer-pool-size-max = {self._memory_mib}M",
             f"innodb-log-file-size = {self._redo_log_mib}M",
             # all of it is on the disk once the server has stopped; until then nobody counts on it
             "innodb-flush-log-at-trx-commit = 0",
             "innodb-buffer-pool-load-at-startup = OFF",
             "innodb-buffer-pool-dump-at-shutdown = OFF",
-            "key-buffer-size = 8M",
-            "aria-pagecache-buffer-size = 8M",
+            "innodb-log-buffer-size = 4M",
+            "innodb-read-io-threads = 2",
+            "innodb-write-io-threads = 2",
+            "key-buffer-size = 2M",
+            "aria-pagecache-buffer-size = 2M",
+            "table-open-cache = 200",
         )
         owner = layout.engine_user
         filesystem.write_file(self._configuration, "\n".join(lines) + "\n", mode=0o644)
