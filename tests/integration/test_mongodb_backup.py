@@ -8,6 +8,7 @@ import io
 import os
 import pathlib
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ import pytest
 from pymongo.client_session import ClientSession
 
 from tests.fixtures import keeping
-from tests.fixtures.engine import is_available
+from tests.fixtures.engine import Guest, is_available
 from tests.fixtures.probes import Session
 from tests.fixtures.probes_mongodb import MongodbSession, agent_of
 from tests.fixtures.rows import Subject, running
@@ -597,3 +598,36 @@ def test_what_does_not_belong_here_is_refused(subject: Subject, part: backup.Mon
             part.check({**good, **changes})
     with pytest.raises(exception.GuestError, match="make a full one"):
         part.open_increment(good)
+
+
+def test_the_log_goes_on_where_it_was_after_the_server_was_killed(
+    subject: Subject, log: archive.MongodbArchive
+) -> None:
+    guest = subject.guest
+    position = log.start()
+    with agent_of(guest) as client:
+        client.shop.killed.insert_many([{"i": i} for i in range(50)])
+    pieces, position, _ = ship(log, position)
+    with agent_of(guest) as client:
+        client.shop.killed.insert_one({"i": "not shipped"})
+    identity = guest.engine()
+    assert identity is not None
+    os.kill(identity.pid, signal.SIGKILL)
+    wait_until(lambda: not process.is_alive(identity))
+    # the supervisor has it again
+    wait_until(lambda: guest.engine() not in (None, identity), timeout_s=30)
+    wait_until(lambda: _writes(guest), timeout_s=30)
+    more, position, _ = ship(log, position)
+    found = b"".join(keeping.data_of(piece) for piece in more)
+    assert b"since" in found
+    assert more[0].facts["from"] == pieces[-1].facts["until"]
+    with agent_of(guest) as client:
+        # and it is told again what to keep
+        assert kept_hours(client) == 1.0
+
+
+def _writes(guest: Guest) -> bool:
+    with contextlib.suppress(exception.GuestError), agent_of(guest) as client:
+        client.shop.killed.insert_one({"i": "since"})
+        return True
+    return False
