@@ -170,7 +170,7 @@ def test_a_default_covers_live_instances_without_schedules(database: base.Databa
         assert backup_schedules.count(session, "project", own) == 1
 
 
-def test_what_is_due_of_twenty_thousand_is_found_by_an_index(database: base.Database) -> None:
+def test_what_is_due_of_very_many_is_found_by_an_index(database: base.Database) -> None:
     given = get(database, add(database))
     columns = {name: getattr(given, name) for name in NewSchedule.__dataclass_fields__}
     with database.writer() as session:
@@ -185,7 +185,7 @@ def test_what_is_due_of_twenty_thousand_is_found_by_an_index(database: base.Data
                     "created": NOW,
                     "updated": NOW,
                 }
-                for number in range(20_000)
+                for number in range(20_000 if database.is_sqlite else 4000)
             ],
         )
         explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"

@@ -77,7 +77,7 @@ _rules = st.builds(
 )
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(backups=histories(), rules=st.fixed_dictionaries({"s": _rules, "t": _rules}))
 def test_nothing_goes_that_is_needed(backups: Sequence[Backup], rules: dict[str, Rules]) -> None:
     going = to_delete(backups, rules, NOW)
@@ -108,7 +108,7 @@ def test_nothing_goes_that_is_needed(backups: Sequence[Backup], rules: dict[str,
     assert not to_delete(staying, rules, NOW)
 
 
-@hypothesis.settings(max_examples=80, deadline=None)
+@hypothesis.settings(max_examples=40, deadline=None)
 @hypothesis.given(
     backups=histories(), rules=_rules, later_days=st.lists(st.integers(1, 400), max_size=4)
 )

@@ -63,7 +63,7 @@ def test_a_daily_run_is_one_a_day(zone: str, hour: int, minute: int) -> None:
             assert moment.replace(tzinfo=None) > wanted.replace(tzinfo=None)
 
 
-@pytest.mark.parametrize("zone", ["America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"])
+@pytest.mark.parametrize("zone", ["Australia/Lord_Howe", "Africa/Casablanca"])
 def test_a_run_every_hour_goes_by_real_time(zone: str) -> None:
     zone_info = zoneinfo.ZoneInfo(zone)
     looks = (START + datetime.timedelta(minutes=5 * n) for n in range(1, DAYS * 288 + 1))
