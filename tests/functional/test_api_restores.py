@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import pathlib
 import uuid
 from typing import Any
 
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from tests.fixtures import api as api_fixture
 from trove import states
 from trove.db import backups, base, log_archives, models, operations, restorations
+from trove.storage import filesystem
 
 PROJECT = api_fixture.PROJECT
 NOW = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
@@ -320,6 +322,25 @@ def test_an_instance_is_restored_in_place(api: api_fixture.Api, source: str) -> 
     # nothing else begins meanwhile
     act(api, source, {"backupRef": backup_id}, 422)
     api.request("POST", f"/instances/{source}/action", {"restart": {}}, status=422)
+
+
+def test_a_backup_can_be_made_before(
+    sqlite_database: base.Database, tmp_path: pathlib.Path
+) -> None:
+    store = filesystem.FilesystemStore(tmp_path / "objects")
+    api = api_fixture.make_api(sqlite_database, objects=store)
+    api.add_datastore()
+    source = api.create_instance(active=True)
+    backup_id = add_backup(api, source)
+    act(api, source, {"backupRef": backup_id, "safety_backup": True})
+    (before,) = [each for each in api.get("/backups")["backups"] if each["purpose"] == "safety"]
+    assert before["status"] == "NEW"
+    with api.database.reader() as session:
+        found = operations.list_operations(session, resource_id=source, active_only=True)
+    data = {each.kind: (each.lock_key, each.data) for each in found}
+    assert data[operations.RESTORE_INSTANCE][1]["safety_backup_id"] == before["id"]
+    assert data[operations.CREATE_BACKUP][0] is None
+    assert api.get(f"/instances/{source}")["instance"]["status"] == "BUILD"
 
 
 def test_another_instances_backup_can_come_in_its_place(api: api_fixture.Api, source: str) -> None:

@@ -264,7 +264,9 @@ def _make_services(
             conf=conf, database=given.database, makes=backups, clock=given.clock
         ),
         backup_schedules=BackupSchedules(database=given.database, clock=given.clock),
-        restores=Restores(conf=conf, database=given.database, changes=changes, clock=given.clock),
+        restores=Restores(
+            conf=conf, database=given.database, changes=changes, makes=backups, clock=given.clock
+        ),
         proofs=Proofs(
             conf=conf,
             database=given.database,

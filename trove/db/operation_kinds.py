@@ -174,6 +174,7 @@ KINDS: Mapping[str, Kind] = {
     "restore_instance": Kind(
         word="restore",
         steps=(
+            "await_backup",
             "await_archive",
             "restore",
             "await_engine",

@@ -73,7 +73,7 @@ FIRST_STEPS: Mapping[str, str] = {
     REBOOT_INSTANCE: "note_start",
     STOP_DATABASE: "stop_engine",
     MIGRATE_INSTANCE: "migrate_server",
-    RESTORE_INSTANCE: "await_archive",
+    RESTORE_INSTANCE: "await_backup",
     VERIFY_BACKUP: "verify",
     STOP_ARCHIVE: "stop_archive",
     CREATE_BACKUP: "choose_place",

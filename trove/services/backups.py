@@ -196,10 +196,12 @@ class Backups:
         request_id: str | None,
         user_id: str | None,
         tasks: Collection[states.TaskStatus] = IDLE,
+        is_part: bool = False,
     ) -> tuple[str, str]:
         """Add a backup that was checked, and its operation, to the caller's transaction.
 
-        Returns both ids. Quota is charged first: nothing else may have been written before. Raises
+        Returns both ids. Quota is charged first: nothing else may have been written before. One
+        that ``is_part`` of another operation leaves the lock of the instance to that. Raises
         QuotaExceeded, BadRequest for a parent that cannot be one, and InstanceNotReady unless the
         instance is in one of ``tasks`` and nothing else is done with it.
         """
@@ -218,7 +220,7 @@ class Backups:
                 session,
                 kind=operations.CREATE_BACKUP,
                 resource_id=view.id,
-                lock_key=operations.instance_lock(view.id),
+                lock_key=None if is_part else operations.instance_lock(view.id),
                 deadline=now + datetime.timedelta(seconds=self._conf.backup.timeout_s),
                 now=now,
                 data={

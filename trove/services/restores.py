@@ -27,7 +27,11 @@ from trove.db import (
     restorations,
 )
 from trove.services import names
+from trove.services.backups import Backups, NewBackup
 from trove.services.changes import IDLE, Change, Changes, Plan
+
+#: Key of an operation's data: the backup that is made before.
+SAFETY_KEY = "safety_backup_id"
 
 _UTC = datetime.UTC
 _ALMOST_A_SECOND = datetime.timedelta(microseconds=999_999)
@@ -265,21 +269,29 @@ class Restores:
         conf: cfg.ConfigOpts,
         database: base.Database,
         changes: Changes,
+        makes: Backups,
         clock: concurrency.Clock,
     ) -> None:
         """Take the collaborators."""
         self._conf = conf
         self._database = database
         self._changes = changes
+        self._backups = makes
         self._clock = clock
 
     def restore(
-        self, caller: context.RequestContext, instance_id: str, point: RestorePoint
+        self,
+        caller: context.RequestContext,
+        instance_id: str,
+        point: RestorePoint,
+        *,
+        with_backup: bool = False,
     ) -> None:
-        """Begin to restore an instance in place.
+        """Begin to restore an instance in place, ``with_backup`` after a backup of what there is.
 
         A point that names nothing is of the instance itself. Raises InstanceNotFound,
-        InstanceNotReady, and what :func:`choose` and :func:`check_fit` raise.
+        InstanceNotReady, and what :func:`choose` and :func:`check_fit` raise; QuotaExceeded for the
+        backup.
         """
         if point.backup_id is None and point.instance_id is None:
             point = dataclasses.replace(point, instance_id=instance_id)
@@ -299,20 +311,50 @@ class Restores:
                 version_number=view.version_number,
                 volume_size_gib=view.volume_size_gib,
             )
+            data = {restorations.KEY: chosen.restoration.to_data(), "task": view.task.value}
+
+            def within(session: Any) -> None:
+                if with_backup:
+                    # quota first: see there
+                    data[SAFETY_KEY] = self._add_backup(session, caller, view)
+                hold(session, chosen)
+
             return Plan(
-                data={restorations.KEY: chosen.restoration.to_data(), "task": view.task.value},
+                data=data,
                 given={"task": view.task, "datastore_version_id": view.datastore_version_id},
-                within=lambda session: hold(session, chosen),
+                within=within,
             )
 
+        times = 2 if with_backup else 1
         self._changes.begin(
             caller,
             instance_id,
             Change(
                 kind=operations.RESTORE_INSTANCE,
                 task=states.TaskStatus.BUILDING,
-                timeout_s=self._conf.backup.timeout_s,
+                timeout_s=times * self._conf.backup.timeout_s,
                 plan=plan,
                 expect=IDLE,
             ),
         )
+
+    def _add_backup(
+        self, session: Any, caller: context.RequestContext, view: instance_views.InstanceView
+    ) -> str:
+        """Add the backup that is made before; return its id."""
+        new = NewBackup(
+            name=f"{view.name[:200]} before {self._clock.now():%Y-%m-%dT%H:%M:%SZ}",
+            instance_id=view.id,
+            description="Made before another database was restored in its place",
+            purpose=states.BackupPurpose.SAFETY,
+        )
+        self._backups.check(view, new)
+        backup_id, _ = self._backups.add(
+            session,
+            view,
+            new,
+            request_id=caller.request_id,
+            user_id=caller.user_id,
+            is_part=True,
+        )
+        return backup_id

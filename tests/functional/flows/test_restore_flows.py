@@ -241,7 +241,7 @@ def test_a_restoration_in_place_survives_a_crash(backed: Backed, step: str, befo
 
 
 @pytest.mark.parametrize("before", POINTS)
-@pytest.mark.parametrize("step", ["await_archive", "restore"])
+@pytest.mark.parametrize("step", ["await_backup", "await_archive", "restore"])
 def test_undoing_a_restoration_survives_a_crash(backed: Backed, step: str, before: bool) -> None:
     backed.plane.guests.refuse = lambda instance_id, job: (
         "no" if job.kind == "restore" and job.payload["phase"] == "restore" else None
@@ -251,6 +251,39 @@ def test_undoing_a_restoration_survives_a_crash(backed: Backed, step: str, befor
     assert backed.plane.operation(operation_id).state is State.FAILED
     assert backed.plane.instance(instance_id).task is Task.NONE
     assert phases(backed) == ["restore", "revert"]
+
+
+def test_the_backup_before_is_waited_for(backed: Backed) -> None:
+    plane = backed.plane
+    instance_id = backed.make_active()
+    restoration = restorations.Restoration(chain=(backed.add_backup(instance_id),))
+    before = backed.add_backup(instance_id, status=states.BackupStatus.BUILDING)
+    operation_id = backed.restore(instance_id, restoration, safety_backup_id=before)
+    runner = plane.runner()
+    runner.drive(operation_id)
+    assert plane.operation(operation_id).wake_on == "backup-ended"
+    with plane.database.writer() as session:
+        session.execute(
+            sa.update(models.Backup)
+            .where(models.Backup.id == before)
+            .values(status=states.BackupStatus.COMPLETED)
+        )
+    plane.settle(runner)
+    assert plane.operation(operation_id).state is State.SUCCEEDED
+
+
+def test_without_the_backup_before_nothing_is_restored(backed: Backed) -> None:
+    plane = backed.plane
+    instance_id = backed.make_active()
+    restoration = restorations.Restoration(chain=(backed.add_backup(instance_id),))
+    before = backed.add_backup(instance_id, status=states.BackupStatus.FAILED)
+    with plane.database.writer() as session:
+        backups.update(session, before, fault="The store is full.", now=plane.clock.now())
+    backed.restore(instance_id, restoration, safety_backup_id=before)
+    plane.settle(plane.runner())
+    assert "restore" not in phases(backed)
+    assert "The store is full." in str(plane.instance(instance_id).fault_message)
+    assert plane.instance(instance_id).task is Task.NONE
 
 
 # -- proofs -----

@@ -177,7 +177,7 @@ ACTION = _one_of(
         "promote_to_replica_source": _NOTHING,
         "eject_replica_source": _NOTHING,
         "reset_status": common.closed({}, {"force_delete": {}}),
-        "restore": restores.POINT,
+        "restore": restores.IN_PLACE,
     }
 )
 _EMPTY = {"type": "object", "maxProperties": 0}

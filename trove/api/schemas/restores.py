@@ -19,3 +19,8 @@ POINT: common.Document = {
         "name": common.SECRET,
     },
 }
+#: In place a backup can be made before.
+IN_PLACE: common.Document = {
+    **POINT,
+    "properties": {**POINT["properties"], "safety_backup": common.BOOL},
+}

@@ -18,6 +18,7 @@ from trove import states
 from trove.common import crypto
 from trove.db import backups, guest_jobs, log_archives, operations, restorations
 from trove.rpc import payloads
+from trove.services import restores
 from trove.storage import grants
 from trove.taskmanager.operations import backup_storage, engine, steps
 
@@ -107,6 +108,33 @@ def _log(
         first=restoration.first,
         last=restoration.last,
     )
+
+
+class AwaitBackup(engine.Step):
+    """Wait for the backup that is made before, if one is wanted."""
+
+    name = "await_backup"
+
+    def run(self, ctx: engine.Context) -> engine.Wait | None:
+        """Look how it is; raises StepFailed when there will be none."""
+        backup_id = ctx.data.get(restores.SAFETY_KEY)
+        if backup_id is None:
+            return None
+        with ctx.tools.database.reader() as session:
+            backup = backups.find(session, backup_id)
+            active = operations.list_operations(
+                session,
+                resource_id=ctx.instance_id,
+                kind=operations.CREATE_BACKUP,
+                active_only=True,
+            )
+        if backup is not None and backup.status is states.BackupStatus.COMPLETED:
+            return None
+        if backup is None or not backup.is_running:
+            reason = steps.shorten(None if backup is None else backup.fault, default="it is gone")
+            raise engine.StepFailed(f"The backup that was to be made before failed: {reason}")
+        ctx.hint([each.id for each in active])
+        return engine.Wait(event="backup-ended", timeout_s=_ARCHIVE_LOOK_S)
 
 
 class AwaitArchive(engine.Step):
@@ -291,6 +319,7 @@ def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> Non
 FLOW = engine.Flow(
     kind=operations.RESTORE_INSTANCE,
     steps=(
+        AwaitBackup(),
         AwaitArchive(),
         Restore(),
         AwaitEngine(),

@@ -90,7 +90,12 @@ def _restore(
     instance_id: str,
     point: Mapping[str, Any],
 ) -> None:
-    services.restores.restore(caller, instance_id, parsing.restore_point(point))
+    with_backup = point.get("safety_backup", False)
+    if with_backup:
+        caller.authorize("backup:create")
+    services.restores.restore(
+        caller, instance_id, parsing.restore_point(point), with_backup=with_backup
+    )
 
 
 _ACTIONS: Mapping[str, _Perform] = {
