@@ -57,6 +57,19 @@ def test_a_new_host_keeps_the_grants(clean: Subject) -> None:
         clean.get_user("new")
 
 
+def test_users_make_triggers_and_functions_in_their_databases(clean: Subject) -> None:
+    clean.tenant_user("u", "u-Word", "d")
+    with clean.login("u", "u-Word", database="d") as session:
+        for statement in (
+            "CREATE TABLE t (n INT)",
+            "CREATE TRIGGER up BEFORE INSERT ON t FOR EACH ROW SET NEW.n = NEW.n + 1",
+            "CREATE FUNCTION now_and_then() RETURNS INT RETURN RAND() * 10",
+            "INSERT INTO t VALUES (now_and_then() * 0 + 6)",
+        ):
+            session._execute(statement)  # type: ignore[attr-defined]
+        assert session._execute("SELECT n FROM t") == ((7,),)  # type: ignore[attr-defined]
+
+
 def test_grant_that_the_tenants_root_made_without_escapes_can_be_revoked(clean: Subject) -> None:
     clean.create("a_b")
     clean.add(payloads.User(name="u", password="u"))
