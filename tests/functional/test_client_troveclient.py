@@ -384,7 +384,8 @@ def test_management_of_datastore_versions(api: api_fixture.Api, admin: Any, clie
 
 
 def _end(api: api_fixture.Api, backup_id: str, instance_id: str) -> None:
-    """Let a backup be as after it was made."""
+    """Let a backup be as after it was made, a second later."""
+    api.clock.advance(1)
     with api.database.writer() as session:
         for to in (states.BackupStatus.SAVING, states.BackupStatus.COMPLETED):
             backups.change_status(
