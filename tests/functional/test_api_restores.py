@@ -15,6 +15,9 @@ from trove import states
 from trove.db import backups, base, log_archives, models, operations, restorations
 from trove.storage import filesystem
 
+#: Of nothing; the same in every worker, since it is in the names of tests.
+NOBODYS = "0f5c7ad2-9a55-4b0c-8f4e-6c1d2e3f4a5b"
+
 PROJECT = api_fixture.PROJECT
 NOW = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
 
@@ -152,7 +155,7 @@ def test_without_a_datastore_it_is_that_of_the_backup(api: api_fixture.Api, sour
         ({"status": states.BackupStatus.DELETE_FAILED}, 409, "DELETE_FAILED"),
         ({"volume_size_gib": 2}, 403, "volume of 2 GiB"),
         ({"project_id": "project-b"}, 404, "cannot be found"),
-        ({"parent_id": str(uuid.uuid4())}, 404, "cannot be found"),
+        ({"parent_id": NOBODYS}, 404, "cannot be found"),
         ({"engine_version": "11.4.2"}, 400, "version 11.4.2"),
         ({"manager": "redis"}, 400, "datastore"),
         ({"kind": states.BackupKind.SNAPSHOT}, 501, "snapshots"),
@@ -192,14 +195,14 @@ def test_a_backup_of_another_datastore_is_refused(api: api_fixture.Api, source: 
     [
         ({}, "backupRef is missing"),
         ({"backupRef": "x"}, "restorePoint.backupRef must be a UUID"),
-        ({"backupRef": str(uuid.uuid4()), "tmie": "now"}, "unknown keys 'tmie'"),
-        ({"backupRef": str(uuid.uuid4()), "instance": str(uuid.uuid4())}, "not both"),
-        ({"backupRef": str(uuid.uuid4()), "time": "soon"}, "ISO 8601"),
-        ({"backupRef": str(uuid.uuid4()), "time": "0001-01-01T00:00:00+23:00"}, "ISO 8601"),
-        ({"backupRef": str(uuid.uuid4()), "time": "now", "name": "x"}, "one of time"),
-        ({"instance": str(uuid.uuid4()), "position": "0-1-2"}, "needs the backup"),
-        ({"instance": str(uuid.uuid4())}, "as of a time"),
-        ({"instance": str(uuid.uuid4()), "time": "2026-05-01T12:00:01Z"}, "has not come yet"),
+        ({"backupRef": NOBODYS, "tmie": "now"}, "unknown keys 'tmie'"),
+        ({"backupRef": NOBODYS, "instance": NOBODYS}, "not both"),
+        ({"backupRef": NOBODYS, "time": "soon"}, "ISO 8601"),
+        ({"backupRef": NOBODYS, "time": "0001-01-01T00:00:00+23:00"}, "ISO 8601"),
+        ({"backupRef": NOBODYS, "time": "now", "name": "x"}, "one of time"),
+        ({"instance": NOBODYS, "position": "0-1-2"}, "needs the backup"),
+        ({"instance": NOBODYS}, "as of a time"),
+        ({"instance": NOBODYS, "time": "2026-05-01T12:00:01Z"}, "has not come yet"),
         ({"time": "now"}, "backupRef is missing"),
     ],
     ids=str,

@@ -21,6 +21,7 @@ from pymongo.client_session import ClientSession
 
 from tests.fixtures import keeping
 from tests.fixtures.engine import Guest, is_available
+from tests.fixtures.lateness import Lateness
 from tests.fixtures.probes import Session
 from tests.fixtures.probes_mongodb import MongodbSession, agent_of
 from tests.fixtures.rows import Subject, running
@@ -295,6 +296,7 @@ class Journal:
     client: Client
     rows: list[tuple[float, float, bson.Timestamp]] = dataclasses.field(default_factory=list)
     stopping: threading.Event = dataclasses.field(default_factory=threading.Event)
+    lateness: Lateness = dataclasses.field(default_factory=Lateness)
 
     def write(self) -> None:
         """Write rows until told to stop."""
@@ -313,9 +315,10 @@ class Journal:
 
     def bounds(self, moment: float) -> tuple[int, int]:
         """Return how many rows there were at least, and at most, at a moment."""
-        # the server's clock has milliseconds
-        least = sum(1 for _, end, _ in self.rows if end < moment - 0.001)
-        most = sum(1 for begin, _, _ in self.rows if begin < moment + 0.001)
+        # what the server takes for the time, a thread of its own looks up every 10 ms
+        slack_s = 0.011 + self.lateness.most_s
+        least = sum(1 for _, end, _ in self.rows if end < moment - slack_s)
+        most = sum(1 for begin, _, _ in self.rows if begin < moment + slack_s)
         return least, most
 
 
@@ -338,6 +341,7 @@ def test_a_journal_is_restored_to_any_moment(
         journal = Journal(client=session.client)
         thread = threading.Thread(target=journal.write)
         thread.start()
+        journal.lateness.__enter__()
         try:
             wait_until(lambda: len(journal.rows) > 20)
             full = keeping.keep(part.open_full())
@@ -348,6 +352,7 @@ def test_a_journal_is_restored_to_any_moment(
         finally:
             journal.stopping.set()
             thread.join()
+            journal.lateness.__exit__()
     second, position, as_of_s = ship(log, position)
     assert as_of_s >= journal.rows[-1][1]
     pieces = first + second
