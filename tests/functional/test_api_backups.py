@@ -11,6 +11,7 @@ import pytest
 from tests.fixtures import api as api_fixture
 from tests.fixtures import backups as agent
 from tests.fixtures import control_plane
+from tests.fixtures.database import new_backup
 from trove import states
 from trove.common import crypto
 from trove.datastores import spec
@@ -430,16 +431,7 @@ def test_a_version_is_not_removed_while_there_is_a_backup_of_it(api: api_fixture
 
 
 def _add(api: api_fixture.Api, version_id: str) -> str:
-    new = backups.NewBackup(
-        project_id=PROJECT,
-        user_id=None,
-        instance_id=None,
-        name="b",
-        datastore_version_id=version_id,
-        manager="mariadb",
-        storage_driver="filesystem",
-        status=Status.RESTORED,
-    )
+    new = new_backup(version_id, project_id=PROJECT, status=Status.RESTORED)
     with api.database.writer() as session:
         backups.create(session, new, now=api.clock.now())
     return new.id

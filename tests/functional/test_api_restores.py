@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.fixtures import api as api_fixture
+from tests.fixtures.database import new_backup
 from trove import states
 from trove.db import backups, base, log_archives, models, operations, restorations
 from trove.storage import filesystem
@@ -83,20 +84,14 @@ def add_backup(
 ) -> str:
     values: dict[str, Any] = {
         "project_id": PROJECT,
-        "user_id": "u",
         "instance_id": instance_id,
-        "name": "b",
-        "datastore_version_id": version_of(api, instance_id),
-        "manager": "mariadb",
         "engine_version": "10.11.6",
-        "storage_driver": "filesystem",
-        "status": states.BackupStatus.COMPLETED,
         "volume_size_gib": 1,
         "completed": earlier(600),
         "archive_epoch": epoch,
         "archive_sequence": None if epoch is None else 4,
     }
-    new = backups.NewBackup(**values | changes)
+    new = new_backup(version_of(api, instance_id), **values | changes)
     with api.database.writer() as session:
         assert backups.create(session, new, now=NOW)
     return new.id

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.fixtures.database import NOW, add_instance, add_version
+from tests.fixtures.database import NOW, add_instance, add_version, new_backup
 from trove import states
 from trove.common import exception
 from trove.db import backups, base, instances, models, quotas
@@ -28,19 +28,7 @@ def add(
     status: Status = Status.COMPLETED,
     **changes: Any,
 ) -> str:
-    new = backups.NewBackup(
-        **{
-            "project_id": "project",
-            "user_id": "user",
-            "instance_id": None,
-            "name": "b",
-            "datastore_version_id": version_id,
-            "manager": "mariadb",
-            "storage_driver": "filesystem",
-            "status": status,
-            **changes,
-        }
-    )
+    new = new_backup(version_id, **{"user_id": "user", "status": status, **changes})
     with database.writer() as session:
         assert backups.create(session, new, now=now)
     return new.id
@@ -63,15 +51,7 @@ def test_one_backup_of_an_instance_is_made_at_a_time(
 ) -> None:
     instance_id = add_instance(database, version_id)
     first = add(database, version_id, instance_id=instance_id, status=Status.NEW)
-    second = backups.NewBackup(
-        project_id="project",
-        user_id=None,
-        instance_id=instance_id,
-        name="b",
-        datastore_version_id=version_id,
-        manager="mariadb",
-        storage_driver="filesystem",
-    )
+    second = new_backup(version_id, instance_id=instance_id, status=Status.NEW)
     with database.writer() as session:
         assert not backups.create(session, second, now=NOW)
         assert backups.find(session, second.id) is None
@@ -97,15 +77,7 @@ def test_an_instance_that_is_gone_gets_no_backup(database: base.Database, versio
     instance_id = add_instance(database, version_id)
     with database.writer() as session:
         instances.mark_deleted(session, instance_id, now=NOW)
-    new = backups.NewBackup(
-        project_id="project",
-        user_id=None,
-        instance_id=instance_id,
-        name="b",
-        datastore_version_id=version_id,
-        manager="mariadb",
-        storage_driver="filesystem",
-    )
+    new = new_backup(version_id, instance_id=instance_id, status=Status.NEW)
     with database.writer() as session:
         assert not backups.create(session, new, now=NOW)
 

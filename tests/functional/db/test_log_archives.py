@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.fixtures.database import NOW, add_instance, add_version
+from tests.fixtures.database import NOW, add_instance, add_version, new_backup
 from trove import states
 from trove.db import backups, base, figures, log_archives, models
 
@@ -82,19 +82,12 @@ def add_backup(
     database: base.Database, version_id: str, instance_id: str, epoch: str | None, **changes: Any
 ) -> str:
     values: dict[str, Any] = {
-        "project_id": "project",
-        "user_id": "user",
         "instance_id": instance_id,
-        "name": "b",
-        "datastore_version_id": version_id,
-        "manager": "mariadb",
-        "storage_driver": "filesystem",
-        "status": states.BackupStatus.COMPLETED,
         "archive_epoch": epoch,
         "archive_sequence": 0,
         "completed": NOW,
     }
-    new = backups.NewBackup(**values | changes)
+    new = new_backup(version_id, **values | changes)
     with database.writer() as session:
         assert backups.create(session, new, now=NOW)
     return new.id

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from oslo_policy import policy
 
 from tests.fixtures import api as api_fixture
+from tests.fixtures.database import new_backup
 from tests.functional.rbac import matrix
-from trove import states
 from trove.api import routing
 from trove.db import backups, base, models
 from trove.rpc import payloads
@@ -76,16 +76,7 @@ def prepare(api: api_fixture.Api, version: str) -> dict[str, str]:
 
 def _add_backup(api: api_fixture.Api, version: str) -> str:
     """Have a backup of an instance that is no more; returns its id."""
-    new = backups.NewBackup(
-        project_id="project-a",
-        user_id=None,
-        instance_id=models.new_id(),
-        name="b",
-        datastore_version_id=version,
-        manager="mariadb",
-        storage_driver="filesystem",
-        status=states.BackupStatus.COMPLETED,
-    )
+    new = new_backup(version, project_id="project-a", instance_id=models.new_id())
     with api.database.writer() as session:
         backups.create(session, new, now=api.clock.now())
     return new.id

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import backups as agent
-from tests.fixtures.database import add_version, sqlite_copy
+from tests.fixtures.database import add_version, new_backup, sqlite_copy
 from trove import states
 from trove.cmd import manage, manage_backups
 from trove.common import concurrency, crypto
@@ -114,14 +114,9 @@ def test_only_what_belongs_to_no_backup_is_left_over(
     account = objects.account("p1")
 
     def leave(status: states.BackupStatus | None) -> str:
-        new = backups.NewBackup(
+        new = new_backup(
+            version_id,
             project_id="p1",
-            user_id=None,
-            instance_id=None,
-            name="b",
-            datastore_version_id=version_id,
-            manager="mariadb",
-            storage_driver="filesystem",
             account_id="p1",
             container="box",
             status=status or states.BackupStatus.FAILED,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tests.fixtures.database import new_backup
 from tests.fixtures.guest_channel import heartbeat
 from tests.unit.conductor.test_manager import Conductor, Guest
 from trove import conf as trove_conf
@@ -87,15 +88,11 @@ def begin_backup(
         assert version_id is not None
         backups.create(
             session,
-            backups.NewBackup(
+            new_backup(
+                version_id,
                 id=backup_id,
                 project_id="p",
-                user_id=None,
                 instance_id=instance_id,
-                name="b",
-                datastore_version_id=version_id,
-                manager="mariadb",
-                storage_driver="filesystem",
                 account_id="p",
                 container=CONTAINER,
                 prefix=f"{instance_id}/{backup_id}/",
