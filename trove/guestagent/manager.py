@@ -36,10 +36,6 @@ _START_TIMEOUT_S = 600.0
 _STOP_TIMEOUT_S = 150.0
 #: Seconds before a job is done again whose outcome could not be noted.
 _RETRY_S = 5.0
-#: Kinds of jobs that the next agent does again when this one ends in the middle.
-_DONE_AGAIN = frozenset(
-    {payloads.BackupJob.KIND, payloads.RestoreJob.KIND, payloads.VerifyBackupJob.KIND}
-)
 
 P = TypeVar("P", bound=payloads.Payload)
 
@@ -150,11 +146,15 @@ class Manager:
         """Begin to do jobs; those interrupted by the last end of the agent come first."""
         self._thread.start()
 
-    def close(self, timeout_s: float = 2.0) -> None:
-        """Begin no further job; a running one is done again by the next agent."""
+    def begin_closing(self) -> None:
+        """Begin no further job; a running one that fails from now on is left to the next agent."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Begin no further job; a running one is done again by the next agent."""
+        self.begin_closing()
         self._backups.close()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -256,7 +256,8 @@ class Manager:
                 raise exception.UnknownJob(reason=f"this agent knows no job {entry.kind}")
             result = handler(payloads.JOBS[entry.kind].from_wire(entry.payload))
         except exception.TroveError as e:
-            if self._closing and (entry.kind in _DONE_AGAIN or isinstance(e, progresses.Cancelled)):
+            if self._closing:
+                # it may have failed for nothing but the agent's end
                 LOG.info("job %s (%s) is left to the next agent", entry.job_id, entry.kind)
                 return
             LOG.warning("job %s (%s) failed: %s", entry.job_id, entry.kind, e)
@@ -380,6 +381,7 @@ class Manager:
         return {"modules": [{"id": r.id, "md5": r.md5, "status": r.status} for r in results]}
 
     def _ssl(self, job: payloads.SslJob) -> dict[str, Any]:
+        self._backups.await_engine()
         self._datastore.tls.apply(job)
         if self._datastore.tls.needs_restart():
             self._supervisor.restart(_START_TIMEOUT_S)

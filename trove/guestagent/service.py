@@ -243,6 +243,7 @@ class Agent:
 
     def close(self) -> None:
         """End the agent; the engine keeps running."""
+        self.manager.begin_closing()
         self._volume.close()
         self._figures.close()
         if self._anticipation.is_alive():
@@ -261,6 +262,7 @@ class Agent:
 
     def power_off(self) -> None:
         """Stop the engine cleanly for the end of the machine, say so, and end the agent."""
+        self.manager.begin_closing()
         self._volume.close()
         self._figures.close()
         self._close_logs()

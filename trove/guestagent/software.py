@@ -83,14 +83,12 @@ class Software:
         """Make a release the current one, on trial; durable when it returns."""
         trial = Trial(release=release, before=self.find_current(), limit_s=limit_s)
         self._write_trial(trial)
+        self._failed.unlink(missing_ok=True)
         self._point_to(release)
 
     def find_trial(self) -> Trial | None:
         """Return the release on trial, None without one."""
-        try:
-            return Trial(**json.loads(self._trial.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
+        return _read_trial(self._trial)
 
     def confirm(self) -> bool:
         """End the trial of the release that runs; False when there was none."""
@@ -174,6 +172,10 @@ class Software:
         self._paused.unlink(missing_ok=True)
         trial = self.find_trial()
         if trial is None:
+            failed = _read_trial(self._failed)
+            if failed is not None and failed.release == self.find_current():
+                # going back ended half way
+                self._point_to(failed.before)
             return None
         if trial.release != self.find_current():
             # ended between two steps of beginning or going back
@@ -185,6 +187,13 @@ class Software:
         trial = dataclasses.replace(trial, starts=trial.starts + 1)
         self._write_trial(trial)
         return trial
+
+
+def _read_trial(path: pathlib.Path) -> Trial | None:
+    try:
+        return Trial(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _origin() -> list[str]:

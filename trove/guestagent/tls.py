@@ -89,6 +89,27 @@ class TlsStore:
         text = json.dumps(dataclasses.asdict(setting))
         filesystem.write_file(self._layout.volume_agent_dir / "tls.json", text, mode=0o600)
 
+    def find_own_demands(self) -> Mapping[str, str] | None:
+        """Return what accounts demanded before a change that has not ended yet."""
+        try:
+            text = self._own_demands.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        demands: dict[str, str] = json.loads(text)
+        return demands
+
+    def remember_own_demands(self, demands: Mapping[str, str] | None) -> None:
+        """Remember what accounts demand before the service does; None once that has ended."""
+        if demands is None:
+            self._own_demands.unlink(missing_ok=True)
+            return
+        self._layout.make_volume_agent_dir()
+        filesystem.write_file(self._own_demands, json.dumps(dict(demands)), mode=0o600)
+
+    @property
+    def _own_demands(self) -> pathlib.Path:
+        return self._layout.volume_agent_dir / "tls_own_demands.json"
+
     def _directory_of(self, set_id: str | None) -> pathlib.Path:
         if set_id is None:
             return self._layout.tls_dir

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
+import shutil
 import sys
 from typing import Any
 
 import pytest
 
+from tests.fixtures.deaths import Death, dying, each_death
 from tests.fixtures.wheels import make_bundle
 from trove.common import exception
 from trove.guestagent import software, upgrade
@@ -158,3 +161,72 @@ def test_state_directory_is_the_one_that_the_agent_will_use(tmp_path: pathlib.Pa
     assert software.state_dir_of(args[:2]) == pathlib.Path("/first")
     missing = ["--config-file", str(tmp_path / "none")]
     assert software.state_dir_of(missing) == pathlib.Path("/var/lib/trove-guestagent")
+
+
+@pytest.mark.parametrize("before", [None, "b"])
+def test_going_back_survives_a_death_anywhere(tmp_path: pathlib.Path, before: str | None) -> None:
+    def once(die_at: int) -> bool:
+        made = software.Software(tmp_path / str(die_at))
+        for release in ("a", "b"):
+            made.python(release).parent.mkdir(parents=True)
+            made.python(release).touch()
+        if before is not None:
+            made.begin_trial(before, limit_s=1)
+            (made.root / "trial.json").unlink()
+        made.begin_trial("a", limit_s=1)
+        trial = made.find_trial()
+        assert trial is not None
+        with dying(die_at) as deaths, contextlib.suppress(Death):
+            made.go_back(trial)
+        # the watcher died: the image's agent is what starts next
+        trial = made._count_start()
+        if trial is not None:
+            assert (die_at, trial.release, made.find_current()) == (1, "a", "a")
+            made.go_back(trial)
+        assert made.find_current() == before
+        # nothing keeps the release from another trial
+        made.begin_trial("a", limit_s=1)
+        (made.root / "trial.json").unlink()
+        assert made._count_start() is None
+        assert made.find_current() == "a"
+        return deaths.is_dead
+
+    assert each_death(once) >= 2
+
+
+def test_installing_a_release_survives_a_death_anywhere(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = guest.job()
+    release = f"4.1.0-{job.sha256[:12]}"
+
+    def make(self: upgrade.Upgrader, name: str, *_: Any) -> None:
+        python = self._software.python(name)
+        python.parent.mkdir(parents=True, exist_ok=True)
+        python.touch()
+
+    # what makes the directory begins with removing it
+    monkeypatch.setattr(upgrade.Upgrader, "_make", make)
+
+    def once(die_at: int) -> bool:
+        shutil.rmtree(guest.software.root, ignore_errors=True)
+        with dying(die_at) as deaths, contextlib.suppress(Death):
+            guest.install(job)
+        trial = guest.software._count_start()
+        is_current = guest.software.find_current() == release
+        assert is_current == (trial is not None)
+        if is_current:
+            # it is the release on trial that does the job again, for which nothing is left to do
+            monkeypatch.setattr(software.Software, "find_own", lambda self: release)
+            assert not guest.install(job)
+            assert guest.software.confirm()
+            monkeypatch.undo()
+            monkeypatch.setattr(upgrade.Upgrader, "_make", make)
+        else:
+            assert guest.install(job)
+        assert guest.software.find_current() == release
+        left = guest.software.find_trial()
+        assert left is None or left.before is None
+        return deaths.is_dead
+
+    assert each_death(once) >= 4

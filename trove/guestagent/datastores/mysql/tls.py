@@ -9,6 +9,7 @@ against the CA whenever the client shows one; that it must show one is a demand 
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import struct
 from collections.abc import Callable
@@ -57,16 +58,20 @@ class MysqlTls(base.Tls):
         tls.install(self._store, job)
         old = self._store.setting()
         with self._connector.session() as session:
-            new = tls.Setting(
-                mode=job.mode, set_id=job.set_id, strict_before=self._strict(session, old)
-            )
+            strict = self._strict(session, old)
+            new = tls.Setting(mode=job.mode, set_id=job.set_id, strict_before=strict)
+            if new.requires_client_certificate and not old.requires_client_certificate:
+                # the next agent must not take the service's demands for the tenant's
+                self._store.remember_own_demands(strict)
             try:
                 self._enforce(session, new)
             except (exception.GuestError, connection.ServerError, OSError) as e:
                 LOG.warning("the certificate was not taken, the former one comes back")
-                self._enforce(session, old)
+                self._enforce(session, dataclasses.replace(old, strict_before=strict))
+                self._store.remember_own_demands(None)
                 raise _explained(e) from None
             self._store.save(new)
+            self._store.remember_own_demands(None)
             # of accounts that were made meanwhile what is saved is demanded too
             self._demand(session, new)
         self._rewrite_configuration()
@@ -104,6 +109,9 @@ class MysqlTls(base.Tls):
         """Return the demands that are the tenant's own doing."""
         if old.requires_client_certificate:
             return dict(old.strict_before)
+        remembered = self._store.find_own_demands()
+        if remembered is not None:
+            return dict(remembered)
         return {
             f"{name}@{host}": demand for name, host, demand in self._accounts(session) if demand
         }
