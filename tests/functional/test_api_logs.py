@@ -65,6 +65,7 @@ def test_projects_see_their_own_logs_and_administrators_all(
     assert [(each["name"], each["type"]) for each in own] == [
         ("general", "USER"),
         ("slow_query", "USER"),
+        ("audit", "USER"),
     ]
     assert own[0] == {
         "name": "general",
@@ -79,7 +80,7 @@ def test_projects_see_their_own_logs_and_administrators_all(
         "metafile": "None",
     }
     names = [each["name"] for each in api.get(path, **_ADMIN)["logs"]]
-    assert names == ["general", "slow_query", "error", "guest"]
+    assert names == ["general", "slow_query", "audit", "error", "guest"]
     api.request("GET", path, status=404, **_OTHER)
 
 
@@ -114,7 +115,7 @@ def test_log_is_enabled_published_and_shown(
         ({"name": "general", "enable": "1"}, "enable must be one of"),
         ({"name": "general", "publish": None}, "publish must be one of"),
         ({"name": "general", "enable": 1, "disable": 1}, "not both"),
-        ({"name": "binlog"}, "the log is not defined; there are general, slow_query"),
+        ({"name": "binlog"}, "the log is not defined; there are general, slow_query, audit"),
         ([], "must be a JSON object"),
     ],
 )
@@ -152,7 +153,8 @@ def test_exposed_system_log_is_the_project_s(
     api: api_fixture.Api, path: str, store: FilesystemStore
 ) -> None:
     api.conf.set_override("exposed", ["error"], "logs")
-    assert [each["name"] for each in api.get(path)["logs"]] == ["general", "slow_query", "error"]
+    names = [each["name"] for each in api.get(path)["logs"]]
+    assert names == ["general", "slow_query", "audit", "error"]
     _logs(api, path).find("error").pending.append("x\n")
     _change(api, path, "error", publish=1)
     assert "mariadb-error/" in _names(store.account("project-a"))[0]

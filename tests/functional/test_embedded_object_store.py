@@ -400,6 +400,7 @@ def test_client_is_told_that_nothing_is_published(
     assert [(each.name, each.container) for each in logs] == [
         ("general", "None"),
         ("slow_query", "None"),
+        ("audit", "None"),
     ]
 
 

@@ -108,7 +108,7 @@ def running(
 @pytest.fixture
 def instance(running: Instance) -> Iterator[Instance]:
     """The instance with its logs switched off and nothing published."""
-    for name in ("general", "slow_query"):
+    for name in ("general", "slow_query", "audit"):
         running.change(name, disable=True, discard=True)
     for name in ("error", "guest"):
         running.change(name, discard=True)
@@ -120,9 +120,9 @@ def instance(running: Instance) -> Iterator[Instance]:
 
 def test_all_logs_are_listed_with_type_and_status(instance: Instance) -> None:
     logs = {each.name: each for each in instance.guest.call("list_logs", payloads.Empty()).logs}
-    assert list(logs) == ["general", "slow_query", "error", "guest"]
-    assert [each.type for each in logs.values()] == ["USER", "USER", "SYS", "SYS"]
-    assert [each.status for each in logs.values()][:2] == ["Disabled", "Disabled"]
+    assert list(logs) == ["general", "slow_query", "audit", "error", "guest"]
+    assert [each.type for each in logs.values()] == ["USER", "USER", "USER", "SYS", "SYS"]
+    assert [each.status for each in logs.values()][:3] == ["Disabled"] * 3
     for name in ("error", "guest"):
         assert logs[name].status == "Ready"
         assert logs[name].pending_bytes > 0

@@ -62,5 +62,6 @@ SPEC = spec.register(
             spec.Capability.INCREMENTS,
             spec.Capability.POINT_IN_TIME,
         ),
+        has_audit_log=True,
     )
 )

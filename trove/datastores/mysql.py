@@ -32,10 +32,12 @@ RESERVED_USERS = frozenset(
     }
 )
 
-#: Names of the logs; the first two are tenants' to switch on and off.
+#: Names of the logs; tenants switch all but the errors on and off.
 GENERAL_LOG = "general"
 SLOW_QUERY_LOG = "slow_query"
 ERROR_LOG = "error"
+#: Of MariaDB alone.
+AUDIT_LOG = "audit"
 
 MAX_DATABASE_NAME_LENGTH = 64
 #: Names of files hold at most 255 bytes.
@@ -103,10 +105,11 @@ def make_spec(
     template: str,
     minimum_ram_mib: int,
     capabilities: Collection[spec.Capability] = (),
+    has_audit_log: bool = False,
 ) -> spec.DatastoreSpec:
     """Return the facts of a member of the family; ``template`` is of its configuration file.
 
-    ``capabilities`` are those that not all members have.
+    ``capabilities`` are those that not all members have, ``has_audit_log`` that it has one.
     """
     return spec.DatastoreSpec(
         manager=manager,
@@ -141,6 +144,7 @@ def make_spec(
         logs=(
             spec.LogSpec(name=GENERAL_LOG, type=spec.LogType.USER),
             spec.LogSpec(name=SLOW_QUERY_LOG, type=spec.LogType.USER),
+            *((spec.LogSpec(name=AUDIT_LOG, type=spec.LogType.USER),) if has_audit_log else ()),
             spec.LogSpec(name=ERROR_LOG, type=spec.LogType.SYS),
             spec.GUEST_LOG,
         ),

@@ -15,6 +15,12 @@ def test_all_registers_mariadb() -> None:
     assert spec.registry()["mariadb"] is SPEC
 
 
+def test_audit_log_is_of_mariadb_and_not_of_mysql() -> None:
+    logs = {each: [log.name for log in spec.registry()[each].logs] for each in ("mariadb", "mysql")}
+    assert logs["mariadb"] == ["general", "slow_query", "audit", "error", "guest"]
+    assert logs["mysql"] == ["general", "slow_query", "error", "guest"]
+
+
 def test_registering_a_manager_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="twice"):
         spec.register(SPEC)

@@ -16,7 +16,7 @@ from trove.common import exception
 from trove.datastores import mysql_configuration
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores import configuration as careful
-from trove.guestagent.datastores.mysql import connection
+from trove.guestagent.datastores.mysql import audit, connection
 from trove.guestagent.datastores.mysql import dialect as dialects
 
 LOG = log.getLogger(__name__)
@@ -100,7 +100,7 @@ class MysqlConfiguration(careful.CarefulConfiguration):
         running = old if started is None else started
         waiting = sorted(
             name
-            for name in running.keys() | new.keys()
+            for name in (running.keys() | new.keys()) - audit.OPTIONS
             if name not in dynamic and str(running.get(name)) != str(new.get(name))
         )
         if waiting:

@@ -19,6 +19,7 @@ from trove.datastores import mysql, mysql_configuration
 from trove.guestagent.datastores import base, server
 from trove.guestagent.datastores.mysql import (
     archive,
+    audit,
     configuration,
     connection,
     logs,
@@ -61,7 +62,25 @@ class MysqlService(server.Server):
         self._writes = writes.Writes(
             dialect, self.connector, kept=self.kept, store=environment.store
         )
-        self.log_files = logs.MysqlLogFiles(environment, self.connector)
+        has_audit_log = mysql.AUDIT_LOG in {each.name for each in dialect.spec.logs}
+        self.log_files = logs.MysqlLogFiles(
+            environment,
+            self.connector,
+            make_audit=self._make_audit_log if has_audit_log else None,
+        )
+
+    def _make_audit_log(self, path: pathlib.Path) -> audit.AuditLog:
+        return audit.AuditLog(
+            self.connector,
+            path=path,
+            find_basedir=self._find_basedir,
+            rewrite_configuration=self.rewrite_configuration,
+        )
+
+    def _find_basedir(self) -> str:
+        basedir = self._environment.basedir
+        program = template.find_server(self._dialect, basedir=basedir)
+        return template.find_basedir(program, basedir=basedir)
 
     @property
     def socket(self) -> pathlib.Path:
@@ -134,11 +153,10 @@ class MysqlService(server.Server):
         """Return the text of the configuration file."""
         environment, layout = self._environment, self._layout
         setting = self.tls_store.setting()
-        program = template.find_server(self._dialect, basedir=environment.basedir)
         return configuration.render(
             self._dialect.template,
             settings,
-            basedir=template.find_basedir(program, basedir=environment.basedir),
+            basedir=self._find_basedir(),
             data_dir=layout.data_dir,
             temporary_dir=layout.temporary_dir,
             exchange_dir=layout.exchange_dir,
