@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures import deaths
 from tests.unit.guestagent.backup import making
 from tests.unit.guestagent.backup.stores import MemoryAccount, account, fail
 from trove import states
@@ -862,7 +863,58 @@ def test_store_or_volume_that_fails_proves_nothing(
     assert world.names() <= {"data", "agent"}
 
 
+def test_proof_of_a_killed_agent_is_done_again_and_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restoration = payloads.Restoration(chain=(world.back_up("b1"),))
+    job = payloads.VerifyBackupJob(restoration=restoration)
+
+    def die(*_: object) -> None:
+        raise Crash
+
+    for part in ("restore", "verify"):
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeBackup, part, die)
+            # whoever was killed clears nothing away
+            patch.setattr(filesystem, "remove_tree", lambda path: None)
+            with pytest.raises(Crash):
+                world.jobs.verify(job)
+        (world.layout.mount_point / "data.verify").mkdir(exist_ok=True)
+        world.agent()
+        assert world.jobs.verify(job)["findings"] == {"check": "all", "objects": 2}
+        assert world.engine.rows() == ["a", "b"]
+        assert world.names() <= {"data", "agent"}
+
+
 # -- the archive -----
+
+
+@pytest.mark.parametrize("when", ["begin", "end"])
+@pytest.mark.parametrize("die_at", [1, 2])
+def test_an_archive_begins_and_ends_wherever_the_agent_dies(
+    world: World, when: str, die_at: int
+) -> None:
+    def do() -> None:
+        if when == "begin":
+            world.archive()
+        else:
+            world.archiver.begin(payloads.ArchiveJob(archive=None))
+
+    if when == "end":
+        world.archive()
+        world.engine.write("c")
+    acts = ((FakeArchive, "start"), (FakeArchive, "stop"))
+    with deaths.dying(die_at, *acts), pytest.raises(deaths.Death):
+        do()
+    world.agent()
+    do()
+    world.engine.write("d")
+    world.clock.advance(60.0)
+    world.tick()
+    # each row of the time of the archive, and once
+    assert _archived(world) == [[2, "d" if when == "begin" else "c"]]
+    assert world.engine.keeps_log == (when == "begin")
+    assert (world.archiver.state() is not None) == (when == "begin")
 
 
 def _archived(world: World) -> list[list[Any]]:
