@@ -27,7 +27,7 @@ from tests.fixtures.engine import ENGINES
 from trove.datastores.spec import Capability
 
 
-def _provision(
+def provision(
     client: rest.Rest, row: str, *, name: str, ca: str | None
 ) -> tuple[str, dict[str, float]]:
     """Make an instance and talk to it; return its id and seconds since the POST."""
@@ -51,13 +51,19 @@ def _provision(
     return instance_id, marks
 
 
-def _agent_rss_mib(state_dir: pathlib.Path, instance_id: str) -> float:
+def authority_file(state_dir: pathlib.Path, row: str) -> str | None:
+    """Return whom clients trust; None where the row's engine has no TLS."""
+    return None if Capability.TLS in ENGINES[row].lacks else str(state_dir / "ca.pem")
+
+
+def find_agent(state_dir: pathlib.Path, instance_id: str) -> int:
+    """Return the process of an instance's agent."""
     marker = str(state_dir / "servers" / instance_id)
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = " ".join(process.cmdline())
             if "guestagent" in line and marker in line:
-                return harness.memory_mib(process.pid)[0]
+                return int(process.pid)
     raise RuntimeError(f"instance {instance_id} has no agent")
 
 
@@ -107,9 +113,9 @@ def main() -> int:
     )
     options = parser.parse_args()
     row = options.datastore
-    has_tls = Capability.TLS not in ENGINES[row].lacks
+    lacks_tls = Capability.TLS in ENGINES[row].lacks
     figures = harness.Figures(
-        f"{row}: POST to first answer {'over TLS' if has_tls else 'WITHOUT TLS'},"
+        f"{row}: POST to first answer {'WITHOUT' if lacks_tls else 'over'} TLS,"
         f" {options.repeat} instances in turn"
     )
     running = stack.make_stack(sessions.OPTIONS)
@@ -120,12 +126,12 @@ def main() -> int:
         if row != "mariadb":
             sessions.import_image(running, row, name=row)
         client = rest.Rest(running)
-        ca = str(running.state_dir / "ca.pem") if has_tls else None
+        ca = authority_file(running.state_dir, row)
         rounds: list[dict[str, float]] = []
         sizes: list[float] = []
         for number in range(options.repeat):
-            instance_id, marks = _provision(client, row, name=f"bench-{number}", ca=ca)
-            sizes.append(_agent_rss_mib(running.state_dir, instance_id))
+            instance_id, marks = provision(client, row, name=f"bench-{number}", ca=ca)
+            sizes.append(harness.memory_mib(find_agent(running.state_dir, instance_id))[0])
             marks |= _journal(running.state_dir, instance_id)
             marks["bare engine"] = _bare_start(running.state_dir, row, instance_id)
             began = time.perf_counter()

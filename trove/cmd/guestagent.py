@@ -9,6 +9,8 @@ from trove.guestagent import software
 if __name__ == "__main__" or sys.argv[0].endswith("trove-guestagent"):
     # before anything else is imported: another release may be the one to run
     software.hand_over(sys.argv[1:])
+    # half a MiB for keys of OpenSSH with a passphrase, which cryptography would know how to read
+    sys.modules.setdefault("bcrypt", None)  # type: ignore[arg-type]
 
 from trove import conf as trove_conf
 from trove.common import exception

@@ -27,6 +27,9 @@ Value = str | int | float | bool
 #: What a text may hold: nothing that ends a line, a string or a statement anywhere.
 _TEXT = re.compile(r"[A-Za-z0-9_ ,.:+/=%@-]{0,1000}\Z")
 
+#: The library's parser in C, where it was built with it: the same at a tenth of the cost.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 class ParameterType(enum.StrEnum):
     """The JSON type that a value must have."""
@@ -110,7 +113,8 @@ def _lowered(words: tuple[str, ...]) -> frozenset[str]:
 def load(datastore: str) -> Mapping[str, Parameter]:
     """Return the rules of a datastore by name of the parameter, in order of name."""
     resource = importlib.resources.files(__name__) / f"{datastore}.yaml"
-    table: dict[str, dict[str, Any]] = yaml.safe_load(resource.read_text(encoding="utf-8"))
+    text = resource.read_text(encoding="utf-8")
+    table: dict[str, dict[str, Any]] = yaml.load(text, Loader=_LOADER)  # noqa: S506 (it is safe)
     return {name: _rule(name, dict(table[name])) for name in sorted(table)}
 
 
