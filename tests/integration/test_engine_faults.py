@@ -20,7 +20,7 @@ from tests.fixtures.probes import Refused, Session, probe_of
 from tests.fixtures.rows import ROWS, Subject
 from tests.fixtures.waiting import wait_until
 from trove.datastores.spec import Capability
-from trove.guestagent import disk_guard, journal, supervisor
+from trove.guestagent import disk_guard, journal, supervisor, tls
 from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 
@@ -372,3 +372,35 @@ def test_a_job_is_done_by_the_next_agent_when_one_dies_in_its_middle(
     guest.wait_status("HEALTHY")
     assert kept(subject) == value
     assert journal.Journal(guest.layout.jobs_dir).find_next() is None
+
+
+def test_tls_is_as_asked_when_the_agent_dies_before_it_notes_so(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject.need(Capability.TLS)
+    guest, value = subject.guest, keep(subject)
+    guest.wait_status("HEALTHY")
+    died: list[bool] = []
+
+    def die(*args: object) -> None:
+        died.append(True)
+        raise _Killed
+
+    job = subject.tls("enforced")
+    with monkeypatch.context() as patch:
+        patch.setattr(tls.TlsStore, "save", die)
+        patch.setattr("threading.excepthook", lambda *args: None)
+        job_id = guest.send(job)
+        wait_until(lambda: died, what="the end of the job's thread")
+        guest.stop_agent()
+    guest.start_agent()
+    outcome = wait_until(lambda: guest.conductor.outcome_of(job_id), timeout_s=60)
+    assert outcome is not None
+    assert outcome.succeeded, outcome.error
+    guest.wait_status("HEALTHY")
+    store = tls.TlsStore(guest.layout)
+    assert (store.setting().mode, store.setting().set_id) == ("enforced", job.set_id)
+    # renewed while it is enforced
+    subject.apply_tls(subject.tls("enforced"))
+    subject.apply_tls(payloads.SslJob(mode="builtin"))
+    assert kept(subject) == value

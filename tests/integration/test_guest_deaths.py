@@ -252,8 +252,18 @@ def test_a_configuration_is_in_force_wherever_the_agent_dies(instance: Instance)
         assert "max_connections = 77" in server.configuration_file.read_text()
 
     job = payloads.ConfigureJob(**sizes, overrides=_OVERRIDES)
-    assert instance.each(job, begin=begin, check=check) >= 6
-    begin()
+    real, tried = mysql_service.MysqlService.try_configuration, set[str]()
+
+    def try_once(self: mysql_service.MysqlService, text: str) -> None:
+        if text not in tried:
+            real(self, text)
+            tried.add(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        # the program says of the same text the same each time
+        patch.setattr(mysql_service.MysqlService, "try_configuration", try_once)
+        assert instance.each(job, begin=begin, check=check) >= 6
+        begin()
 
 
 def test_a_refused_configuration_is_taken_back_wherever_the_agent_dies(

@@ -82,6 +82,8 @@ WHERE: dict[str, tuple[str, ...]] = {
         _DEATHS + "test_tls_is_as_asked_wherever_the_agent_dies",
         _DEATHS + "test_tls_is_as_asked_when_the_engine_ended_with_the_agent",
         _DEATHS + "test_a_refused_certificate_changes_nothing_wherever_the_agent_dies",
+        "integration/test_engine_faults.py"
+        "::test_tls_is_as_asked_when_the_agent_dies_before_it_notes_so",
     ),
     "upgrade_agent": (
         _UNIT + "test_upgrade.py::test_installing_a_release_survives_a_death_anywhere",

@@ -53,7 +53,8 @@ class MongodbTls(base.Tls):
         with self._connector.session() as client:
             try:
                 self._rotate(client, new)
-                if new.requires_tls:
+                # it refuses what it does already
+                if new.requires_tls and _mode(client) != "requireTLS":
                     client.admin.command("setParameter", 1, tlsMode="requireTLS")
             except (errors.PyMongoError, OSError) as e:
                 LOG.warning("the certificate was not taken, the former one comes back")
@@ -74,12 +75,17 @@ class MongodbTls(base.Tls):
         setting = self._store.setting()
         with self._connector.session() as client:
             started = client.admin.command("getCmdLineOpts")["parsed"]["net"]["tls"]
-            mode = client.admin.command("getParameter", 1, tlsMode=1)["tlsMode"]
+            mode = _mode(client)
         demands = not started.get("allowConnectionsWithoutCertificates", False)
         return (
             demands != setting.requires_client_certificate
             or (mode == "requireTLS") != setting.requires_tls
         )
+
+
+def _mode(client: connection.Client) -> str:
+    """Return what the running server wants of connections."""
+    return str(client.admin.command("getParameter", 1, tlsMode=1)["tlsMode"])
 
 
 def _explained(error: Exception) -> exception.GuestError:
