@@ -20,7 +20,9 @@ MODULES = (
     "tarfile",
 )
 
-_lock = threading.RLock()
+#: Of the modules that are not loaded yet. A lock each, as CPython's LazyLoader has it: a common one
+#: would be held over imports, whose own locks others hold.
+_locks: dict[str, threading.RLock] = {}
 _waiting: set[str] = set()
 
 
@@ -29,9 +31,11 @@ class _Module(types.ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         spec = self.__spec__
-        with _lock:
+        if spec is None or spec.loader is None:
+            return types.ModuleType.__getattribute__(self, name)
+        with _locks[spec.name]:
             # not so for the module's own code, which asks while it is loaded
-            if spec is not None and spec.loader is not None and spec.name in _waiting:
+            if spec.name in _waiting:
                 _waiting.remove(spec.name)
                 if spec.submodule_search_locations is not None:
                     self.__path__ = spec.submodule_search_locations
@@ -53,6 +57,7 @@ def import_late() -> None:
         # without it an import of a submodule loads the package first
         module.__dict__.pop("__path__", None)
         module.__class__ = _Module
+        _locks[name] = threading.RLock()
         _waiting.add(name)
         sys.modules[name] = module
         parent, _, child = name.rpartition(".")

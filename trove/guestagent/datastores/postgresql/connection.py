@@ -12,12 +12,8 @@ It is driven as for an event loop, since it waits for an answer for ever otherwi
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import hmac
 import pathlib
-import secrets
 import select
 import socket
 import struct
@@ -92,18 +88,6 @@ def _wait(connection: extensions.connection, until_s: float) -> None:
         select.select(reading, writing, [], left_s)
 
 
-def scram_verifier(password: str, *, salt: bytes, iterations: int) -> str:
-    """Return what a server keeps of a password of ASCII characters (RFC 5803).
-
-    The driver's own would have a second OpenSSL at work in the agent, 3 MiB of it.
-    """
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, iterations)
-    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
-    server_key = hmac.digest(salted, b"Server Key", "sha256")
-    told, stored, server = (base64.b64encode(s).decode() for s in (salt, stored_key, server_key))
-    return f"SCRAM-SHA-256${iterations}:{told}${stored}:{server}"
-
-
 class Session:
     """An open connection; errors of the server stay psycopg2's, others become GuestError."""
 
@@ -147,12 +131,6 @@ class Session:
 
         It does not depend on the user's name.
         """
-        if password.isascii():
-            iterations = self._connection.get_parameter_status("scram_iterations")
-            return scram_verifier(
-                password, salt=secrets.token_bytes(16), iterations=int(iterations or 4096)
-            )
-        # the driver knows how other texts are prepared first (RFC 4013)
         return str(
             extensions.encrypt_password(
                 password, user, scope=self._connection, algorithm="scram-sha-256"
