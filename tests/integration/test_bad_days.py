@@ -137,7 +137,7 @@ def nothing_made(stack: Stack, rest: Rest, instance_id: str) -> Iterator[None]:
         ({"region_name": "Atlantis"}, 400, "Atlantis"),
         ({"nics": [{"net-id": "../../x"}]}, 400, "UUID"),
         ({"replica_of": _UNKNOWN_ID}, 404, _UNKNOWN_ID),
-        ({"restorePoint": {"backupRef": _UNKNOWN_ID}}, 501, "backup"),
+        ({"restorePoint": {"backupRef": _UNKNOWN_ID}}, 404, _UNKNOWN_ID),
     ],
 )
 def test_a_create_that_makes_no_sense_is_refused_by_the_api(
