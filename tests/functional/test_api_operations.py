@@ -146,7 +146,7 @@ def test_progress_is_shown_only_while_an_operation_is_under_way(api: api_fixture
         "operation": "create",
         "step": "create_port",
         "step_number": 1,
-        "step_count": 10,
+        "step_count": 11,
         "percent": 0,
         "since": "2026-05-01T12:00:00",
     }
@@ -184,11 +184,11 @@ def test_progress_counts_the_job_of_the_agent_and_foretells_the_end(api: api_fix
             kind="prepare",
             now=api.clock.now(),
         )
-    api.set_heartbeat(instance_id, job_id="job", job_progress_percent=50)
+    api.set_heartbeat(instance_id, job_id="job", job_progress_percent=25)
     api.clock.advance(45)
     shown = progress(api, instance_id)
     assert shown is not None
-    assert (shown["step_number"], shown["percent"]) == (8, 75)
+    assert (shown["step_number"], shown["percent"]) == (9, 75)
     # half of such operations take up to a minute
     assert shown["estimated_end"] == "2026-05-01T12:01:00"
     api.clock.advance(45)

@@ -356,7 +356,7 @@ def test_a_journal_is_restored_to_any_moment(
     second, position, as_of_s = ship(log, position)
     assert as_of_s >= journal.rows[-1][1]
     pieces = first + second
-    assert len(pieces) > 2
+    assert len(pieces) > 1
     assert log.pending_bytes(position) < 1000
 
     observed = observing(subject, part, ObservedRows)

@@ -581,6 +581,9 @@ def test_who_removes_the_log_or_begins_it_anew_is_noticed(running: Guest) -> Non
     for lose in (purge, reset, reset_and_write):
         shipper = Shipper(log)
         cursor.execute("INSERT INTO lost VALUES (0)")
+        # a file that nothing was written to is known by the second in which it was made
+        made = running.layout.data_dir / shipper.position["file"]
+        wait_until(lambda made=made: time.time() >= int(made.stat().st_mtime) + 1)
         lose()
         with pytest.raises(base.LogLost):
             pytest.fail(f"{lose.__name__}: {shipper.ship()}")

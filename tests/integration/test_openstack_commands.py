@@ -554,14 +554,39 @@ def test_datastore_commands(user: Client, admin: Client) -> None:
     user.refused("datastore delete", "mariadb", match="HTTP 403")
 
 
-# -- what no engine can do here yet -----
+# -- backups -----
 
 
-def test_backup_commands_say_that_there_are_none(user: Client, instance: dict[str, Any]) -> None:
+def _await_backup(user: Client, backup_id: str) -> dict[str, Any]:
+    def completed() -> dict[str, Any] | None:
+        shown: dict[str, Any] = user.json("database backup show", backup_id)
+        assert shown["status"] != "FAILED", shown
+        return shown if shown["status"] == "COMPLETED" else None
+
+    return wait_until(completed, timeout_s=60, what=f"{backup_id} COMPLETED") or {}
+
+
+def test_backup_commands(user: Client, instance: dict[str, Any]) -> None:
     assert user.json("database backup list") == []
-    assert user.json("database backup list instance", instance["id"]) == []
-    user.refused("database backup create", "b", "-i", instance["id"], match="HTTP 501")
     user.refused("database backup show", "b", match="No backup")
+    made = user.json(
+        "database backup create", "b", "-i", instance["id"], "--description", "of today"
+    )
+    full = _await_backup(user, made["id"])
+    assert (full["name"], full["description"]) == ("b", "of today")
+    assert full["instance_id"] == instance["id"]
+    made = user.json(
+        *("database backup create", "later", "-i", instance["id"]),
+        *("--parent", full["id"], "--incremental"),
+    )
+    later = _await_backup(user, made["id"])
+    assert later["parent_id"] == full["id"]
+    assert _names(user.json("database backup list")) == {"b", "later"}
+    rows = user.json("database backup list instance", instance["id"])
+    assert {row["ID"] for row in rows} == {full["id"], later["id"]}
+    # an increment is nothing without what it is of: both go
+    user("database backup delete", full["id"])
+    wait_until(lambda: user.json("database backup list") == [], timeout_s=60.0)
     user.refused("database backup delete", str(uuid.uuid4()), match="(?i)not found|404|fail")
     # the client asks Mistral, not this service
     user.refused("database backup execution delete", "x", match="(?s).")
@@ -577,6 +602,9 @@ def test_backup_strategy_commands(user: Client, instance: dict[str, Any]) -> Non
     assert [row["Swift Container"] for row in rows] == ["nightly"]
     user("database backup strategy delete", "--instance-id", instance["id"])
     assert user.json("database backup strategy list", "--instance-id", instance["id"]) == []
+
+
+# -- what no engine can do here yet -----
 
 
 def test_cluster_commands_refuse_politely(user: Client, admin: Client) -> None:

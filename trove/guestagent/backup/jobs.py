@@ -39,6 +39,8 @@ _STOP_TIMEOUT_S = 150.0
 #: look tries again.
 _ARCHIVE_PATIENCE_S = 10.0
 _DOCUMENT = "backup"
+#: Health of an engine that the supervisor is about to have running.
+_ON_ITS_WAY = (states.ServiceStatus.RESTARTING, states.ServiceStatus.CRASHED)
 
 Grant = Callable[[payloads.GrantRequest], payloads.GrantAnswer]
 _T = TypeVar("_T")
@@ -124,8 +126,11 @@ class Backups:
         self._restorer.end_left()
 
     def await_engine(self) -> None:
-        """Wait for an engine that is on its way up: after a restart of the machine, it may be."""
-        if self._supervisor.snapshot().status is states.ServiceStatus.RESTARTING:
+        """Wait for an engine that is on its way up: after a restart of the machine, it may be.
+
+        So is one that crashed, unless it does so again and again.
+        """
+        if self._supervisor.snapshot().status in _ON_ITS_WAY:
             with contextlib.suppress(exception.GuestError):
                 self._supervisor.ensure_running(_START_TIMEOUT_S)
 

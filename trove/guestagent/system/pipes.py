@@ -129,6 +129,10 @@ class Program:
         """Tell whether the program has ended."""
         return self._process.poll() is not None
 
+    def kill(self) -> None:
+        """End the program now, also while another thread reads from it or writes to it."""
+        self._process.kill()
+
     def said(self, *, max_bytes: int = 16384) -> str:
         """Return the end of what it said."""
         return filesystem.read_tail(self._messages, max_bytes=max_bytes)

@@ -268,7 +268,8 @@ class _Guard:
                 if idle_s >= _STALL_S:
                     self.finding = f"did nothing for {_STALL_S:.0f} s"
             if self.finding is not None:
-                self._tool.close()
+                # not close: the pipe is in use
+                self._tool.kill()
                 return
 
     def _is_served(self) -> bool:
