@@ -33,10 +33,16 @@ def nothing_stays() -> Iterator[None]:
             cloud.volume.delete_volume(found.id)
 
 
-def make_volume(cloud: Cloud, instance_id: str) -> Volume:
+def make_volume(
+    cloud: Cloud, instance_id: str, *, size_gib: int = 1, snapshot_id: str | None = None
+) -> Volume:
     _made.append((cloud, instance_id))
     made = cloud.volume.create_volume(
-        instance_id=instance_id, size_gib=1, volume_type=None, project_id="p"
+        instance_id=instance_id,
+        size_gib=size_gib,
+        volume_type=None,
+        project_id="p",
+        snapshot_id=snapshot_id,
     )
     cloud.settled(instance_id)
     return made
@@ -100,13 +106,31 @@ def test_a_snapshot_is_made_once_and_holds_its_volume(cloud: Cloud, instance_id:
     again = cloud.again().volume.create_snapshot(volume_id=volume.id, owner_id=owner_id)
     assert again.id == made.id
     wait_until(lambda: has_snapshot(cloud, owner_id, "available"), timeout_s=60)
-    with pytest.raises(exception.DriverError):
-        cloud.volume.delete_volume(volume.id)
+    if not cloud.volume.snapshots_outlive_volumes:
+        with pytest.raises(exception.DriverError):
+            cloud.volume.delete_volume(volume.id)
     for _ in range(2):
         cloud.volume.delete_snapshot(made.id)
         wait_until(lambda: cloud.volume.find_snapshot(owner_id) is None, timeout_s=60)
     cloud.volume.delete_volume(volume.id)
     assert cloud.settled(instance_id) is None
+
+
+def test_a_volume_is_made_of_a_snapshot(cloud: Cloud, instance_id: str) -> None:
+    owner_id, other_id = str(uuid.uuid4()), str(uuid.uuid4())
+    volume = make_volume(cloud, instance_id)
+    made = cloud.volume.create_snapshot(volume_id=volume.id, owner_id=owner_id)
+    wait_until(lambda: has_snapshot(cloud, owner_id, "available"), timeout_s=60)
+    for _ in range(2):
+        other = make_volume(cloud, other_id, size_gib=2, snapshot_id=made.id)
+        assert (other.instance_id, other.size_gib) == (other_id, 2)
+    assert listed(cloud, other_id) == [other.id]
+    with pytest.raises(exception.DriverError):
+        make_volume(cloud, str(uuid.uuid4()), snapshot_id=str(uuid.uuid4()))
+    cloud.volume.delete_volume(other.id)
+    assert cloud.settled(other_id) is None
+    cloud.volume.delete_snapshot(made.id)
+    wait_until(lambda: cloud.volume.find_snapshot(owner_id) is None, timeout_s=60)
 
 
 def has_snapshot(cloud: Cloud, owner_id: str, status: str) -> bool:

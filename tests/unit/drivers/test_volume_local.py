@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import stat
 
 import pytest
 from oslo_config import cfg
@@ -79,3 +81,44 @@ def test_the_types_are_those_of_the_configuration(conf: cfg.ConfigOpts) -> None:
     slow, fast = LocalVolume(conf).list_volume_types()
     assert (slow.id, slow.name, slow.description) == ("slow", "slow", None)
     assert (fast.name, fast.description) == ("fast", "solid state: quick")
+
+
+def test_a_snapshot_holds_what_was_there_with_modes_and_links(conf: cfg.ConfigOpts) -> None:
+    volume = _create(conf, "i1")
+    driver = LocalVolume(conf)
+    data = pathlib.Path(conf.local.state_dir) / "volumes" / volume.id / "data"
+    data.mkdir(mode=0o700)
+    (data / "rows").write_text("before")
+    (data / "rows").chmod(0o640)
+    (data / "link").symlink_to("rows")
+    snapshot = driver.create_snapshot(volume_id=volume.id, owner_id="b1")
+    (data / "rows").write_text("after")
+    assert LocalVolume(conf).create_snapshot(volume_id=volume.id, owner_id="b1") == snapshot
+    driver.delete_volume(volume.id)
+
+    driver.create_volume(
+        instance_id="i2", size_gib=1, volume_type=None, project_id="p", snapshot_id="b1"
+    )
+    copy = data.parents[1] / "i2" / "data"
+    assert (copy / "rows").read_text() == "before"
+    assert stat.S_IMODE((copy / "rows").stat().st_mode) == 0o640
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o700
+    assert (copy / "link").is_symlink()
+    with pytest.raises(exception.DriverError, match="is of 1 GiB"):
+        driver.create_volume(
+            instance_id="i3", size_gib=0, volume_type=None, project_id="p", snapshot_id="b1"
+        )
+
+
+def test_what_a_killed_copy_left_is_neither_seen_nor_kept(conf: cfg.ConfigOpts) -> None:
+    volume = _create(conf, "i1")
+    driver = LocalVolume(conf)
+    snapshots = pathlib.Path(conf.local.state_dir) / "snapshots"
+    (snapshots / ".b1.part").mkdir(parents=True)
+    (snapshots / ".b1.part" / "half").touch()
+    assert driver.find_snapshot("b1") is None
+    driver.create_snapshot(volume_id=volume.id, owner_id="b1")
+    assert sorted(os.listdir(snapshots)) == ["b1", "b1.json"]
+    assert not (snapshots / "b1" / "half").exists()
+    driver.delete_snapshot("b1")
+    assert os.listdir(snapshots) == []

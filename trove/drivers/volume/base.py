@@ -65,11 +65,23 @@ class VolumeDriver(abc.ABC):
     def list_volume_types(self) -> Sequence[VolumeType]:
         """Return the types that volumes may have; none when volumes have no types here."""
 
+    #: Whether snapshots stay when their volume is removed; else it cannot be before they are.
+    snapshots_outlive_volumes: bool = False
+
     @abc.abstractmethod
     def create_volume(
-        self, *, instance_id: str, size_gib: int, volume_type: str | None, project_id: str
+        self,
+        *,
+        instance_id: str,
+        size_gib: int,
+        volume_type: str | None,
+        project_id: str,
+        snapshot_id: str | None = None,
     ) -> Volume:
-        """Begin to make a volume; raises DriverError. Not a second one for the same id."""
+        """Begin to make a volume; raises DriverError. Not a second one for the same id.
+
+        One of a snapshot holds what that does, and is as large at least.
+        """
 
     @abc.abstractmethod
     def find_volume(self, instance_id: str) -> Volume | None:

@@ -70,9 +70,18 @@ class CinderVolume(base.VolumeDriver):
     # -- volumes -----
 
     def create_volume(
-        self, *, instance_id: str, size_gib: int, volume_type: str | None, project_id: str
+        self,
+        *,
+        instance_id: str,
+        size_gib: int,
+        volume_type: str | None,
+        project_id: str,
+        snapshot_id: str | None = None,
     ) -> base.Volume:
-        """Begin to make a volume, or return the one that there is; a second one is removed."""
+        """Begin to make a volume, or return the one that there is; a second one is removed.
+
+        One of a snapshot is where the snapshot is, and of its type: Cinder takes no other.
+        """
         found = self._keep_one(instance_id)
         if not found:
             values: dict[str, Any] = {
@@ -80,9 +89,14 @@ class CinderVolume(base.VolumeDriver):
                 "description": f"Data of database instance {instance_id}",
                 "size": size_gib,
                 "metadata": {INSTANCE: instance_id},
-                "volume_type": volume_type or self._type,
-                "availability_zone": self._zone,
             }
+            if snapshot_id is None:
+                values |= {
+                    "volume_type": volume_type or self._type,
+                    "availability_zone": self._zone,
+                }
+            else:
+                values["snapshot_id"] = snapshot_id
             with cloud.told(_SERVICE, f"create a volume of {size_gib} GiB"):
                 made = self._cinder.create_volume(
                     **{name: value for name, value in values.items() if value is not None}

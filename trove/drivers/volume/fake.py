@@ -24,6 +24,8 @@ class FakeVolume(base.VolumeDriver):
         self.injector = injection.Injector()
         #: How often a volume was made for each instance.
         self.created: dict[str, int] = {}
+        #: Of which snapshot the volume of each instance was made.
+        self.made_of: dict[str, str | None] = {}
         #: What new volumes are.
         self.status = "available"
         self._volumes: dict[str, base.Volume] = {}
@@ -38,12 +40,19 @@ class FakeVolume(base.VolumeDriver):
             return list(self.types)
 
     def create_volume(
-        self, *, instance_id: str, size_gib: int, volume_type: str | None, project_id: str
+        self,
+        *,
+        instance_id: str,
+        size_gib: int,
+        volume_type: str | None,
+        project_id: str,
+        snapshot_id: str | None = None,
     ) -> base.Volume:
         """Make a volume, unless the instance has one."""
         with self.injector.around("create_volume"), self._lock:
             volume = self._find(instance_id)
             if volume is None:
+                self._check_snapshot(snapshot_id, size_gib)
                 volume = base.Volume(
                     id=str(uuid.uuid4()),
                     instance_id=instance_id,
@@ -52,7 +61,15 @@ class FakeVolume(base.VolumeDriver):
                 )
                 self._volumes[volume.id] = volume
                 self.created[instance_id] = self.created.get(instance_id, 0) + 1
+                self.made_of[instance_id] = snapshot_id
             return volume
+
+    def _check_snapshot(self, snapshot_id: str | None, size_gib: int) -> None:
+        if snapshot_id is None:
+            return
+        snapshot = self._snapshots.get(snapshot_id)
+        if snapshot is None or snapshot.status != "available" or snapshot.size_gib > size_gib:
+            raise exception.DriverError(service="volume", reason=f"no snapshot {snapshot_id}")
 
     def find_volume(self, instance_id: str) -> base.Volume | None:
         """Return the volume made for an instance, or None."""
@@ -111,6 +128,12 @@ class FakeVolume(base.VolumeDriver):
             self._snapshots.pop(snapshot_id, None)
 
     # -- for compute drivers and tests -----
+
+    @property
+    def snapshots(self) -> Sequence[base.Snapshot]:
+        """All snapshots that there are."""
+        with self._lock:
+            return list(self._snapshots.values())
 
     def set_status(self, volume_id: str, status: str) -> None:
         """Put a volume into a status, as a server that takes it or lets go of it does."""
