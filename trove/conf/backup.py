@@ -89,11 +89,13 @@ OPTS = [
     cfg.StrOpt(
         "verify",
         default="all",
-        choices=["all", "sampled", "none"],
+        choices=["all", "sampled", "scheduled", "none"],
         help=(
-            "Which backups are proven when they are completed, by restoring them beside the running"
-            " database of their instance and having its engine check the result; that needs room"
-            " for a second copy on the volume. Others can be proven at any time."
+            "Which backups are proven when they are completed, by restoring them and having their"
+            " engine check the result: all, or a part of them. With any but none, each database has"
+            " its newest backup proven in time, before the last proof of any is older than"
+            " verify_max_age_days; with scheduled that is all that is proven. Others can be proven"
+            " at any time."
         ),
     ),
     cfg.FloatOpt(
@@ -102,6 +104,21 @@ OPTS = [
         min=0.0,
         max=1.0,
         help="Which part of the backups is proven with verify = sampled.",
+    ),
+    cfg.FloatOpt(
+        "verify_interval_days",
+        default=30.0,
+        min=0.0,
+        help=(
+            "After how long a backup is proven again that was to be proven when it was completed"
+            " (verify = all, sampled); 0: never, but for the newest of each database."
+        ),
+    ),
+    cfg.IntOpt(
+        "verify_at_once",
+        default=20,
+        min=1,
+        help="Most proofs at a time with which old ones are renewed.",
     ),
     cfg.FloatOpt(
         "verify_max_age_days",

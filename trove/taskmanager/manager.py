@@ -6,7 +6,14 @@ from collections.abc import Iterable
 
 from trove.common import concurrency
 from trove.rpc import notifier as notifications
-from trove.taskmanager import convergence, housekeeping, outbox, reconciler, scheduler
+from trove.taskmanager import (
+    convergence,
+    housekeeping,
+    outbox,
+    proof_keeping,
+    reconciler,
+    scheduler,
+)
 from trove.taskmanager.operations import engine, flows
 
 _SEND_INTERVAL_S = 1.0
@@ -32,9 +39,10 @@ class TaskManager:
         )
         self.housekeeping = housekeeping.Housekeeping(tools, hint=self._hint)
         self.scheduler = scheduler.Scheduler(tools, hint=self._hint)
+        self.proofs = proof_keeping.ProofKeeping(tools, hint=self._hint)
         self._scheduling = concurrency.PeriodicThread(
             "backup schedules",
-            lambda: engine.tell_troubles("scheduling backups", self.scheduler.run),
+            self._schedule,
             interval_s=_SCHEDULE_INTERVAL_S,
         )
         self._sending: concurrency.PeriodicThread | None = None
@@ -50,6 +58,10 @@ class TaskManager:
         engine.tell_troubles("reconciling", self.reconciler.run)
         engine.tell_troubles("tidying up", self.housekeeping.run)
         engine.tell_troubles("applying configurations", self.convergence.run)
+
+    def _schedule(self) -> None:
+        engine.tell_troubles("scheduling backups", self.scheduler.run)
+        engine.tell_troubles("renewing proofs", self.proofs.run)
 
     def run_operation(self, operation_id: str) -> None:
         """Take a hint; returns at once."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from trove.db import backups, base, events
+from trove.db import backups, base, events, notifications
 from trove.taskmanager.operations import engine
 
 #: The type of the events.
 STALE = "instance.backups.unproven"
+#: The type of the notifications.
+STALE_NOTIFICATION = "dbaas.backup_verify.stale"
 #: Seconds between looks, and most instances told of in one.
 _REST_S = 3600.0
 _MOST_TOLD = 500
@@ -61,4 +63,15 @@ class ProofWatch:
             resource_id=instance_id,
             payload={"since": since.isoformat()},
             now=now,
+        )
+        notifications.append(
+            session,
+            STALE_NOTIFICATION,
+            {
+                **notifications.base_traits(project_id, None),
+                "instance_id": instance_id,
+                "since": since.isoformat(),
+            },
+            now=now,
+            priority=notifications.ERROR,
         )

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.fixtures.control_plane import NOTHING, ControlPlane
+from tests.fixtures.control_plane import NOTHING, PROJECT, ControlPlane
 from tests.fixtures.crashes import Crash, crashing
 from tests.fixtures.restoring import CONTAINER, DIGEST, Backed, sent_restoration
 from trove import states
 from trove.common import crypto, exception
-from trove.db import backups, log_archives, models, operations, restorations
+from trove.db import backups, log_archives, models, notifications, operations, restorations
 from trove.rpc import payloads
 from trove.taskmanager import archive_keeping, proof_watch
 from trove.taskmanager.operations import engine, restore, verify_backup
@@ -313,6 +313,7 @@ def test_a_proof_is_recorded_with_its_findings(backed: Backed) -> None:
 
 def test_a_proof_that_fails_is_recorded_and_told(backed: Backed) -> None:
     plane = backed.plane
+    plane.database.notifies = True
     backup_id = backed.add_backup(backed.make_active())
     plane.guests.failing["verify_backup"] = "table a.b is corrupt"
     backed.verify(backup_id)
@@ -324,7 +325,15 @@ def test_a_proof_that_fails_is_recorded_and_told(backed: Backed) -> None:
         kinds = session.scalars(
             sa.select(models.Event.type).where(models.Event.resource_id == backup_id)
         ).all()
+        (sent,) = session.execute(
+            sa.select(models.Notification.priority, models.Notification.payload).where(
+                models.Notification.event_type == verify_backup.DISPROVEN_NOTIFICATION
+            )
+        ).all()
     assert kinds == [verify_backup.DISPROVEN]
+    assert sent.priority == notifications.ERROR
+    assert (sent.payload["backup_id"], sent.payload["tenant_id"]) == (backup_id, PROJECT)
+    assert "table a.b is corrupt" in sent.payload["message"]
 
 
 def test_a_proof_that_nobody_gives_changes_nothing(backed: Backed) -> None:
@@ -546,6 +555,7 @@ def test_an_archive_that_lags_is_told(backed: Backed) -> None:
 
 def test_a_database_whose_backups_are_not_proven_is_told_of_once(backed: Backed) -> None:
     plane = backed.plane
+    plane.database.notifies = True
     instance_id = backed.make_active()
     backed.add_backup(instance_id)
     other = backed.make_active()
@@ -561,4 +571,10 @@ def test_a_database_whose_backups_are_not_proven_is_told_of_once(backed: Backed)
         told = session.scalars(
             sa.select(models.Event.resource_id).where(models.Event.type == proof_watch.STALE)
         ).all()
+        notified = session.scalars(
+            sa.select(models.Notification.payload).where(
+                models.Notification.event_type == proof_watch.STALE_NOTIFICATION
+            )
+        ).all()
     assert told == [instance_id]
+    assert [each["instance_id"] for each in notified] == [instance_id]

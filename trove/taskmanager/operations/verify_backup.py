@@ -17,7 +17,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import exception
-from trove.db import backups, events, guest_jobs, operations
+from trove.db import backups, events, guest_jobs, notifications, operations
 from trove.rpc import payloads
 from trove.taskmanager.operations import engine, restore, steps
 
@@ -26,6 +26,8 @@ LOG = log.getLogger(__name__)
 PROVEN = "backup.verification.passed"
 DISPROVEN = "backup.verification.failed"
 UNPROVEN = "backup.verification.incomplete"
+#: Who listens to notifications is told of what is disproven.
+DISPROVEN_NOTIFICATION = "dbaas.backup_verify.error"
 
 #: How often one looks whether another operation wants the agent.
 _LOOK_S = 5.0
@@ -143,6 +145,20 @@ def _write(
         payload={"instance_id": ctx.instance_id, "reason": details.get("reason")},
         now=now,
     )
+    if kind == DISPROVEN:
+        notifications.append(
+            session,
+            DISPROVEN_NOTIFICATION,
+            {
+                **notifications.base_traits(backup.project_id, ctx.operation.request_id),
+                "backup_id": backup_id,
+                "name": backup.name,
+                "instance_id": ctx.instance_id,
+                "message": details.get("reason"),
+            },
+            now=now,
+            priority=notifications.ERROR,
+        )
     LOG.info("backup %s: %s", backup_id, kind)
 
 

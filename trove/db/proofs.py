@@ -1,0 +1,63 @@
+"""Proofs of backups in the database: what was proven when, and how many are being made."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Collection, Mapping
+from typing import cast
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from trove import states
+from trove.db import backups, models, operations
+
+_backups = cast(sa.Table, models.Backup.__table__)
+_instances = cast(sa.Table, models.Instance.__table__)
+_ACTIVE = sorted(state for state in states.OperationState if state.is_active)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Provable:
+    """A backup that can be proven, and what came of that when it last was."""
+
+    id: str
+    created: datetime.datetime
+    completed: datetime.datetime | None
+    verification: states.Verification | None
+    verified: datetime.datetime | None
+
+
+def list_provable(
+    session: orm.Session, instance_ids: Collection[str]
+) -> Mapping[str, list[Provable]]:
+    """Return the backups of live instances that their agents can prove, the newest first."""
+    columns = [_backups.c[field.name] for field in dataclasses.fields(Provable)]
+    query = (
+        sa.select(_backups.c.instance_id, *columns)
+        .join(_instances, _instances.c.id == _backups.c.instance_id)
+        .where(
+            _backups.c.instance_id.in_(list(instance_ids)),
+            _backups.c.is_deleted == sa.false(),
+            _instances.c.is_deleted == sa.false(),
+            _backups.c.deleted.is_(None),
+            _backups.c.status.in_(sorted(backups.RESTORABLE)),
+            _backups.c.kind != states.BackupKind.SNAPSHOT,
+        )
+        .order_by(_backups.c.instance_id, _backups.c.created.desc(), _backups.c.id)
+    )
+    found: dict[str, list[Provable]] = {}
+    for instance_id, *values in session.execute(query):
+        row = Provable(**dict(zip((column.name for column in columns), values, strict=True)))
+        found.setdefault(instance_id, []).append(row)
+    return found
+
+
+def count_active(session: orm.Session) -> int:
+    """Return how many proofs are being made, or wait for their agents."""
+    query = sa.select(sa.func.count()).where(
+        models.Operation.kind == operations.VERIFY_BACKUP,
+        models.Operation.state.in_(_ACTIVE),
+    )
+    return session.scalar(query) or 0
