@@ -60,6 +60,7 @@ up() {
     stage agents start_agents
     stage cloud /usr/bin/python3 "$HERE/minicloud/objects.py" cloud
     stage await /usr/bin/python3 "$HERE/minicloud/objects.py" await
+    stage addresses await_addresses
     if [ -n "$EXTRAS" ]; then
         stage packages install "${EXTRA_PACKAGES[@]}"
         stage barbican start_barbican

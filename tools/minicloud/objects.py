@@ -4,6 +4,7 @@
 ``objects.py identity``   users, roles, the catalog
 ``objects.py cloud``      flavors, networks, quotas
 ``objects.py await``      nothing: waits until every agent reports
+``objects.py addresses``  nothing: waits until servers of all networks are given their addresses
 """
 
 import os
@@ -17,6 +18,7 @@ import openstack
 E = os.environ
 HOST_IP, PASSWORD, REGION = E["HOST_IP"], E["PASSWORD"], E["REGION"]
 PATIENCE_S = 180
+DHCP_S = 60
 
 SERVICE_USERS = (
     "glance", "placement", "nova", "neutron", "cinder", "swift", "barbican", "designate", "trove",
@@ -212,6 +214,24 @@ def await_agents(cloud):
         time.sleep(1)
 
 
+def await_addresses(cloud):
+    """Wait until the server that gives addresses runs for all networks."""
+    began = time.monotonic()
+    networks = {subnet.network_id for subnet in cloud.network.subnets() if subnet.is_dhcp_enabled}
+    while True:
+        files = [pathlib.Path(E["DATA"], "neutron/dhcp", each, "pid") for each in networks]
+        missing = [
+            file.parent.name
+            for file in files
+            if not file.exists() or not pathlib.Path("/proc", file.read_text().strip()).exists()
+        ]
+        if not missing:
+            return
+        if time.monotonic() - began > DHCP_S:
+            sys.exit(f"nobody gives addresses on {missing}")
+        time.sleep(1)
+
+
 def main(command):
     """Do what the command says."""
     cloud = connect()
@@ -221,6 +241,8 @@ def main(command):
         objects(cloud)
     elif command == "await":
         await_agents(cloud)
+    elif command == "addresses":
+        await_addresses(cloud)
     elif command in EXTRA_SERVICES:
         register(cloud.identity, command, *EXTRA_SERVICES[command])
     else:

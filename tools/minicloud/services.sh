@@ -211,12 +211,25 @@ mount_share() {
     mountpoint -q "$DATA/nfs-export" || mount -o loop,noatime "$DATA/nfs.img" "$DATA/nfs-export"
 }
 
+start_dhcp() {
+    start neutron-dhcp neutron-dhcp-agent --config-file "$ETC/neutron.conf" --config-file "$ETC/dhcp.ini"
+}
+
+# The agent's privileged helper can get stuck at its start (eventlet: "cannot switch to a different
+# thread"), and nothing is answered on any network until the agent is started anew.
+await_addresses() {
+    /usr/bin/python3 "$HERE/minicloud/objects.py" addresses && return 0
+    end_all 10 neutron-dhcp
+    start_dhcp
+    /usr/bin/python3 "$HERE/minicloud/objects.py" addresses
+}
+
 start_agents() {
     local i
     mount_share
     start neutron-linuxbridge env PATH="$ETC/bin:$PATH" neutron-linuxbridge-agent \
         --config-file "$ETC/neutron.conf" --config-file "$ETC/linuxbridge.ini"
-    start neutron-dhcp neutron-dhcp-agent --config-file "$ETC/neutron.conf" --config-file "$ETC/dhcp.ini"
+    start_dhcp
     start neutron-l3 neutron-l3-agent --config-file "$ETC/neutron.conf" --config-file "$ETC/l3.ini"
     start neutron-metadata neutron-metadata-agent \
         --config-file "$ETC/neutron.conf" --config-file "$ETC/metadata.ini"
