@@ -45,8 +45,9 @@ class ObjectNotFound(exception.NotFound):
 class StoredObject:
     """An object without its content. ``etag`` is the MD5 of the content in hex, as Swift's is.
 
-    ``modified`` grows with every object that is put into a container, whatever the wall clock does.
-    A listing may leave out the metadata, and may have another ``etag`` for an object in segments.
+    ``modified`` grows with every object that is put into a container, whatever the wall clock does;
+    as finely as the store tells times. A listing may leave out the metadata and the content type,
+    and may have another ``etag`` for an object in segments.
     """
 
     name: str
@@ -74,6 +75,13 @@ class Account(abc.ABC):
 
     #: Whether objects can be listed; those who have signed URLs only cannot.
     can_list: ClassVar[bool] = True
+
+    def reaches(self, container: str, name: str) -> bool:
+        """Tell whether what this account was opened with is good for an object at all.
+
+        Who has a grant for some objects only asks for the others by their names.
+        """
+        return True
 
     @abc.abstractmethod
     def put(
@@ -137,6 +145,8 @@ class Store(abc.ABC):
     kind: ClassVar[str]
     #: Whether a guest can list what it put; where not, the control plane deletes it.
     guests_list: ClassVar[bool] = True
+    #: Whether ``modified`` tells two objects apart that are put one after the other.
+    has_fine_times: ClassVar[bool] = True
 
     @property
     def grant_s(self) -> float | None:
@@ -160,11 +170,14 @@ class Store(abc.ABC):
         prefix: str,
         caller: context.RequestContext | None = None,
         is_read_only: bool = False,
+        names: Sequence[str] = (),
     ) -> Mapping[str, Any]:
         """Return what a guest opens the account of a project with; JSON types, maybe secret.
 
         It needs no more than the objects of a container whose names begin with a prefix, and with
-        ``is_read_only`` it need not change them. Raises StorageError.
+        ``is_read_only`` it need not change them. ``names``, without the prefix, are the objects
+        that it wants next: where each is signed there is no more in the grant, without any the one
+        that is called like the prefix. Raises StorageError.
         """
 
     def locate(self, project_id: str, *, container: str, name: str) -> str:

@@ -14,16 +14,18 @@ from typing import Any
 from oslo_config import cfg
 
 from trove.common import exception
-from trove.storage import base, filesystem, tempurl
+from trove.storage import base, filesystem, presigned, tempurl
 
 NAMESPACE = "trove.storage"
 #: Module and class; imported when asked for, since a guest lacks what the cloud's need.
 _OWN: Mapping[str, tuple[str, str]] = {
     "filesystem": ("trove.storage.filesystem", "FilesystemStore"),
+    "s3": ("trove.storage.s3", "S3Store"),
     "swift": ("trove.storage.swift", "SwiftStore"),
 }
 _OWN_GRANTS: Mapping[str, Callable[[Mapping[str, Any]], base.Account]] = {
     "filesystem": filesystem.FilesystemStore.open_grant,
+    "s3": presigned.open_grant,
     "swift": tempurl.open_grant,
 }
 

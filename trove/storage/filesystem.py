@@ -426,6 +426,7 @@ class FilesystemStore(base.Store):
         prefix: str,
         caller: context.RequestContext | None = None,
         is_read_only: bool = False,
+        names: Sequence[str] = (),
     ) -> Mapping[str, Any]:
         """Return the path of the project's directory."""
         return {"directory": str(self._place(project_id))}

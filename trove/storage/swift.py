@@ -32,7 +32,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from trove.common import concurrency, context, crypto, exception, keystone
-from trove.storage import base, swift_objects, tempurl
+from trove.storage import base, contents, swift_objects, tempurl
 
 LOG = log.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class SwiftAccount(base.Account):
         swift_objects.check_names(container, name)
         headers = {"Content-Type": content_type} | swift_objects.metadata_headers(metadata or {})
         before = self._head(container, name)
-        pieces = swift_objects.Content(content)
+        pieces = contents.Content(content)
         with tempfile.SpooledTemporaryFile(max_size=swift_objects.DIRECT_BYTES) as first:
             for piece in pieces.pieces(b"", self._segment_bytes):
                 first.write(piece)
@@ -85,7 +85,7 @@ class SwiftAccount(base.Account):
         self,
         container: str,
         name: str,
-        pieces: swift_objects.Content,
+        pieces: contents.Content,
         first: IO[bytes],
         headers: Mapping[str, str],
     ) -> str:
@@ -184,7 +184,7 @@ class SwiftAccount(base.Account):
             answer.close()
             raise
 
-        content = swift_objects.Content(answer.iter_content(_READ_BYTES))
+        content = contents.Content(answer.iter_content(_READ_BYTES))
 
         def read(most: int) -> bytes:
             try:
@@ -192,7 +192,7 @@ class SwiftAccount(base.Account):
             except (requests.RequestException, OSError) as e:
                 raise base.StorageError(reason=f"its answer broke off ({type(e).__name__})") from e
 
-        return found, swift_objects.body(read, answer.close, found.size_bytes)
+        return found, contents.body(read, answer.close, found.size_bytes)
 
     def list(
         self,
@@ -385,7 +385,7 @@ def _listed(entry: Mapping[str, Any]) -> base.StoredObject:
         size_bytes=int(entry["bytes"]),
         etag=str(entry["hash"]),
         modified=modified.replace(tzinfo=datetime.UTC),
-        content_type=swift_objects.content_type_of(str(entry["content_type"])),
+        content_type=contents.content_type_of(str(entry["content_type"])),
     )
 
 
@@ -463,6 +463,7 @@ class SwiftStore(base.Store):
         prefix: str,
         caller: context.RequestContext | None = None,
         is_read_only: bool = False,
+        names: Sequence[str] = (),
     ) -> Mapping[str, Any]:
         """Return signatures for the objects of a container whose names begin with a prefix."""
         swift_objects.check_names(container, prefix)

@@ -1,4 +1,4 @@
-"""What Swift's object requests look like, whoever sends them: paths, headers, bodies.
+"""What Swift's object requests look like, whoever sends them: paths and headers.
 
 Nothing but the standard library, since guests send them too.
 """
@@ -6,14 +6,11 @@ Nothing but the standard library, since guests send them too.
 from __future__ import annotations
 
 import datetime
-import hashlib
-import io
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Mapping
 
 from trove.common import exception
-from trove.storage import base
+from trove.storage import base, contents
 
 #: Bytes up to which an object is put in one request whose length and digest Swift checks.
 DIRECT_BYTES = 8 * 1024 * 1024
@@ -82,16 +79,11 @@ def object_of(name: str, headers: Mapping[str, str]) -> base.StoredObject:
             size_bytes=int(lowered["content-length"]),
             etag=etag,
             modified=_EPOCH + datetime.timedelta(microseconds=microseconds),
-            content_type=content_type_of(lowered.get("content-type", base.BINARY)),
+            content_type=contents.content_type_of(lowered.get("content-type", base.BINARY)),
             metadata=metadata,
         )
     except (KeyError, ValueError) as e:
         raise base.StorageError(reason=f"its answer is not Swift's ({e})") from e
-
-
-def content_type_of(text: str) -> str:
-    """Return a content type in one form: listings leave out the space before a parameter."""
-    return "; ".join(part.strip() for part in text.split(";"))
 
 
 def is_large(headers: Mapping[str, str]) -> bool:
@@ -100,94 +92,3 @@ def is_large(headers: Mapping[str, str]) -> bool:
         key.lower() == "x-static-large-object" and value.lower() == "true"
         for key, value in headers.items()
     )
-
-
-class Content:
-    """The content of an object on its way, in pieces of any size: how much there was, its MD5."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        """Take the chunks; none is asked for yet."""
-        self._chunks = iter(chunks)
-        self._rest = b""
-        self.size_bytes = 0
-        self._digest = hashlib.md5(usedforsecurity=False)
-
-    @property
-    def etag(self) -> str:
-        """The MD5 of what was given out until now."""
-        return self._digest.hexdigest()
-
-    def _next(self, most: int) -> bytes:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return b""
-            self._rest = bytes(chunk)
-        piece, self._rest = self._rest[:most], self._rest[most:]
-        self.size_bytes += len(piece)
-        self._digest.update(piece)
-        return piece
-
-    def take(self, most: int) -> bytes:
-        """Return the next bytes, fewer than ``most`` only at the end."""
-        taken = io.BytesIO()
-        while (left := most - taken.tell()) and (piece := self._next(left)):
-            taken.write(piece)
-        return taken.getvalue()
-
-    def is_over(self) -> bool:
-        """Tell whether all was given out."""
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return True
-            self._rest = bytes(chunk)
-        return False
-
-    def pieces(self, first: bytes, most: int) -> Iterator[bytes]:
-        """Yield ``first``, which was taken already, and what follows up to ``most`` bytes more."""
-        if first:
-            yield first
-        left = most
-        while left and (piece := self._next(left)):
-            left -= len(piece)
-            yield piece
-
-
-class _Body(io.RawIOBase):
-    """What is left of an answer, to be read once."""
-
-    def __init__(
-        self, read: Callable[[int], bytes], close: Callable[[], object], size_bytes: int
-    ) -> None:
-        super().__init__()
-        self._read = read
-        self._close = close
-        self._left = size_bytes
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read some bytes; raises StorageError when the answer breaks off."""
-        piece = self._read(min(len(buffer), self._left)) if self._left else b""
-        if not piece and self._left:
-            raise base.StorageError(reason="its answer broke off")
-        buffer[: len(piece)] = piece
-        self._left -= len(piece)
-        return len(piece)
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        if not self.closed:
-            self._close()
-        super().close()
-
-
-def body(read: Callable[[int], bytes], close: Callable[[], object], size_bytes: int) -> BinaryIO:
-    """Return the content of an answer as a file to be closed.
-
-    ``read`` raises StorageError for what goes wrong.
-    """
-    return io.BufferedReader(_Body(read, close, size_bytes))

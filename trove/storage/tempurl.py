@@ -8,26 +8,20 @@ Metadata are stored twice, since a TempURL shows none but those whose names begi
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import hmac
-import http.client
 import io
-import ssl
 import urllib.parse
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from trove.storage import base, swift_objects
+from trove.storage import base, contents, plain_http, signed, swift_objects
 
 #: What a guest may do; reading covers HEAD.
 METHODS = ("GET", "PUT", "DELETE")
 READING = ("GET",)
-_TIMEOUT_S = 30.0
-_BLOCK_BYTES = 64 * 1024
 #: Most bytes of one object, as Swift has it.
 _MOST_BYTES = 5 * 1024**3
-_GONE = 404
 
 
 def sign(key: str, method: str, *, path: str, expires: int) -> str:
@@ -71,13 +65,14 @@ class Grant:
         return dataclasses.asdict(self)
 
 
-class TempUrlAccount(base.Account):
+class TempUrlAccount(signed.SignedAccount):
     """The objects of one container whose names begin with the prefix of a grant."""
 
-    can_list = False
+    refused = "the signed URL has expired, or its key is not the container's any more"
 
     def __init__(self, grant: Grant) -> None:
         """Take the grant; connects for each request."""
+        super().__init__(grant.container, grant.prefix)
         self._grant = grant
 
     def put(
@@ -95,7 +90,7 @@ class TempUrlAccount(base.Account):
             "Content-Type": content_type,
             **swift_objects.metadata_headers(metadata or {}, is_public=True),
         }
-        pieces = swift_objects.Content(content)
+        pieces = contents.Content(content)
         first = pieces.take(swift_objects.DIRECT_BYTES)
         if pieces.is_over():
             headers |= {"ETag": pieces.etag, "Content-Length": str(len(first))}
@@ -105,78 +100,33 @@ class TempUrlAccount(base.Account):
             headers["Transfer-Encoding"] = "chunked"
             sent = pieces.pieces(first, _MOST_BYTES - len(first))
         with self._request("PUT", name, headers, sent) as answer:
-            answer.require(201)
+            self._require(answer, 201)
             if answer.headers.get("etag", "").strip('"') != pieces.etag or not pieces.is_over():
                 raise base.StorageError(reason=f"not all of object {name} was stored")
         return self.get(container, name)
-
-    def find(self, container: str, name: str) -> base.StoredObject | None:
-        """Return an object, None when there is none."""
-        self._check(container, name)
-        with self._request("HEAD", name) as answer:
-            if answer.status == _GONE:
-                return None
-            answer.require(200)
-            return swift_objects.object_of(name, answer.headers)
-
-    def open(self, container: str, name: str) -> tuple[base.StoredObject, BinaryIO]:
-        """Return an object and its content, to be closed; raises ObjectNotFound."""
-        self._check(container, name)
-        answer = self._request("GET", name)
-        try:
-            if answer.status == _GONE:
-                raise base.ObjectNotFound(container=container, name=name)
-            answer.require(200)
-            found = swift_objects.object_of(name, answer.headers)
-        except BaseException:
-            answer.close()
-            raise
-        return found, swift_objects.body(answer.read, answer.close, found.size_bytes)
 
     def delete(self, container: str, name: str) -> bool:
         """Delete an object; returns whether there was one."""
         self._check(container, name)
         with self._request("DELETE", name) as answer:
-            if answer.status == _GONE:
+            if answer.status == signed.GONE:
                 return False
-            answer.require(204)
+            self._require(answer, 204)
             return True
 
-    def list(
-        self,
-        container: str,
-        *,
-        prefix: str = "",
-        marker: str = "",
-        limit: int = base.MAX_LISTING,
-    ) -> Sequence[base.StoredObject]:
-        """Refuse: no signature is for a container."""
-        raise base.StorageError(reason="a guest cannot list objects")
-
-    def list_containers(self) -> Sequence[str]:
-        """Refuse: no signature is for an account."""
-        raise base.StorageError(reason="a guest cannot list containers")
-
-    def find_container(self, name: str) -> base.Container | None:
-        """Refuse: no signature is for a container."""
-        raise base.StorageError(reason="a guest cannot look at containers")
-
-    def _check(self, container: str, name: str) -> None:
+    def _names(self, container: str, name: str) -> None:
         swift_objects.check_names(container, name)
-        if container != self._grant.container or not name.startswith(self._grant.prefix):
-            raise base.StorageError(
-                reason=f"object {name} is not below what this guest was given:"
-                f" {self._grant.container}/{self._grant.prefix}"
-            )
+
+    def _object(self, name: str, headers: Mapping[str, str]) -> base.StoredObject:
+        return swift_objects.object_of(name, headers)
 
     def _request(
         self, method: str, name: str, headers: Mapping[str, str] | None = None, body: Any = None
-    ) -> _Answer:
+    ) -> plain_http.Answer:
         grant = self._grant
         signature = grant.signatures.get("GET" if method == "HEAD" else method)
         if signature is None:
-            raise base.StorageError(reason="this guest was given objects to read only")
-        split = urllib.parse.urlsplit(grant.url)
+            raise signed.read_only()
         query = urllib.parse.urlencode(
             {
                 "temp_url_sig": signature,
@@ -186,87 +136,9 @@ class TempUrlAccount(base.Account):
         )
         account = urllib.parse.quote(grant.account_path)
         target = f"{account}{swift_objects.quote(grant.container, name)}?{query}"
-        connection = _connect(split, grant.ca_pem)
-        try:
-            connection.request(
-                method,
-                target,
-                body=body,
-                headers=dict(headers or {}),
-                encode_chunked="Transfer-Encoding" in (headers or {}),
-            )
-            return _Answer(connection, connection.getresponse())
-        except (OSError, http.client.HTTPException) as e:
-            connection.close()
-            raise _broken(e) from e
-        except BaseException:
-            connection.close()
-            raise
-
-
-def _connect(split: urllib.parse.SplitResult, ca_pem: str | None) -> http.client.HTTPConnection:
-    host = split.hostname or ""
-    if split.scheme == "http":
-        return http.client.HTTPConnection(
-            host, split.port, timeout=_TIMEOUT_S, blocksize=_BLOCK_BYTES
+        return plain_http.send(
+            method, grant.url, target, headers=headers, body=body, ca_pem=grant.ca_pem
         )
-    return http.client.HTTPSConnection(
-        host,
-        split.port,
-        timeout=_TIMEOUT_S,
-        blocksize=_BLOCK_BYTES,
-        context=_tls_context(ca_pem),
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def _tls_context(ca_pem: str | None) -> ssl.SSLContext:
-    """Return what servers are checked by; reading the system's authorities takes long."""
-    return ssl.create_default_context(cadata=ca_pem)
-
-
-def _broken(error: Exception) -> base.StorageError:
-    return base.StorageError(reason=f"it cannot be reached ({type(error).__name__}: {error})")
-
-
-class _Answer:
-    """What Swift said; closes its connection."""
-
-    def __init__(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
-    ) -> None:
-        self._connection = connection
-        self._response = response
-        self.status = response.status
-        self.headers: Mapping[str, str] = {k.lower(): v for k, v in response.getheaders()}
-
-    def __enter__(self) -> _Answer:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def read(self, most: int) -> bytes:
-        """Read some of the body; raises StorageError."""
-        try:
-            return self._response.read(most)
-        except (OSError, http.client.HTTPException) as e:
-            raise _broken(e) from e
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._response.close()
-        self._connection.close()
-
-    def require(self, status: int) -> None:
-        """Raise StorageError for any other status."""
-        if self.status == status:
-            return
-        reason = f"it answered {self.status}"
-        if self.status in (401, 403):
-            reason = "the signed URL has expired, or its key is not the container's any more"
-        request = self.headers.get("x-trans-id")
-        raise base.StorageError(reason=f"{reason} (request {request})" if request else reason)
 
 
 def open_grant(grant: Mapping[str, Any]) -> base.Account:

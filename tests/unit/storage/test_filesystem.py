@@ -96,5 +96,5 @@ def test_store_is_chosen_by_the_configuration(tmp_path: pathlib.Path) -> None:
     assert isinstance(store, filesystem.FilesystemStore)
     assert store.grant("p", container="c", prefix="p") == {"directory": str(tmp_path / "o" / "p")}
     conf.set_override("driver", "tape", "storage")
-    with pytest.raises(exception.ConfigurationError, match="filesystem, swift can be chosen"):
+    with pytest.raises(exception.ConfigurationError, match="filesystem, s3, swift can be chosen"):
         factory.load(conf)
