@@ -69,6 +69,10 @@ _COUNTERS: Mapping[str, tuple[str | None, str]] = {
         "reason",
         "Messages of agents, or parts of them, that were dropped.",
     ),
+    "trove_backup_orphans_removed_total": (
+        None,
+        "Objects that were removed because no backup has them.",
+    ),
 }
 #: What a conductor counts, as it is added up in SQL.
 STORED = counters.Key("trove_heartbeats_stored_total")

@@ -106,6 +106,15 @@ OPTS = [
         help="Which part of the backups is proven with verify = sampled.",
     ),
     cfg.FloatOpt(
+        "sweep_interval_hours",
+        default=24.0,
+        min=0.0,
+        help=(
+            "How often the containers of backups are swept: segments are removed that no backup"
+            " has, that no manifest is with and that were not changed for two days. 0: never."
+        ),
+    ),
+    cfg.FloatOpt(
         "verify_interval_days",
         default=30.0,
         min=0.0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 from collections.abc import Iterable, Sequence
 
 from oslo_log import log
@@ -20,6 +21,9 @@ from trove.storage import base as storage
 from trove.storage import manifests, stored_backups
 
 LOG = log.getLogger(__name__)
+
+#: What segments are called below the prefix of their backup.
+_SEGMENT = re.compile(r"[0-9a-f]{16}/[0-9]{8,}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,14 @@ class Stored:
     size_bytes: int
     modified: datetime.datetime
     has_manifest: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """How far a sweep is: behind which name it goes on, None at the end; and what it removed."""
+
+    marker: str | None
+    removed: int = 0
 
 
 class BackupOrphans:
@@ -90,10 +102,75 @@ class BackupOrphans:
         LOG.info("removed %d objects below %s/%s", count, orphan.container, orphan.prefix)
         return count
 
+    # -- a bit at a time, by nobody's word -----
+
+    def sweep(
+        self,
+        account_id: str,
+        container: str,
+        marker: str,
+        *,
+        age: datetime.timedelta,
+        most_listed: int,
+        most_removed: int,
+    ) -> Swept:
+        """Remove what is left over among the objects of a container that come behind a name.
+
+        Nobody looks at what that is: below the prefix everything has to be called like segments of
+        backups. One page is listed, and what is below those of its prefixes that may be left over.
+        Raises StorageError.
+        """
+        account = self._get_store().account(account_id)
+        page = account.list(container, marker=marker, limit=most_listed)
+        prefixes = {
+            place[0]: place[2]
+            for place in (stored_backups.find_prefix(each.name) for each in page)
+            if place is not None
+        }
+        with self._database.reader() as session:
+            statuses = backups.list_statuses(session, list(prefixes.values()))
+        before = self._clock.now() - age
+        removed = 0
+        for prefix, backup_id in prefixes.items():
+            if statuses.get(backup_id) not in (None, states.BackupStatus.FAILED):
+                continue
+            names = _find_left(account, container, prefix, before=before)
+            for name in names[: most_removed - removed]:
+                removed += account.delete(container, name)
+            if names:
+                LOG.info("removed objects below %s/%s that no backup has", container, prefix)
+            if removed >= most_removed:
+                # there may be more below this one
+                return Swept(marker=prefix.removesuffix("/"), removed=removed)
+        if len(page) < most_listed:
+            return Swept(marker=None, removed=removed)
+        return Swept(marker=_behind(page[-1].name), removed=removed)
+
     def _get_store(self) -> storage.Store:
         if self._store is None:
             raise exception.ConfigurationError(reason="[storage] driver is not set")
         return self._store
+
+
+def _behind(name: str) -> str:
+    """Return behind what a look goes on: an object, and with it all of the backup it is of."""
+    place = stored_backups.find_prefix(name)
+    # "0" is what comes behind "/"
+    return name if place is None else place[0].removesuffix("/") + "0"
+
+
+def _find_left(
+    account: storage.Account, container: str, prefix: str, *, before: datetime.datetime
+) -> list[str]:
+    """Return the names of all objects below a prefix, none when they may be somebody's."""
+    if account.find(container, prefix + manifests.MANIFEST_NAME) is not None:
+        return []
+    names = []
+    for each in stored_backups.list_objects(account, container, prefix):
+        if each.modified >= before or not _SEGMENT.fullmatch(each.name, len(prefix)):
+            return []
+        names.append(each.name)
+    return names
 
 
 def _group(

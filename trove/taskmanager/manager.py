@@ -13,11 +13,13 @@ from trove.taskmanager import (
     proof_keeping,
     reconciler,
     scheduler,
+    storage_sweep,
 )
 from trove.taskmanager.operations import engine, flows
 
 _SEND_INTERVAL_S = 1.0
 _SCHEDULE_INTERVAL_S = 5.0
+_SWEEP_INTERVAL_S = 10.0
 
 
 class TaskManager:
@@ -44,6 +46,13 @@ class TaskManager:
             "backup schedules",
             self._schedule,
             interval_s=_SCHEDULE_INTERVAL_S,
+        )
+        self.sweep = storage_sweep.StorageSweep(tools)
+        # of its own: a store may take long to answer
+        self._sweeping = concurrency.PeriodicThread(
+            "storage sweep",
+            lambda: engine.tell_troubles("sweeping the object store", self.sweep.run),
+            interval_s=_SWEEP_INTERVAL_S,
         )
         self._sending: concurrency.PeriodicThread | None = None
         if notifier is not None:
@@ -76,11 +85,13 @@ class TaskManager:
         self.runner.start()
         self._reconciling.start()
         self._scheduling.start()
+        self._sweeping.start()
         if self._sending is not None:
             self._sending.start()
 
     def stop(self) -> None:
         """Let the steps in work end, give back the rest, and stop."""
+        self._sweeping.stop()
         self._scheduling.stop()
         self._reconciling.stop()
         engine.tell_troubles("giving the reconciler's place away", self.reconciler.close)
