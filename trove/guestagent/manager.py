@@ -21,6 +21,7 @@ from trove.guestagent import journal as journals
 from trove.guestagent import modules as guest_modules
 from trove.guestagent import state, volume
 from trove.guestagent import supervisor as supervisors
+from trove.guestagent.backup import adopting, freezing
 from trove.guestagent.backup import archiver as archivers
 from trove.guestagent.backup import jobs as backup_jobs
 from trove.guestagent.backup import progress as progresses
@@ -86,6 +87,9 @@ class Manager:
             storage=storage,
             clock=concurrency.SystemClock(),
         )
+        self._adoption = adopting.Adoption(
+            datastore.backup, manager=datastore.spec.manager, layout=supervisor.layout
+        )
         self._journal = journal
         self._on_change = on_change
         self._rekey_channel = rekey
@@ -94,6 +98,13 @@ class Manager:
         self._job: journals.Entry | None = None
         self._overlay: tuple[states.ServiceStatus, str | None] | None = None
         self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
+        self._freezer = freezing.Freezer(
+            datastore,
+            supervisor,
+            store=store,
+            clock=concurrency.SystemClock(),
+            on_change=self._look_for_jobs,
+        )
         accounts, root, logs = datastore.accounts, datastore.root, datastore.logs
         #: Short calls by name, as :data:`trove.rpc.payloads.CALLS` lists them.
         self.handlers: Mapping[str, Callable[[Any], payloads.Payload]] = {
@@ -120,6 +131,8 @@ class Manager:
             "hwinfo": lambda request: facts.read_hardware(),
             "top_queries": lambda request: datastore.queries.top(request),
             "cancel_job": _empty(lambda r: self._cancel(r.job_id)),
+            "freeze": lambda r: self._freezer.freeze(r),
+            "thaw": lambda r: self._freezer.thaw(r),
         }
         self._jobs: Mapping[str, Callable[[Any], dict[str, Any]]] = {
             payloads.RekeyJob.KIND: self._rekey,
@@ -142,12 +155,22 @@ class Manager:
             payloads.ArchiveJob.KIND: self._archive,
         }
 
+    def recover(self) -> None:
+        """Have an engine go on that an earlier agent left standing still; before all else."""
+        self._freezer.recover()
+
+    @property
+    def is_frozen(self) -> bool:
+        """Tell whether the engine stands still, so that nothing can be asked of it."""
+        return self._freezer.is_frozen
+
     def start(self) -> None:
         """Begin to do jobs; those interrupted by the last end of the agent come first."""
         self._thread.start()
 
     def begin_closing(self) -> None:
         """Begin no further job; a running one that fails from now on is left to the next agent."""
+        self._freezer.give_up("the agent ended")
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -165,11 +188,19 @@ class Manager:
         LOG.info("job %s (%s) %s", job.job_id, job.kind, "came" if is_new else "came again")
         if is_new and job.kind == payloads.StopJob.KIND:
             # a start that is under way need not be waited for
+            self._freezer.give_up("the database was to be stopped")
             self._supervisor.ask_to_stop()
-        with self._changed:
-            self._changed.notify_all()
+        self._look_for_jobs()
         if not is_new:
             self._on_change()
+
+    def _look_for_jobs(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _find_next(self) -> journals.Entry | None:
+        """Return the next job; none is begun while the engine stands still."""
+        return None if self._freezer.is_frozen else self._journal.find_next()
 
     def _cancel(self, job_id: str) -> None:
         """Have a job end, or never begin; one that cannot be ended half way goes on."""
@@ -231,11 +262,9 @@ class Manager:
     def _do_next(self) -> None:
         """Do the oldest job, or wait for one."""
         with self._changed:
-            entry = self._journal.find_next()
+            entry = self._find_next()
             if entry is None:
-                self._changed.wait_for(
-                    lambda: self._closing or self._journal.find_next() is not None
-                )
+                self._changed.wait_for(lambda: self._closing or self._find_next() is not None)
                 return
             self._job = entry
         try:
@@ -286,6 +315,8 @@ class Manager:
             self._transition.enter(job.engine_version)
             if job.restoration is None:
                 self._datastore.service.install(job)
+            elif job.restoration.snapshot is not None:
+                self._adopt(job, job.restoration.snapshot)
             else:
                 self._backups.install(job, job.restoration)
             self._supervisor.ensure_running(_START_TIMEOUT_S)
@@ -293,6 +324,7 @@ class Manager:
             if job.restoration is not None:
                 # there is nothing to go back to
                 self._transition.commit()
+                self._adoption.forget()
             if job.databases:
                 self._datastore.accounts.ensure_databases(job.databases)
             if job.users:
@@ -313,6 +345,36 @@ class Manager:
         self._overlay = None
         result["overrides_digest"] = job.overrides_digest
         return {"engine_version": self._supervisor.snapshot().version, **result}
+
+    def _adopt(self, job: payloads.PrepareJob, backup_id: str) -> None:
+        """Have the database that the volume holds, which is of a snapshot."""
+        if job.volume_size_gib is not None:
+            self._volume.grow(job.volume_size_gib)
+        done = self._adoption.find_done(backup_id)
+        version = done or self._adoption.check(backup_id)
+        if done is None:
+            self._transition.check_restored(version)
+            self._clear_adopted()
+
+        def place() -> None:
+            if done is None:
+                self._adoption.place(backup_id, engine_version=version)
+            self._transition.adopt(version)
+            self._transition.enter()
+
+        self._datastore.service.install(job, restore=place)
+
+    def _clear_adopted(self) -> None:
+        """Remove what was another instance's, its logs among it, which the agent's own go on."""
+        logs = self._datastore.logs
+        if not isinstance(logs, base.Logs):
+            self._adoption.clear()
+            return
+        logs.close()
+        try:
+            self._adoption.clear()
+        finally:
+            logs.open()
 
     def _complete_upgrade(self) -> None:
         """Let an upgraded engine prove itself before tenants write what a return would lose."""

@@ -191,7 +191,7 @@ class Agent:
 
     def _is_running(self) -> bool:
         """Tell whether the engine can be asked."""
-        return self.supervisor.snapshot().status in (
+        return not self.manager.is_frozen and self.supervisor.snapshot().status in (
             states.ServiceStatus.HEALTHY,
             states.ServiceStatus.BLOCKED,
         )
@@ -226,11 +226,14 @@ class Agent:
         self._datastore.service.anticipate()
 
     def _tend_logs(self) -> None:
+        if self.manager.is_frozen:
+            return
         if self._volume.is_ready and isinstance(self._datastore.logs, base.Logs):
             self._datastore.logs.tend()
 
     def start(self) -> None:
         """Begin: supervise, report, do jobs."""
+        self.manager.recover()
         if isinstance(self._datastore.logs, base.Logs):
             self._datastore.logs.open()
         self.supervisor.start()
@@ -290,7 +293,7 @@ class Agent:
                 )
         except OSError as e:
             message = message or filesystem.explain(e, "looking at the data volume")
-        runs = snapshot.status is states.ServiceStatus.HEALTHY
+        runs = snapshot.status is states.ServiceStatus.HEALTHY and not self.manager.is_frozen
         progress = self.manager.progress
         return payloads.Heartbeat(
             boot=self._boot,

@@ -147,6 +147,7 @@ class Supervisor:
         self._closing = False
         self._powering_off = False
         self._restart_asked = False
+        self._is_paused = False
         self._wanted = Wanted((store.find("engine") or {}).get("wanted", Wanted.STOPPED))
         self._phase = Phase.STOPPED
         self._process: process.Process | None = None
@@ -229,6 +230,34 @@ class Supervisor:
             self._failed_starts = 0
             before = self._ready_count
         self._await_ready(timeout_s, after=before + 1)
+
+    @property
+    def is_answering(self) -> bool:
+        """Tell whether the engine runs and answers."""
+        return self._phase is Phase.RUNNING
+
+    def find_engine(self) -> process.Identity | None:
+        """Return the engine's process, whether this agent or an earlier one started it."""
+        known = process.read_pid_file(self.layout.pid_file)
+        if (
+            known is not None
+            and process.is_alive(known)
+            and process.has_argument(known.pid, self._service.marker)
+        ):
+            return known
+        return process.find_by_argument(self._service.marker)
+
+    def pause(self) -> None:
+        """Ask the engine nothing: it is going to stand still."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Look at the engine again."""
+        if self._is_paused:
+            self._is_paused = False
+            self._failed_pings = 0
+            self._next_ping = 0.0
+            self._wake()
 
     def power_off(self, timeout_s: float) -> None:
         """Stop the engine cleanly for a shutdown of the machine: it starts again after it."""
@@ -376,13 +405,7 @@ class Supervisor:
         return self._service.is_installed()
 
     def _adopt(self) -> None:
-        identity = process.read_pid_file(self.layout.pid_file)
-        if (
-            identity is None
-            or not process.is_alive(identity)
-            or not process.has_argument(identity.pid, self._service.marker)
-        ):
-            identity = process.find_by_argument(self._service.marker)
+        identity = self.find_engine()
         if identity is None:
             return
         try:
@@ -433,6 +456,8 @@ class Supervisor:
 
     def _look(self) -> None:
         """Ping the engine, tell it of its disk, have it prove that it writes; bound its log."""
+        if self._is_paused:
+            return
         now = self._clock.monotonic()
         is_known = self._phase in (Phase.RUNNING, Phase.BLOCKED)
         must_tell = self._guard.must_tell and now >= self._next_word

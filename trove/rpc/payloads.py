@@ -442,6 +442,7 @@ class Restoration(Payload):
     """What a database is made from: a chain of backups, full first, and the log behind them.
 
     ``target_*`` say where the log ends, at most one of them; ``target_time`` is seconds since 1970.
+    With ``snapshot``, the id of a backup, there is no chain: the data volume was made of it.
     """
 
     chain: tuple[StoredBackup, ...]
@@ -449,6 +450,7 @@ class Restoration(Payload):
     target_time: float | None = None
     target_position: str | None = None
     target_name: str | None = None
+    snapshot: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -853,6 +855,40 @@ class JobRef(Payload):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze(Payload):
+    """Have the engine stand still for a snapshot of its volume, for ``timeout_s`` at most."""
+
+    freeze_id: str
+    backup_id: str
+    timeout_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen(Payload):
+    """The engine stands still since ``at_s`` (seconds since 1970); ``facts`` are the engine's."""
+
+    engine_version: str | None
+    data_bytes: int
+    at_s: float
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Thaw(Payload):
+    """Have the engine go on."""
+
+    freeze_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Thawed(Payload):
+    """Whether the engine stood still from its freezing until now, and if not, why."""
+
+    was_frozen: bool
+    reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TopQueriesRequest(Payload):
     """The ``limit`` statements with the largest ``order_by``, a figure of :class:`TopQuery`."""
 
@@ -918,6 +954,8 @@ CALLS: Mapping[str, tuple[type[Payload], type[Payload]]] = {
     "hwinfo": (Empty, HwInfo),
     "top_queries": (TopQueriesRequest, TopQueries),
     "cancel_job": (JobRef, Empty),
+    "freeze": (Freeze, Frozen),
+    "thaw": (Thaw, Thawed),
 }
 
 #: Jobs: kind -> type of the payload.

@@ -8,6 +8,7 @@ All methods may raise :class:`trove.common.exception.GuestError` with a cause an
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import pathlib
 import signal
@@ -453,6 +454,22 @@ class Backup(Part, abc.ABC):
         Nothing else is touched and nothing listens but on private sockets. Returns facts such as
         ``{"restored_to_s": 1700000000.0}``. May be called again after a crash in between, with an
         empty place.
+        """
+
+    def quiesce(self) -> contextlib.AbstractContextManager[Mapping[str, Any]]:
+        """Have the running engine finish what would be lost, or cost a recovery, in a crash.
+
+        As long as the context is open the engine ends no transaction that writes, as far as it can
+        be asked for that. Takes seconds at most; raises GuestError. Gives facts, JSON types. What
+        goes without it is a database that starts again after a crash.
+        """
+        return contextlib.nullcontext({})
+
+    def adopt(self, work: pathlib.Path, kept: pathlib.Path) -> None:
+        """Make what another server's engine left in ``work`` at a crash one's of this instance.
+
+        ``kept`` is what the agent of that server had on the volume, about to be removed. May be
+        called again after a crash in between.
         """
 
     @abc.abstractmethod

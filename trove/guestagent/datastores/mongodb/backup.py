@@ -341,6 +341,17 @@ class MongodbBackup(base.Backup):
         """Begin a dump."""
         return MongodbStream(self)
 
+    @contextlib.contextmanager
+    def quiesce(self) -> Iterator[Mapping[str, Any]]:
+        """Have the server write all its pages; its journal has what comes after.
+
+        A lock (``fsyncLock``) would outlive an agent that is killed, and adds nothing to what a
+        snapshot of one volume has.
+        """
+        with self.connector.session() as client:
+            client.admin.command({"fsync": 1})
+        yield {}
+
     def begin(self, opened: contextlib.ExitStack) -> oplog.OpTime:
         """Have the oplog kept until ``opened`` is closed; returns its newest entry."""
         with self.connector.session() as client:

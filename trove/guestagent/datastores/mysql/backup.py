@@ -33,6 +33,15 @@ from trove.guestagent.system import filesystem, pipes, process
 LOG = log.getLogger(__name__)
 
 _READ_BYTES = 1024 * 1024
+#: What holds commits back, step by step.
+_STAGES = (
+    "BACKUP STAGE START",
+    "BACKUP STAGE FLUSH",
+    "BACKUP STAGE BLOCK_DDL",
+    "BACKUP STAGE BLOCK_COMMIT",
+)
+#: Longest that a statement in the way is waited for.
+_QUIESCE_WAIT_S = 10
 #: Memory of what works on a copy, beside a running engine perhaps: a part of the flavor's.
 _MEMORY_SHARE = 16
 _LEAST_MEMORY_MIB = 16
@@ -74,6 +83,7 @@ class MariadbBackup(base.Backup):
         self._layout = environment.layout
         self._find_settings = find_settings
         self._explain_exit = explain_exit
+        self._connector = connector
         self._copier = copies.Copier(
             dialect,
             programs,
@@ -96,6 +106,21 @@ class MariadbBackup(base.Backup):
     def open_increment(self, parent: Mapping[str, Any]) -> base.Stream:
         """Begin to copy the pages that changed since a backup."""
         return self._copier.open_increment(parent)
+
+    @contextlib.contextmanager
+    def quiesce(self) -> Iterator[Mapping[str, Any]]:
+        """Flush tables that know no transactions, and hold all commits back.
+
+        Readers are not waited for, writers of such tables and changes of tables are.
+        """
+        with self._connector.session() as session:
+            session.execute("SET SESSION lock_wait_timeout = {seconds}", seconds=_QUIESCE_WAIT_S)
+            for stage in _STAGES:
+                session.execute(stage)
+            ((gtid,),) = session.execute("SELECT @@GLOBAL.gtid_current_pos")
+            yield {"gtid": str(gtid or "")}
+            # no stage outlives the connection, which may be broken by now
+            session.execute("BACKUP STAGE END")
 
     # -- databases from them -----
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from oslo_log import log
 
 from trove.common import exception
 from trove.datastores import postgresql
 from trove.datastores import spec as datastore_spec
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.postgresql import (
+    archive,
     connection,
     copies,
     private,
     recovery,
     template,
+    wal,
 )
-from trove.guestagent.system import process
+from trove.guestagent.system import filesystem, process
+
+LOG = log.getLogger(__name__)
 
 _CHECK_TIMEOUT_S = 86400.0
 #: Up to this size every row is looked up in every index of its.
@@ -38,6 +45,7 @@ class PostgresqlBackup(base.Backup):
         """Take where the server runs, and connections to it."""
         self._environment = environment
         self._owner = environment.layout.engine_user
+        self._connector = connector
         self._copier = copies.Copier(environment, connector)
 
     @property
@@ -55,6 +63,27 @@ class PostgresqlBackup(base.Backup):
     def open_increment(self, parent: Mapping[str, Any]) -> base.Stream:
         """Begin to copy what changed since a backup."""
         return self._copier.open_increment(parent)
+
+    @contextlib.contextmanager
+    def quiesce(self) -> Iterator[Mapping[str, Any]]:
+        """Have the server write all its pages: what starts on them has little log to replay."""
+        try:
+            with self._connector.session() as session:
+                session.execute("CHECKPOINT")
+        except exception.GuestError as e:
+            # it costs a longer recovery, and nothing else
+            LOG.warning("no checkpoint before the snapshot: %s", e)
+        yield {}
+
+    def adopt(self, work: pathlib.Path, kept: pathlib.Path) -> None:
+        """Begin another history, without what a former server kept of its log for others."""
+        with contextlib.suppress(FileNotFoundError):
+            (work / "postmaster.pid").unlink()
+        slots_dir = work / "pg_replslot"
+        if slots_dir.is_dir():
+            for slot in slots_dir.iterdir():
+                filesystem.remove_tree(slot)
+        private.write_file(work / wal.INCARNATION, archive.new_incarnation(), owner=self._owner)
 
     def check(self, facts: Mapping[str, Any]) -> None:
         """Raise GuestError unless it is a backup of this major version of PostgreSQL."""

@@ -28,7 +28,7 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trove.common import exception
@@ -214,6 +214,29 @@ class RedisBackup(base.Backup):
         if time.monotonic() > deadline:
             raise exception.GuestError(reason="the server did not finish a snapshot in time")
         self._pause.wait(_LOOK_S)
+
+    # -- snapshots of the volume -----
+
+    @contextlib.contextmanager
+    def quiesce(self) -> Iterator[Mapping[str, Any]]:
+        """Do nothing: what was answered stands in the log of writes; see to it that there is one.
+
+        Raises GuestError while the server is making it, after it was restored.
+        """
+        with self._server.connector.session() as client:
+            info = client.info("persistence")
+        manifest = self._layout.data_dir / _LOG_DIRECTORY / _MANIFEST
+        if info["aof_enabled"] != "1" or not manifest.exists():
+            raise exception.GuestError(
+                reason="the server does not log its writes yet: make the snapshot a little later"
+            )
+        yield {}
+
+    def adopt(self, work: pathlib.Path, kept: pathlib.Path) -> None:
+        """Take the users over, which the server itself does not keep."""
+        with contextlib.suppress(FileNotFoundError):
+            text = (kept / "users.json").read_text(encoding="utf-8")
+            filesystem.write_file(work / user_lists.RESTORED, text, mode=0o600)
 
     # -- restoring -----
 
