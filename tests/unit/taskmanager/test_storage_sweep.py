@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import datetime
+import itertools
 import json
 import pathlib
 from typing import Any
@@ -44,13 +46,43 @@ class Counting(filesystem.FilesystemAccount):
         return super().delete(container, name)
 
 
+class InMemory(Counting):
+    """Has names only: many objects in a short while."""
+
+    def __init__(self, directory: pathlib.Path, names: list[str]) -> None:
+        super().__init__(directory)
+        self.names = sorted(names)
+
+    def list(
+        self, container: str, *, prefix: str = "", marker: str = "", limit: int = 10000
+    ) -> Any:
+        """List, and count what was listed."""
+        begin = bisect.bisect_right(self.names, marker) if marker > prefix else 0
+        behind = (name for name in self.names[begin:] if name.startswith(prefix))
+        found = list(itertools.islice(behind, limit))
+        self.listed += len(found)
+        return [
+            storage.StoredObject(name=name, size_bytes=0, etag="", modified=OLD) for name in found
+        ]
+
+    def find(self, container: str, name: str) -> None:
+        """Find none: there are no manifests."""
+
+    def delete(self, container: str, name: str) -> bool:
+        """Delete, and note it."""
+        self.deleted.append(name)
+        self.names.remove(name)
+        return True
+
+
 class Store(filesystem.FilesystemStore):
     """A store with one account, which may fail."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         super().__init__(directory)
+        self.directory = directory
         (directory / PROJECT).mkdir(parents=True)
-        self.only = Counting(directory / PROJECT)
+        self.only: Counting = Counting(directory / PROJECT)
         self.fails = False
 
     def account(self, project_id: str, **options: Any) -> storage.Account:
@@ -108,24 +140,20 @@ def segments(prefix: str, count: int) -> list[str]:
 
 
 def put(store: Store, names: list[str], *, modified: datetime.datetime = OLD) -> None:
-    """Put empty objects as if at a time, many of them in a short while."""
-    places: dict[str, pathlib.Path] = {}
+    """Put empty objects as if at a time."""
     for name in names:
-        above, _, last = name.rpartition("/")
-        if above not in places:
-            places[above] = store.only._place(CONTAINER, name).parent
-            places[above].mkdir(parents=True, exist_ok=True)
+        place = store.only._place(CONTAINER, name)
+        place.parent.mkdir(parents=True, exist_ok=True)
         document = {
             "name": name,
-            "data": f"{last}+o.0.data",
+            "data": f"{place.name}.0.data",
             "size_bytes": 0,
             "etag": "",
             "modified": modified.isoformat(),
             "content_type": storage.BINARY,
             "metadata": {},
         }
-        with open(f"{places[above]}/{last}+o.json", "w", encoding="ascii") as stream:
-            stream.write(json.dumps(document))
+        place.with_name(f"{place.name}.json").write_text(json.dumps(document))
 
 
 def names(store: Store) -> list[str]:
@@ -176,7 +204,7 @@ def test_what_nobody_has_goes_and_all_else_stays(plane: ControlPlane, store: Sto
 def test_a_pass_is_bounded_among_twenty_thousand_objects(plane: ControlPlane, store: Store) -> None:
     kept = [name for _ in range(3) for name in segments(_complete(plane), 6500)]
     gone = [name for prefix in (unknown(), unknown()) for name in segments(prefix, 250)]
-    put(store, kept + gone)
+    store.only = InMemory(store.directory, kept + gone)
     sweep = storage_sweep.StorageSweep(plane.tools)
     passes = 0
     while not passes or sweep._places is not None:
@@ -198,7 +226,7 @@ def _complete(plane: ControlPlane) -> str:
 
 def test_one_sweeps_and_then_rests(plane: ControlPlane, store: Store) -> None:
     one, other = (storage_sweep.StorageSweep(plane.tools) for _ in range(2))
-    put(store, segments(unknown(), 300))
+    put(store, segments(unknown(), 220))
     one.run()
     assert len(store.only.deleted) == 200
     other.run()
@@ -218,7 +246,7 @@ def test_one_sweeps_and_then_rests(plane: ControlPlane, store: Store) -> None:
 
 
 def test_who_dies_is_replaced(plane: ControlPlane, store: Store) -> None:
-    put(store, segments(unknown(), 300))
+    put(store, segments(unknown(), 220))
     storage_sweep.StorageSweep(plane.tools).run()
     other = storage_sweep.StorageSweep(plane.tools)
     plane.manual_clock.advance(601)
