@@ -63,6 +63,7 @@ class Grants:
             container=place.container,
             prefix=place.prefix,
             is_read_only=place.is_read_only,
+            names=request.names,
         )
 
     def _find_place(self, instance_id: str, request: payloads.GrantRequest) -> _Place | None:

@@ -23,12 +23,14 @@ CONTAINER = "database_backups"
 
 
 class Store(filesystem.FilesystemStore):
-    """Remembers which grants were for reading only."""
+    """Remembers which grants were for reading only, and for what names the last was."""
 
     granted: list[bool]
+    names: tuple[str, ...] = ()
 
     def grant(self, project_id: str, **options: Any) -> Any:
         self.granted.append(options["is_read_only"])
+        self.names = options["names"]
         return super().grant(project_id, **options)
 
 
@@ -264,12 +266,13 @@ def test_the_backup_that_is_being_made_may_be_written(
 ) -> None:
     parent_id = begin_backup(conductor, guest.id, status=states.BackupStatus.COMPLETED)
     backup_id = begin_backup(conductor, guest.id, parent_id=parent_id)
-    found = ask(guest, backup_id=backup_id)
+    found = ask(guest, backup_id=backup_id, names=("manifest.json",))
     assert found is not None
     assert (found.kind, found.account, found.container) == ("filesystem", "p", CONTAINER)
     assert found.prefix == f"{guest.id}/{backup_id}/"
     assert "directory" in found.grant
     # what it builds on may be read
+    assert store.names == ("manifest.json",)
     assert ask(guest, backup_id=parent_id) is not None
     assert store.granted == [False, True]
     with conductor.database.writer() as session:

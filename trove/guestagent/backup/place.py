@@ -4,11 +4,15 @@ A transfer that fails is tried again, with a new grant, until the store has fail
 ``patience_s``. What a failed transfer left is replaced by the next: objects appear whole. What the
 store says of an object is compared with what was sent: a store that says it has it and has not is
 one that failed.
+
+Some stores sign each object. What is stored or read is numbered, so that the objects which follow
+are asked for together with the one that is wanted: the more of them, the more often one asks.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -31,6 +35,10 @@ _LONGEST_PAUSE_S = 30.0
 _RENEW_PART = 0.25
 _RENEW_PAUSE_S = 5.0
 _PIECE_BYTES = 256 * 1024
+#: How many objects are asked for at once, at first and at most.
+_FEWEST_NAMES = 4
+_MOST_NAMES = 64
+_NUMBERED = re.compile(r"(.*?)([0-9]+)")
 
 #: Gives a grant that is good now, None when there is none. Takes the names that are wanted next,
 #: without the prefix.
@@ -67,6 +75,7 @@ class Place:
         self._since = self._clock.monotonic()
         self._storage = storage
         self._account: base.Account | None = None
+        self._names_at_once = _FEWEST_NAMES
 
     def full_name(self, name: str) -> str:
         """Return what people find an object by."""
@@ -228,20 +237,44 @@ class Place:
         if valid_s is not None:
             self._renew_grant(name, since_s=valid_s * (1 - _RENEW_PART))
         with self._lock:
-            if self._account is None:
-                self._account = factory.open_grant(self._storage.kind, self._storage.grant)
-            return self._storage, self._account
+            account = self._get_account()
+            if not account.reaches(self._storage.container, self._storage.prefix + name):
+                self._ask_for(name)
+                self._names_at_once = min(2 * self._names_at_once, _MOST_NAMES)
+                account = self._get_account()
+                if not account.reaches(self._storage.container, self._storage.prefix + name):
+                    raise base.StorageError(reason="there is no signed URL for it")
+            return self._storage, account
+
+    def _get_account(self) -> base.Account:
+        if self._account is None:
+            self._account = factory.open_grant(self._storage.kind, self._storage.grant)
+        return self._account
 
     def _renew_grant(self, name: str, *, since_s: float) -> None:
         """Have a new grant, when the one there is was asked for that long ago."""
         with self._lock:
-            now = self._clock.monotonic()
-            if self._renew is None or now - self._since < since_s:
-                return
-            try:
-                renewed = self._renew([name])
-            except exception.TroveError as e:
-                LOG.warning("no new grant for %s: %s", self.full_name(name), e)
-                return
-            if renewed is not None:
-                self._since, self._storage, self._account = now, renewed, None
+            if self._clock.monotonic() - self._since >= since_s:
+                self._ask_for(name)
+
+    def _ask_for(self, name: str) -> None:
+        """Have a new grant for an object and those that follow it, if there is one."""
+        if self._renew is None:
+            return
+        now = self._clock.monotonic()
+        try:
+            renewed = self._renew([name, *_following(name, self._names_at_once - 1)])
+        except exception.TroveError as e:
+            LOG.warning("no new grant for %s: %s", self.full_name(name), e)
+            return
+        if renewed is not None:
+            self._since, self._storage, self._account = now, renewed, None
+
+
+def _following(name: str, count: int) -> Iterator[str]:
+    """Yield the names that follow one that ends with a number."""
+    found = _NUMBERED.fullmatch(name)
+    if found is not None:
+        stem, digits = found.groups()
+        for number in range(int(digits) + 1, int(digits) + 1 + count):
+            yield f"{stem}{number:0{len(digits)}d}"

@@ -1,13 +1,15 @@
-"""Backups in a real Swift by signed URLs, with a proxy before it that has bad days."""
+"""Backups in a real Swift and a real S3 by signed URLs; a proxy before them has bad days."""
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
+from tests.fixtures import s3
 from tests.fixtures.faulty_proxy import Fault, FaultyProxy
 from tests.fixtures.swift import Swift, swift
 from tests.unit.guestagent.backup import making
@@ -16,8 +18,8 @@ from trove.guestagent.backup import pieces, sealing, writer
 from trove.guestagent.backup import place as places
 from trove.guestagent.datastores import base
 from trove.rpc import payloads
-from trove.storage import manifests
-from trove.storage.swift import SwiftStore
+from trove.storage import base as storage
+from trove.storage import grants, manifests
 
 __all__ = ["swift"]
 
@@ -26,48 +28,35 @@ _DATA = making.noise(3 * sealing.CHUNK_BYTES)
 _PREFIX = f"i/{making.BACKUP}/"
 
 
-@pytest.fixture
-def store(swift: Swift, tmp_path: pathlib.Path) -> SwiftStore:
-    return swift.make_store(tmp_path)
-
-
-@pytest.fixture
-def proxy(swift: Swift) -> Iterator[FaultyProxy]:
-    with FaultyProxy(swift.url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def project() -> str:
-    return uuid.uuid4().hex
-
-
 class _Granted:
     """A place by signed URLs that lead to the proxy."""
 
-    def __init__(self, store: SwiftStore, proxy: FaultyProxy, project: str) -> None:
-        self.store, self.proxy, self.project = store, proxy, project
+    def __init__(self, store: storage.Store, proxy: FaultyProxy) -> None:
+        self.store, self.proxy, self.project = store, proxy, uuid.uuid4().hex
+        self.asked: list[Sequence[str]] = []
 
-    def storage(self, *, prefix: str = _PREFIX) -> payloads.ObjectStorage:
-        grant = self.store.grant(self.project, container=_BOX, prefix=prefix)
-        return payloads.ObjectStorage(
-            kind="swift",
-            account=self.project,
-            container=_BOX,
-            prefix=prefix,
-            grant={**grant, "url": self.proxy.url},
-        )
+    def renew(self, names: Sequence[str]) -> payloads.ObjectStorage:
+        self.asked.append(names)
+        made = grants.make(self.store, self.project, container=_BOX, prefix=_PREFIX, names=names)
+        return dataclasses.replace(made, grant={**made.grant, "url": self.proxy.url}, valid_s=None)
 
     def place(self, *, patience_s: float = 60) -> places.Place:
-        return places.Place(self.storage(), patience_s=patience_s, first_pause_s=0.001)
+        return places.Place(
+            self.renew([]), renew=self.renew, patience_s=patience_s, first_pause_s=0.001
+        )
 
     def names(self) -> list[str]:
         return [each.name for each in self.store.account(self.project).list(_BOX)]
 
 
-@pytest.fixture
-def granted(store: SwiftStore, proxy: FaultyProxy, project: str) -> _Granted:
-    return _Granted(store, proxy, project)
+@pytest.fixture(params=["swift", "s3"])
+def granted(
+    request: pytest.FixtureRequest, swift: Swift, tmp_path: pathlib.Path
+) -> Iterator[_Granted]:
+    is_s3 = request.param == "s3"
+    store = s3.make_store(swift, tmp_path) if is_s3 else swift.make_store(tmp_path)
+    with FaultyProxy(swift.s3_url if is_s3 else swift.url) as proxy:
+        yield _Granted(store, proxy)
 
 
 def test_backup_of_some_segments_comes_back(granted: _Granted) -> None:
@@ -78,6 +67,11 @@ def test_backup_of_some_segments_comes_back(granted: _Granted) -> None:
         _PREFIX + name for name in [*(each.name for each in manifest.segments), "manifest.json"]
     )
     assert making.restore(granted.place(), manifest.sha256) == data
+    if granted.store.kind == "s3":
+        # the place, its first names, the manifest: what follows is not asked for one by one
+        number = [f"{manifest.attempt}/{number:08d}" for number in range(4)]
+        assert granted.asked[:3] == [[], number, [manifests.MANIFEST_NAME]]
+        assert len(granted.asked) == 6
 
 
 def test_bad_days_that_end_cost_nothing_but_time(granted: _Granted) -> None:

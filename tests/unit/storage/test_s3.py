@@ -1,0 +1,333 @@
+"""A real S3: what signed URLs reach and for how long, objects in parts, what is told of trouble."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import pathlib
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any
+
+import botocore.auth
+import pytest
+
+from tests.fixtures import s3
+from tests.fixtures.swift import Swift, swift
+from tests.fixtures.swift_server import S3_SECRET_KEY
+from trove.common import concurrency, exception
+from trove.storage import base, presigned, s3_objects
+from trove.storage.s3 import S3Store
+
+__all__ = ["swift"]
+
+_BOX = "database_backups"
+_MIB = 1024 * 1024
+_NOW = datetime.datetime(2026, 2, 28, 23, 59, 59, 999999, tzinfo=datetime.UTC)
+
+
+@pytest.fixture
+def store(swift: Swift, tmp_path: pathlib.Path) -> S3Store:
+    return s3.make_store(swift, tmp_path)
+
+
+@pytest.fixture
+def account(store: S3Store) -> base.Account:
+    return store.account("p")
+
+
+def _open(
+    store: S3Store, *names: str, prefix: str = "i/", is_read_only: bool = False, **changed: Any
+) -> base.Account:
+    grant = store.grant("p", container=_BOX, prefix=prefix, names=names, is_read_only=is_read_only)
+    return presigned.open_grant({**grant, **changed})
+
+
+def _read(account: base.Account, name: str) -> bytes:
+    _, stream = account.open(_BOX, name)
+    with stream:
+        return stream.read()
+
+
+# -- guests -----
+
+
+def test_signed_urls_are_for_the_objects_that_were_named(
+    store: S3Store, account: base.Account
+) -> None:
+    account.put(_BOX, "i/b", [b"own"])
+    account.put(_BOX, "other/b", [b"secret"])
+    granted = _open(store, "b", "c")
+    assert _read(granted, "i/b") == b"own"
+    assert granted.put(_BOX, "i/c", [b"new"]).size_bytes == 3
+    assert [granted.reaches(_BOX, name) for name in ("i/b", "i/d", "other/b")] == [
+        True,
+        False,
+        False,
+    ]
+    assert not granted.reaches("elsewhere", "i/b")
+    for name, reason in (("i/d", "no signed URL for object i/d"), ("other/b", "not below what")):
+        for use in (granted.find, granted.open, granted.delete):
+            with pytest.raises(base.StorageError, match=reason):
+                use(_BOX, name)
+    assert not granted.can_list
+
+
+def test_signature_is_good_for_nothing_but_its_object_and_method(
+    store: S3Store, account: base.Account
+) -> None:
+    account.put(_BOX, "i/b", [b"own"])
+    account.put(_BOX, "other/b", [b"secret"])
+    store.account("q").put(_BOX, "i/b", [b"secret"])
+    grant = dict(store.grant("p", container=_BOX, prefix="i/", names=["b"], is_read_only=True))
+    (signature,) = grant["signatures"].values()
+    assert set(signature) == {"GET", "HEAD"}
+    forged: list[dict[str, Any]] = [
+        {"prefix": "other/"},
+        {"prefix": "", "signatures": {"other/b": signature}},
+        {"path": grant["path"].replace("/p/", "/q/")},
+        {"path": grant["path"] + "%2e%2e/" + _BOX + "/"},
+        {"query": grant["query"].replace("Expires=900", "Expires=90000")},
+        {"signatures": {"b": dict.fromkeys(presigned.METHODS, signature["HEAD"])}},
+    ]
+    for change in forged:
+        name = "other/b" if "prefix" in change else "i/b"
+        with pytest.raises(base.StorageError, match="signed URL has expired"):
+            presigned.open_grant(grant | change).open(_BOX, name)
+    every = dict.fromkeys(presigned.METHODS, signature["GET"])
+    writing = presigned.open_grant(grant | {"signatures": {"b": every | signature}})
+    for use in (lambda: writing.put(_BOX, "i/b", [b"x"]), lambda: writing.delete(_BOX, "i/b")):
+        with pytest.raises(base.StorageError, match="signed URL has expired"):
+            use()
+    reading = presigned.open_grant(grant)
+    with pytest.raises(base.StorageError, match="to read only"):
+        reading.put(_BOX, "i/b", [b"x"])
+    assert _read(reading, "i/b") == b"own"
+
+
+def test_signed_url_expires(store: S3Store, account: base.Account) -> None:
+    account.put(_BOX, "i/b", [b"own"])
+    now = concurrency.SystemClock().now()
+    for ago_s, is_good in ((840, True), (910, False)):
+        clock = concurrency.ManualClock(now - datetime.timedelta(seconds=ago_s))
+        granted = _open(S3Store(store._conf, clock=clock), "b")
+        if is_good:
+            assert _read(granted, "i/b") == b"own"
+            continue
+        for use in (granted.find, granted.open, granted.delete):
+            with pytest.raises(base.StorageError, match="signed URL has expired"):
+                use(_BOX, "i/b")
+    assert store.grant_s == 900
+
+
+def test_grant_without_names_is_for_the_object_that_the_prefix_names(
+    store: S3Store, account: base.Account
+) -> None:
+    account.put(_BOX, "bundle", [b"release"])
+    assert _read(_open(store, prefix="bundle", is_read_only=True), "bundle") == b"release"
+
+
+def test_grant_holds_no_secret_and_opens_without_a_library(
+    store: S3Store, account: base.Account
+) -> None:
+    account.put(_BOX, "i/b", [b"own"])
+    grant = store.grant("p", container=_BOX, prefix="i/", names=["b"])
+    assert S3_SECRET_KEY not in json.dumps(grant)
+    assert str(grant["signatures"]["b"]["GET"]) not in repr(presigned.Grant.from_wire(grant))
+    code = (
+        "import json, sys; from trove.storage import factory;"
+        "account = factory.open_grant('s3', json.load(sys.stdin));"
+        f"print(account.open({_BOX!r}, 'i/b')[1].read().decode(), *sys.modules)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        input=json.dumps(grant),
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert told[0] == "own"
+    assert not {"botocore", "keystoneauth1", "requests"} & set(told)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"url": "file:///etc/passwd"},
+        {"url": None},
+        {"signatures": None},
+        {"signatures": {"b": "GET"}},
+        {"ca_pem": 7},
+        {"query": None},
+    ],
+)
+def test_what_is_no_grant_is_refused(store: S3Store, change: Mapping[str, Any]) -> None:
+    with pytest.raises(base.StorageError, match="none for S3"):
+        _open(store, "b", **change)
+
+
+@pytest.mark.parametrize("addressing", ["path", "virtual"])
+def test_urls_are_those_that_the_library_signs(
+    store: S3Store, addressing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = store._conf
+    conf.set_override("s3_endpoint", None, group="storage")
+    conf.set_override("s3_addressing", addressing, group="storage")
+    conf.set_override("s3_region", "eu-central-1", group="storage")
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: _NOW)
+    there = S3Store(conf, clock=concurrency.ManualClock(_NOW))
+    name = "é +~(1)*&?=/"
+    grant = there.grant("p", container=_BOX, prefix="i/", names=[name])
+    key = f"{conf.storage.s3_prefix}/p/{_BOX}/i/{name}"
+    for method, operation in (("GET", "get_object"), ("PUT", "put_object")):
+        theirs = there.client().generate_presigned_url(
+            operation, Params={"Bucket": s3.BUCKET, "Key": key}, ExpiresIn=900
+        )
+        ours = (
+            f"{grant['url']}{grant['path']}{s3_objects.quote('i/' + name)}?{grant['query']}"
+            f"&X-Amz-Signature={grant['signatures'][name][method]}"
+        )
+        assert urllib.parse.urlsplit(ours)[:3] == urllib.parse.urlsplit(theirs)[:3]
+        assert urllib.parse.parse_qs(ours) == urllib.parse.parse_qs(theirs)
+
+
+# -- large objects -----
+
+
+def test_object_in_parts_has_the_md5_of_its_content(account: base.Account) -> None:
+    content = [bytes([number]) * _MIB for number in range(11)]
+    etag = hashlib.md5(b"".join(content), usedforsecurity=False).hexdigest()
+    put = account.put(_BOX, "large", content, content_type=base.TEXT, metadata={"a": "b"})
+    assert (put.size_bytes, put.etag) == (11 * _MIB, etag)
+    assert (put.content_type, put.metadata) == (base.TEXT, {"a": "b"})
+    assert _read(account, "large") == b"".join(content)
+    assert account.delete(_BOX, "large")
+
+
+def test_upload_in_parts_that_fails_is_aborted(store: S3Store, account: base.Account) -> None:
+    account.put(_BOX, "large", [b"old"])
+    client = store.client()
+
+    def fail(request: Any, **kwargs: Any) -> None:
+        if "partNumber=2" in request.url:
+            raise ConnectionResetError
+
+    client.meta.events.register("before-send.s3.UploadPart", fail)
+    with pytest.raises(base.StorageError, match="cannot be reached"):
+        account.put(_BOX, "large", [b"x" * _MIB] * 6)
+    assert _read(account, "large") == b"old"
+    assert "Uploads" not in client.list_multipart_uploads(
+        Bucket=s3.BUCKET, Prefix=store._conf.storage.s3_prefix
+    )
+
+
+def test_listing_of_many_pages_is_one(account: base.Account, monkeypatch: Any) -> None:
+    monkeypatch.setattr("trove.storage.s3._PAGE", 2)
+    for number in range(5):
+        account.put(_BOX, f"i/{number}", [b"x" * number])
+    assert [each.name for each in account.list(_BOX, marker="i/0")] == ["i/1", "i/2", "i/3", "i/4"]
+    assert account.find_container(_BOX) == base.Container(name=_BOX, count=5, size_bytes=10)
+
+
+@pytest.mark.parametrize(
+    ("headers", "etag"),
+    [
+        ({"etag": '"' + "a" * 32 + '"'}, "a" * 32),
+        ({"etag": '"' + "A" * 32 + '"', "x-amz-server-side-encryption": "AES256"}, "a" * 32),
+        ({"etag": '"' + "a" * 32 + '"', "x-amz-server-side-encryption": "aws:kms"}, "said"),
+        (
+            {
+                "etag": '"' + "a" * 32 + '"',
+                "x-amz-server-side-encryption-customer-algorithm": "AES256",
+            },
+            "said",
+        ),
+        ({"etag": '"' + "a" * 32 + '-2"'}, "said"),
+        ({}, "said"),
+    ],
+)
+def test_what_the_store_worked_out_counts_where_it_is_the_md5(
+    headers: dict[str, str], etag: str
+) -> None:
+    assert s3_objects.etag_of(headers, "said") == etag
+
+
+# -- trouble -----
+
+
+@pytest.fixture
+def other(store: S3Store) -> S3Store:
+    """Give a store whose key is wrong."""
+    store._conf.set_override("s3_secret_key", "guessed", group="storage")
+    return S3Store(store._conf)
+
+
+def test_wrong_key_is_told_and_not_shown(other: S3Store) -> None:
+    account = other.account("p")
+    for use in (
+        lambda: account.put(_BOX, "x", [b"x"]),
+        lambda: account.find(_BOX, "x"),
+        lambda: account.list(_BOX),
+        account.list_containers,
+    ):
+        with pytest.raises(base.StorageError, match=r"403 .*s3_access_key has to be") as caught:
+            use()
+        assert "guessed" not in str(caught.value)
+
+
+def test_bucket_that_is_not_there_is_told(store: S3Store) -> None:
+    store._conf.set_override("s3_bucket", "nowhere", group="storage")
+    account = S3Store(store._conf).account("p")
+    for use in (
+        lambda: account.put(_BOX, "x", [b"x"]),
+        lambda: account.open(_BOX, "x"),
+        lambda: account.list(_BOX),
+    ):
+        with pytest.raises(base.StorageError, match="404 NoSuchBucket"):
+            use()
+
+
+def test_store_that_is_down_is_told(store: S3Store) -> None:
+    store._conf.set_override("s3_endpoint", "http://127.0.0.1:9", group="storage")
+    down = S3Store(store._conf)
+    with pytest.raises(base.StorageError, match="cannot be reached"):
+        down.account("p").list(_BOX)
+    with pytest.raises(base.StorageError, match="cannot be reached"):
+        _open(down, "b").find(_BOX, "i/b")
+
+
+@pytest.mark.parametrize("option", ["s3_bucket", "s3_access_key", "s3_secret_key"])
+def test_store_without_bucket_or_key_is_not_made(store: S3Store, option: str) -> None:
+    store._conf.set_override(option, None, group="storage")
+    with pytest.raises(exception.ConfigurationError, match=option):
+        S3Store(store._conf)
+
+
+def test_secret_and_authorities_may_be_in_files(store: S3Store, tmp_path: pathlib.Path) -> None:
+    conf = store._conf
+    file = tmp_path / "secret"
+    file.write_text(f"{S3_SECRET_KEY}\n")
+    conf.set_override("s3_secret_key", None, group="storage")
+    conf.set_override("s3_secret_key_file", str(file), group="storage")
+    authorities = tmp_path / "ca.pem"
+    authorities.write_text("PEM")
+    conf.set_override("s3_guest_cafile", str(authorities), group="storage")
+    made = S3Store(conf)
+    assert made.account("p").put(_BOX, "x", [b"x"]).size_bytes == 1
+    assert made.grant("p", container=_BOX, prefix="i/")["ca_pem"] == "PEM"
+    file.unlink()
+    with pytest.raises(exception.ConfigurationError, match="secret cannot be read"):
+        S3Store(conf)
+
+
+def test_project_ids_are_parts_of_keys_and_no_paths(store: S3Store) -> None:
+    made = store.account("a/b c").put(_BOX, "x", [b"x"])
+    assert store.account("a/b c").find(_BOX, "x") == made
+    assert store.account("a").list_containers() == []
+    keys = store.client().list_objects_v2(Bucket=s3.BUCKET, Prefix=store._conf.storage.s3_prefix)
+    assert [each["Key"].partition("/")[2] for each in keys["Contents"]] == [f"a%2Fb%20c/{_BOX}/x"]
+    with pytest.raises(exception.BadRequest):
+        store.account("..")
