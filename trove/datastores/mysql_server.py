@@ -56,5 +56,6 @@ SPEC = spec.register(
         check_character_set=check_character_set,
         template=CONFIG_TEMPLATE,
         minimum_ram_mib=512,
+        capabilities={spec.Capability.BACKUP},
     )
 )

@@ -105,20 +105,24 @@ class Server(base.Service):
             filesystem.remove_tree(work)
             filesystem.remove_tree(self._ready_dir)
             self._check_space()
-            source = self._environment.template_dir
             try:
-                if source is not None and source.is_dir():
-                    templates.check(source)
-                    filesystem.copy_tree(source, work, owner=self._layout.engine_user)
-                    (work / templates.SEAL).unlink(missing_ok=True)
-                else:
-                    self.make_data(work)
+                self.make_new_data(work)
             except BaseException:
                 with contextlib.suppress(OSError):
                     filesystem.remove_tree(work)
                 raise
             work.rename(self._ready_dir)
             self._store.save("ready_copy", {"machine_boot": process.machine_boot_id()})
+
+    def make_new_data(self, work: pathlib.Path) -> None:
+        """Make a new data directory, by a copy of the template where there is one."""
+        source = self._environment.template_dir
+        if source is not None and source.is_dir():
+            templates.check(source)
+            filesystem.copy_tree(source, work, owner=self._layout.engine_user)
+            (work / templates.SEAL).unlink(missing_ok=True)
+        else:
+            self.make_data(work)
 
     def _is_ready_copy_sound(self) -> bool:
         """Tell whether the copy may be used: it is not synced, so only until the machine ends."""

@@ -8,6 +8,7 @@ from trove.guestagent.datastores.mysql import (
     archive,
     backup,
     configuration,
+    logical,
     logs,
     metrics,
     queries,
@@ -18,7 +19,7 @@ from trove.guestagent.datastores.mysql import (
 )
 from trove.guestagent.datastores.mysql import dialect as dialects
 
-_NO_COPIES = "no program that copies a running server was tried with it"
+_NO_LOG = "its binary log is not archived"
 
 
 def make_mariadb(environment: base.Environment) -> base.Datastore:
@@ -67,9 +68,16 @@ def _make_tls(
 
 def _make_backup(
     dialect: dialects.Dialect, server: service.MysqlService, environment: base.Environment
-) -> base.Backup | base.Unsupported:
+) -> base.Backup:
     if dialect.backup is None:
-        return base.Unsupported(dialect.spec.manager, f"backup ({_NO_COPIES})")
+        return logical.MysqlBackup(
+            dialect,
+            environment,
+            connector=server.connector,
+            find_settings=server.find_settings,
+            make_data=server.make_new_data,
+            explain_exit=server.explain_exit,
+        )
     return backup.MariadbBackup(
         dialect,
         dialect.backup,
@@ -86,7 +94,7 @@ def _make_archive(
     dialect: dialects.Dialect, server: service.MysqlService, environment: base.Environment
 ) -> base.Archive | base.Unsupported:
     if dialect.backup is None:
-        return base.Unsupported(dialect.spec.manager, f"point in time recovery ({_NO_COPIES})")
+        return base.Unsupported(dialect.spec.manager, f"point in time recovery ({_NO_LOG})")
     return archive.MariadbArchive(
         connector=server.connector,
         kept=server.kept,

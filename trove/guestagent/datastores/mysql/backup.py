@@ -15,7 +15,6 @@ from typing import Any
 from oslo_log import log
 
 from trove.common import exception
-from trove.datastores import mysql_configuration
 from trove.datastores import spec as datastore_spec
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import (
@@ -42,14 +41,7 @@ _STAGES = (
 )
 #: Longest that a statement in the way is waited for.
 _QUIESCE_WAIT_S = 10
-#: Memory of what works on a copy, beside a running engine perhaps: a part of the flavor's.
-_MEMORY_SHARE = 16
-_LEAST_MEMORY_MIB = 16
-_MOST_MEMORY_MIB = 512
-_MEMORY_OF_NEW_MIB = 64
 _DAY_S = 86400.0
-#: Of a server whose sizes are not known yet.
-_REDO_LOG_MIB = 16
 #: What a copy has that a data directory has not.
 _NOT_DATA = ("backup-my.cnf", "xtrabackup_*", "mariadb_backup_*")
 #: Up to this size a table's check looks at everything that can be looked at.
@@ -243,7 +235,7 @@ class MariadbBackup(base.Backup):
             "--no-defaults",
             "--prepare",
             f"--target-dir={target}",
-            f"--use-memory={self._memory_mib()}M",
+            f"--use-memory={private.memory_mib(self._find_settings())}M",
             f"--tmpdir={self._layout.temporary_dir}",
         ]
         if increment is not None:
@@ -273,27 +265,12 @@ class MariadbBackup(base.Backup):
 
     # -- with a server -----
 
-    def _memory_mib(self) -> int:
-        settings = self._find_settings()
-        if settings is None:
-            # nothing runs here yet
-            return _MEMORY_OF_NEW_MIB
-        share = settings.memory_mib // _MEMORY_SHARE
-        return max(_LEAST_MEMORY_MIB, min(share, _MOST_MEMORY_MIB))
-
     def _server(self, data_dir: pathlib.Path) -> private.PrivateServer:
-        settings = self._find_settings()
-        redo_log_mib = _REDO_LOG_MIB
-        if settings is not None:
-            redo_log_mib = mysql_configuration.sizes(
-                settings.memory_mib, settings.volume_size_gib
-            ).redo_log_mib
-        return private.PrivateServer(
+        return private.PrivateServer.of_instance(
             self._dialect,
             self._environment,
             data_dir=data_dir,
-            redo_log_mib=redo_log_mib,
-            memory_mib=self._memory_mib(),
+            settings=self._find_settings(),
             explain=self._explain_exit,
         )
 

@@ -11,12 +11,14 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+import re
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pymysql
+import pymysql.converters
 import pymysql.err
 
 from trove.common import exception
@@ -57,10 +59,28 @@ class GrantPattern:
     escaped: bool = True
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Columns:
+    """Columns to be read, with all the digits that they have."""
+
+    names: tuple[str, ...]
+    #: Those of single precision, of which six digits are shown unless they are calculated with.
+    single: frozenset[str] = frozenset()
+
+
+def quote_name(name: str) -> str:
+    """Return a name as it stands in a statement."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def _quote(connection: pymysql.connections.Connection[Any], value: object) -> str:
     """Return a value as it stands in a statement."""
     if isinstance(value, Identifier):
-        return "`" + value.name.replace("`", "``") + "`"
+        return quote_name(value.name)
+    if isinstance(value, Columns):
+        return ", ".join(
+            quote_name(name) + (" + 0e0" if name in value.single else "") for name in value.names
+        )
     if isinstance(value, GrantPattern):
         pattern = mysql.escape_grant_pattern(value.name) if value.escaped else value.name
         return "`" + pattern.replace("`", "``") + "`"
@@ -89,6 +109,67 @@ class Session:
             return cursor.fetchall()
 
 
+def log_status(session: Session | Bulk) -> tuple[str, int] | None:
+    """Return file and position up to which the binary log is written, None without a log.
+
+    The statement has another name since MySQL 8.2, and the old one is gone since 8.4.
+    """
+    version = _text(session.execute("SELECT VERSION()")[0][0])
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    is_renamed = numbers >= (8, 2) and "MariaDB" not in version
+    rows = session.execute("SHOW BINARY LOG STATUS" if is_renamed else "SHOW MASTER STATUS")
+    return (_text(rows[0][0]), int(rows[0][1])) if rows else None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class Bulk:
+    """A connection that gives rows as they come, and takes ready statements, as bytes.
+
+    All raise ServerError.
+    """
+
+    def __init__(self, connection: pymysql.connections.Connection[Any]) -> None:
+        """Use a raw connection."""
+        self._connection = connection
+        self._channel: socket.socket | None = connection._sock  # type: ignore[attr-defined]
+
+    def execute(self, template: str, **values: object) -> Sequence[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+        return Session(self._connection).execute(template, **values)
+
+    def say(self, statement: bytes) -> None:
+        """Run a statement that is ready, and has no rows."""
+        # the driver takes bytes as they are
+        self._connection.query(statement)
+
+    def rows(self, template: str, **values: object) -> Iterator[tuple[bytes | None, ...]]:
+        """Run a statement and yield its rows, of which one is in memory at a time."""
+        quoted = {name: _quote(self._connection, value) for name, value in values.items()}
+        self._connection.query(template.format(**quoted), unbuffered=True)
+        result: Any = self._connection._result  # type: ignore[attr-defined]
+        while (row := result._read_rowdata_packet_unbuffered()) is not None:
+            yield row
+
+    def interrupt(self) -> None:
+        """Have a statement that another thread waits for end."""
+        if self._channel is not None:
+            with contextlib.suppress(OSError):
+                self._channel.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close it, whatever was not read; may be called again."""
+        self.interrupt()
+        result: Any = self._connection._result  # type: ignore[attr-defined]
+        if result is not None:
+            # it would read all there is at its end
+            result.unbuffered_active = False
+        with contextlib.suppress(pymysql.err.MySQLError, OSError):
+            self._connection.close()
+
+
 def explain(error: pymysql.err.MySQLError) -> str:
     """Return what an error of the server means for people; statements are not repeated."""
     number = error.args[0] if error.args else 0
@@ -114,8 +195,16 @@ class Connector:
         self._password = password
         self._kept: pymysql.connections.Connection[Any] | None = None
 
-    def connect(self, *, timeout_s: int) -> pymysql.connections.Connection[Any]:
-        """Open a connection whose statements may take so long; raises ServerError."""
+    def connect(
+        self, *, timeout_s: int, is_raw: bool = False
+    ) -> pymysql.connections.Connection[Any]:
+        """Open a connection whose statements may take so long; raises ServerError.
+
+        A raw one gives all values as the bytes that the server sends.
+        """
+        conversions = pymysql.converters.conversions
+        if is_raw:
+            conversions = {k: v for k, v in conversions.items() if not isinstance(k, int)}
         # the modes are ours whatever a tenant makes the default: quoting depends on them
         connection = pymysql.connect(
             user=mysql.AGENT_USER,
@@ -129,6 +218,8 @@ class Connector:
             local_infile=False,
             # a socket of this machine needs none, and reading all its authorities takes long
             ssl_disabled=True,
+            use_unicode=not is_raw,
+            conv=conversions,
             defer_connect=True,
         )
         # PyMySQL leaks a socket of its own when nobody listens
@@ -150,12 +241,16 @@ class Connector:
             raise
         return channel
 
+    def bulk(self, *, timeout_s: int) -> Bulk:
+        """Open a connection for many rows; raises ServerError."""
+        return Bulk(self.connect(timeout_s=timeout_s, is_raw=True))
+
     @contextlib.contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self, *, timeout_s: int = _STATEMENT_TIMEOUT_S) -> Iterator[Session]:
         """Open a connection for some statements; raises GuestError for what the server refuses."""
         connection = None
         try:
-            connection = self.connect(timeout_s=_STATEMENT_TIMEOUT_S)
+            connection = self.connect(timeout_s=timeout_s)
             yield Session(connection)
         except pymysql.err.MySQLError as e:
             # from None: the chain would put the statement, and so a password, into a log

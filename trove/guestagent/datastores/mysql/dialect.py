@@ -143,8 +143,14 @@ class Dialect:
     #: keep from it; None when it keeps everybody.
     read_only: str = "read_only"
     read_only_exemption: str | None = None
-    #: None where there are none, and so no backups.
+    #: Size of the redo log, and what else private servers have, such as what was valid in the
+    #: servers whose statements they are given.
+    redo_log_option: str = "innodb-log-file-size"
+    private_options: tuple[str, ...] = ()
+    #: None where no program copies the files of a running server.
     backup: BackupPrograms | None = None
+    #: Tables of the accounts and their rights, as far as a version has them.
+    grant_tables: tuple[str, ...] = ()
 
 
 MARIADB = Dialect(
@@ -183,6 +189,8 @@ MARIADB = Dialect(
     ),
 )
 
+_GRANT_TABLES = ("user", "db", "tables_priv", "columns_priv", "procs_priv", "proxies_priv")
+
 MYSQL_8 = Dialect(
     spec=mysql_server.SPEC,
     syntax=MYSQL_8_SYNTAX,
@@ -201,6 +209,15 @@ MYSQL_8 = Dialect(
     reload_tls="ALTER INSTANCE RELOAD TLS",
     has_disabled_actors=True,
     read_only="super_read_only",
+    redo_log_option="loose-innodb-redo-log-capacity",
+    private_options=("mysqlx = OFF",),
+    grant_tables=(
+        *_GRANT_TABLES,
+        "global_grants",
+        "role_edges",
+        "default_roles",
+        "password_history",
+    ),
 )
 
 MYSQL_5_6 = Dialect(
@@ -217,6 +234,12 @@ MYSQL_5_6 = Dialect(
     dynamic_variables=None,
     reload_tls=None,
     read_only_exemption="SUPER",
+    private_options=(
+        "explicit-defaults-for-timestamp",
+        "innodb-file-format = Barracuda",
+        "innodb-large-prefix = ON",
+    ),
+    grant_tables=_GRANT_TABLES,
 )
 
 #: Members by manager; of MySQL the current one.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Self
 
 from trove.common import exception
-from trove.datastores import mysql
+from trove.datastores import mysql, mysql_configuration
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import connection, template
 from trove.guestagent.datastores.mysql import dialect as dialects
@@ -24,6 +24,22 @@ _NAME = "private"
 _START_TIMEOUT_S = 3600.0
 _STOP_TIMEOUT_S = 3600.0
 _LOOK_S = 0.05
+#: Memory of what works on a copy, beside a running engine perhaps: a part of the flavor's.
+_MEMORY_SHARE = 16
+_LEAST_MEMORY_MIB = 16
+_MOST_MEMORY_MIB = 512
+_MEMORY_OF_NEW_MIB = 64
+#: Of a server whose sizes are not known yet.
+_REDO_LOG_MIB = 16
+
+
+def memory_mib(settings: base.Settings | None) -> int:
+    """Return how much memory work on a copy may take."""
+    if settings is None:
+        # nothing runs here yet
+        return _MEMORY_OF_NEW_MIB
+    share = settings.memory_mib // _MEMORY_SHARE
+    return max(_LEAST_MEMORY_MIB, min(share, _MOST_MEMORY_MIB))
 
 
 class PrivateServer:
@@ -60,6 +76,31 @@ class PrivateServer:
         self._password = environment.store.password(mysql.AGENT_USER)
         self.connector = connection.Connector(self.socket, password=self._password)
         self._process: process.Process | None = None
+
+    @classmethod
+    def of_instance(
+        cls,
+        dialect: dialects.Dialect,
+        environment: base.Environment,
+        *,
+        data_dir: pathlib.Path,
+        settings: base.Settings | None,
+        explain: Callable[[int | None, str], str],
+    ) -> Self:
+        """Return one with the sizes of an instance, whose settings may not be known yet."""
+        redo_log_mib = _REDO_LOG_MIB
+        if settings is not None:
+            redo_log_mib = mysql_configuration.sizes(
+                settings.memory_mib, settings.volume_size_gib
+            ).redo_log_mib
+        return cls(
+            dialect,
+            environment,
+            data_dir=data_dir,
+            redo_log_mib=redo_log_mib,
+            memory_mib=memory_mib(settings),
+            explain=explain,
+        )
 
     @property
     def _marker(self) -> str:
@@ -176,10 +217,10 @@ class PrivateServer:
             f"secure-file-priv = {layout.exchange_dir}",
             "skip-networking",
             "skip-log-bin",
-            "skip-slave-start",
+            "loose-skip-slave-start",
             "skip-name-resolve",
             "local-infile = OFF",
-            "symbolic-links = OFF",
+            "loose-symbolic-links = OFF",
             "event-scheduler = OFF",
             "performance-schema = OFF",
             "character-set-server = utf8mb4",
@@ -187,7 +228,7 @@ class PrivateServer:
             "max-allowed-packet = 1G",
             f"innodb-buffer-pool-size = {self._memory_mib}M",
             f"loose-innodb-buffer-pool-size-max = {self._memory_mib}M",
-            f"innodb-log-file-size = {self._redo_log_mib}M",
+            f"{self._dialect.redo_log_option} = {self._redo_log_mib}M",
             # all of it is on the disk once the server has stopped; until then nobody counts on it
             "innodb-flush-log-at-trx-commit = 0",
             "innodb-buffer-pool-load-at-startup = OFF",
@@ -196,8 +237,9 @@ class PrivateServer:
             "innodb-read-io-threads = 2",
             "innodb-write-io-threads = 2",
             "key-buffer-size = 2M",
-            "aria-pagecache-buffer-size = 2M",
+            "loose-aria-pagecache-buffer-size = 2M",
             "table-open-cache = 200",
+            *self._dialect.private_options,
         )
         owner = layout.engine_user
         filesystem.write_file(self._configuration, "\n".join(lines) + "\n", mode=0o644)
