@@ -217,6 +217,36 @@ def test_a_silent_agent_does_not_hold_an_instance_for_ever(backed: Backed) -> No
     assert "not confirmed" in str(plane.instance(instance_id).fault_message)
 
 
+@pytest.mark.parametrize("phase", ["restore", "commit", "revert"])
+def test_an_agent_that_dies_in_a_restoration_is_started_again(
+    backed: Backed, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    plane = backed.plane
+    compute, deliver, died = plane.tools.drivers.compute, plane.guests.deliver, []
+
+    def die(instance_id: str, job: payloads.Job) -> None:
+        server = compute.find_server(instance_id)
+        assert server is not None
+        if job.kind == "restore" and job.payload["phase"] == phase and not died:
+            died.append(job.job_id)
+            compute.stop_server(server.id)
+        elif server.status is states.ServerStatus.ACTIVE:
+            deliver(instance_id, job)
+
+    monkeypatch.setattr(plane.guests, "deliver", die)
+    if phase == "revert":
+        plane.guests.refuse = lambda instance_id, job: (
+            "no" if job.kind == "restore" and job.payload["phase"] == "restore" else None
+        )
+    instance_id, _, operation_id = begin_in_place(backed)
+    plane.settle(plane.runner())
+    assert died
+    assert phases(backed) == ["restore", "revert" if phase == "revert" else "commit"]
+    is_restored = plane.operation(operation_id).state is State.SUCCEEDED
+    assert is_restored == (phase != "revert")
+    assert "not confirmed" not in str(plane.instance(instance_id).fault_message)
+
+
 def crash_and_resume(
     plane: ControlPlane, flow: engine.Flow, step: str, *, before: bool, direction: str = "run"
 ) -> None:

@@ -9,6 +9,7 @@ begins another.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from typing import Any
 
@@ -189,6 +190,12 @@ def _phase(phase: str) -> str:
     return f"{payloads.RestoreJob.KIND}-{phase}"
 
 
+def _keep_agent(ctx: engine.Context) -> None:
+    """See to it that there is an agent to do what is waited for; best effort."""
+    with contextlib.suppress(engine.StepFailed):
+        steps.watch_server(ctx)
+
+
 class Restore(engine.Step):
     """Have the agent restore beside the database, and put that into its place."""
 
@@ -220,7 +227,9 @@ class Restore(engine.Step):
             name=_phase("revert"),
             within_s=ctx.tools.conf.taskmanager.usage_timeout_s,
         )
-        if outcome is None:
+        if outcome is not None:
+            _keep_agent(ctx)
+        else:
             with ctx.tools.database.reader() as session:
                 job = guest_jobs.find(session, ctx.job_id(_phase("revert")))
             ctx.data["is_down"] = job is None or not job.succeeded
@@ -248,6 +257,7 @@ class AwaitEngine(engine.Step):
             raise engine.StepFailed(
                 f"The database did not answer within {within_s:.0f} s of being restored."
             )
+        steps.watch_server(ctx)
         return engine.Wait(event="service", timeout_s=_ARCHIVE_LOOK_S)
 
 
@@ -275,7 +285,7 @@ class Commit(engine.Step):
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Send the jobs; what an agent does not do in time it does with the next restoration."""
         within_s = ctx.tools.conf.taskmanager.restart_timeout_s
-        return steps.try_job(
+        wait = steps.try_job(
             ctx,
             payloads.ArchiveJob.KIND,
             payloads.ArchiveJob,
@@ -288,6 +298,9 @@ class Commit(engine.Step):
             name=_phase("commit"),
             within_s=within_s,
         )
+        if wait is not None:
+            _keep_agent(ctx)
+        return wait
 
 
 class Finish(engine.Step):
