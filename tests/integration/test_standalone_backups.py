@@ -1,6 +1,7 @@
 """The standalone user's session with backups, by the openstack client and the engine's own.
 
-With one engine here; tools/sessions.py has it with all.
+With one engine here, and backups that are asked for; tools/sessions.py --backups has the whole of
+it with all engines, which waits for schedules.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fixtures import sessions
+from tests.fixtures import backup_sessions, sessions
 from tests.fixtures.stack import Stack, destroy_stack, make_stack
 
 ROW = "mariadb"
@@ -29,11 +30,9 @@ def stack() -> Iterator[Stack]:
 
 
 def test_a_dropped_table_is_had_again_in_a_new_instance_and_in_place(stack: Stack) -> None:
-    sessions.import_image(stack, ROW, name="backed")
-    session = sessions.Session(stack, ROW, "backed")
-    session.create()
-    session.connect()
-    session.lose_and_restore()
+    session = backup_sessions.begin(stack, ROW)
+    session.back_up("first")
+    session.lose_and_restore("first")
     # what was restored is as good as any: its own log begins with its next backup
     shown = stack.rest().show(session.instance_id)
     assert shown["archive"]["status"] == "closed"
@@ -41,4 +40,5 @@ def test_a_dropped_table_is_had_again_in_a_new_instance_and_in_place(stack: Stac
     shown = stack.rest().show(session.instance_id)
     assert shown["archive"]["status"] == "active"
     assert shown["earliest_restorable_time"] is not None
-    session.delete()
+    session.retire_and_undelete()
+    session.end()
