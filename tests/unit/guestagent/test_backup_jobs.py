@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -960,6 +961,20 @@ def test_idle_engine_has_nothing_stored_and_is_up_to_date(world: World) -> None:
     assert not writes
     assert world.objects("archive") == []
     assert _state(world).as_of == world.clock.now().timestamp()
+
+
+def test_an_archive_promises_no_time_that_the_clock_did_not_reach(world: World) -> None:
+    world.archive()
+    now = world.clock.now()
+    # set to another day by mistake, and back; then something is written
+    for row in ("", "c"):
+        world.clock._now = now + datetime.timedelta(days=1)
+        world.tick()
+        world.clock._now = now
+        if row:
+            world.engine.write(row)
+        world.tick()
+        assert _state(world).as_of <= world.clock.now().timestamp()
 
 
 def test_much_log_is_stored_at_once_and_little_waits(

@@ -354,7 +354,7 @@ class Archiver:
             piece = self._part.read(memory.position, most_bytes=PIECE_BYTES)
             if piece is None:
                 # nothing was written: nothing is stored and nothing need be remembered
-                self._memory = dataclasses.replace(memory, as_of=max(memory.as_of, asked))
+                self._memory = dataclasses.replace(memory, as_of=self._as_of(memory, asked))
                 self._pending_bytes = 0
                 return
             if self._put is None:
@@ -365,7 +365,7 @@ class Archiver:
                 memory,
                 position=dict(piece.until),
                 sequence=memory.sequence + 1,
-                as_of=max(memory.as_of, piece.as_of_s),
+                as_of=self._as_of(memory, piece.as_of_s),
                 stored_bytes=memory.stored_bytes + stored_bytes,
             )
             self._save(memory)
@@ -377,6 +377,15 @@ class Archiver:
             self._pending_bytes = self._part.pending_bytes(memory.position)
             if self._pending_bytes < PIECE_BYTES:
                 return
+
+    def _as_of(self, memory: Memory, reached: float) -> float:
+        """Return until when the archive has everything, which it has until ``reached``.
+
+        What is remembered is to come when the clock was set back since: that is promised no more.
+        """
+        if memory.as_of > self._clock.now().timestamp():
+            return reached
+        return max(memory.as_of, reached)
 
     def _failed(self, memory: Memory, error: exception.TroveError) -> None:
         problem = str(error.kwargs.get("reason", error))
