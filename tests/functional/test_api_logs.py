@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import api as api_fixture
-from tests.fixtures import guest_logs
+from tests.fixtures import guest_logs, s3
 from tests.fixtures.swift import Swift, swift
 from trove import states
 from trove.datastores import mariadb, spec
@@ -257,6 +257,41 @@ def test_swift_is_published_to_by_signed_urls_and_emptied_from_here(
     account.put("database_logs", "mine", [b"of the user"])
     _change(api, path, "general", discard=1)
     assert _names(account) == ["mine"]
+
+
+def test_s3_is_published_to_by_urls_that_are_signed_when_their_names_are_known(
+    sqlite_database: base.Database, swift: Swift, tmp_path: pathlib.Path
+) -> None:
+    store = s3.make_store(swift, tmp_path)
+    api = api_fixture.make_api(sqlite_database, objects=store)
+    api.add_datastore()
+    path = f"/instances/{api.create_instance(active=True)}/log"
+    account = store.account("project-a")
+    for line in ("one\n", "two\n"):
+        _logs(api, path).find("general").pending.append(line)
+        shown = _change(api, path, "general", publish=1)
+    prefix = str(shown["prefix"])
+    assert _names(account) == [f"{prefix}0001.log", f"{prefix}0002.log"]
+    asked = [set(r.storage.grant["signatures"]) for r in _logs(api, path).requests if r.storage]
+    first, second = ({"_metafile", f"/{number:04d}.log"} for number in (1, 2))
+    assert asked == [{"_metafile"}, first, {"_metafile"}, second]
+    account.put("database_logs", "mine", [b"of the user"])
+    _change(api, path, "general", discard=1)
+    assert _names(account) == ["mine"]
+
+
+def test_agent_is_granted_names_of_its_own_log_only(
+    sqlite_database: base.Database, swift: Swift, tmp_path: pathlib.Path
+) -> None:
+    api = api_fixture.make_api(sqlite_database, objects=s3.make_store(swift, tmp_path))
+    api.add_datastore()
+    path = f"/instances/{api.create_instance(active=True)}/log"
+    log = _logs(api, path).find("general")
+    log.wanted = ("elsewhere/manifest.json",)
+    _change(api, path, "general", publish=1)
+    for request in _logs(api, path).requests:
+        assert request.storage is not None
+        assert set(request.storage.grant["signatures"]) == {"_metafile"}
 
 
 def test_swift_that_is_down_is_told(

@@ -827,7 +827,8 @@ class Log(Payload):
 
     ``published`` is in the object store, ``pending`` can be published, ``dropped`` went from the
     instance before it was published, to keep the log within its bounds. ``container`` and
-    ``prefix`` are set while there is something published.
+    ``prefix`` are set while there is something published. ``wanted`` are the names of objects that
+    publishing goes on with, when the grant is not for them.
     """
 
     name: str
@@ -838,6 +839,7 @@ class Log(Payload):
     dropped_bytes: int = 0
     container: str | None = None
     prefix: str | None = None
+    wanted: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Sequence
 from typing import TypeVar
 
 from oslo_config import cfg
@@ -31,6 +32,8 @@ _Answer = TypeVar("_Answer", bound=payloads.Payload)
 #: Part of a request's time that an agent may publish for; the rest is for the way and the answer.
 _PUBLISHING_SHARE = 0.5
 _PAGE = 1000
+#: Most objects that an agent is granted at once.
+_MOST_NAMES = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +120,11 @@ class Logs:
             budget_s=timeout_s * _PUBLISHING_SHARE,
         )
         method = "show_log" if change.is_show else "change_log"
+        began_s = self._clock.monotonic()
         answer = self._call(instance_id, method, request, payloads.Log)
+        if answer.wanted:
+            until_s = began_s + request.budget_s
+            answer = self._go_on(caller, view, asked, answer, until_s=until_s)
         if not change.is_show:
             LOG.info("instance %s: log %s is %s", instance_id, name, answer.status)
         return answer
@@ -171,19 +178,54 @@ class Logs:
             raise exception.ServiceUnavailable(reason=e.message) from e
         return where
 
+    def _go_on(
+        self,
+        caller: context.RequestContext,
+        view: InstanceView,
+        asked: spec.LogSpec,
+        answer: payloads.Log,
+        *,
+        until_s: float,
+    ) -> payloads.Log:
+        """Have the agent publish on, where each object is granted by its name.
+
+        That is what was pending when it was asked first: a busy log never ends.
+        """
+        enough_bytes = answer.published_bytes + answer.pending_bytes
+        while (left_s := until_s - self._clock.monotonic()) > 0:
+            try:
+                where = self._grant(caller, view, asked, names=answer.wanted)
+            except storage.StorageError as e:
+                raise exception.ServiceUnavailable(reason=e.message) from e
+            request = payloads.LogRequest(
+                name=asked.name, publish=True, storage=where, budget_s=left_s
+            )
+            answer = self._call(view.id, "change_log", request, payloads.Log)
+            if not answer.wanted or answer.published_bytes >= enough_bytes:
+                break
+        return answer
+
     def _grant(
-        self, caller: context.RequestContext, view: InstanceView, asked: spec.LogSpec
+        self,
+        caller: context.RequestContext,
+        view: InstanceView,
+        asked: spec.LogSpec,
+        *,
+        names: Sequence[str] = (),
     ) -> payloads.LogStorage | None:
         if self._store is None:
             return None
         prefix = f"{view.id}/{view.manager}-{asked.name}/"
+        # the object that describes them lies beside the log's objects
+        shared = prefix.rstrip("/")
+        own = [each for each in names[:_MOST_NAMES] if each.startswith(prefix)]
         project_id = view.project_id if self._is_exposed(asked) else str(caller.project_id)
         grant = self._store.grant(
             project_id,
             container=self._conf.logs.container,
-            # the object that describes them lies beside the log's objects
-            prefix=prefix.rstrip("/"),
+            prefix=shared,
             caller=caller,
+            names=[each.removeprefix(shared) for each in (storage.metafile(prefix), *own)],
         )
         return payloads.LogStorage(
             kind=self._store.kind,

@@ -125,7 +125,7 @@ class StreamLogs(base.Logs):
         self._bring()
         self._acquire(source)
         try:
-            self._change(source, request, until_s)
+            wanted = self._change(source, request, until_s)
         except storage.StorageError as e:
             raise exception.GuestError(reason=str(e)) from e
         except OSError as e:
@@ -133,7 +133,7 @@ class StreamLogs(base.Logs):
             raise exception.GuestError(reason=reason) from e
         finally:
             source.stream.lock.release()
-        return self._show(source)
+        return dataclasses.replace(self._show(source), wanted=wanted)
 
     def _bring(self) -> None:
         try:
@@ -142,7 +142,11 @@ class StreamLogs(base.Logs):
             # what is in the logs already is as good as before
             LOG.warning("what the engine wrote last is not in its logs yet: %s", e)
 
-    def _change(self, source: Source, request: payloads.LogRequest, until_s: float) -> None:
+    def _change(
+        self, source: Source, request: payloads.LogRequest, until_s: float
+    ) -> tuple[str, ...]:
+        """Do what is asked for; return the objects that the grant has to be for to go on."""
+        wanted = None
         log_publisher = self._publishers[request.name]
         if request.discard:
             where = self._require(request)
@@ -154,9 +158,10 @@ class StreamLogs(base.Logs):
                 self._switch(source, enabled=True)
         if request.publish:
             where = self._require(request)
-            log_publisher.publish(self._open(where), where, until_s)
+            wanted = log_publisher.publish(self._open(where), where, until_s)
             if not source.keeps_published:
                 source.stream.forget_published()
+        return () if wanted is None else (wanted,)
 
     def _require(self, request: payloads.LogRequest) -> payloads.LogStorage:
         if request.storage is None:

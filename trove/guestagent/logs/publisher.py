@@ -3,6 +3,9 @@
 The name of an object is made from the stream's id and the offset of its first byte. What is about
 to be stored is noted before, and that it is stored after: an agent that was ended in between looks
 whether the object is there. If it is, it is noted now; if not, the same lines go to the same name.
+
+Where the store signs each object, the name of the next is told to who asks for publishing, and what
+is left is published when it asks again with a grant for it.
 """
 
 from __future__ import annotations
@@ -43,12 +46,17 @@ class Publisher:
         self._object_bytes = object_bytes
         self._on_step = on_step
 
-    def publish(self, account: storage.Account, where: payloads.LogStorage, until_s: float) -> None:
+    def publish(
+        self, account: storage.Account, where: payloads.LogStorage, until_s: float
+    ) -> str | None:
         """Store what is pending, until a time of the clock; the rest stays pending.
 
-        Raises StorageError, OSError.
+        Returns the name of an object that the grant has to be for to go on, None otherwise. Raises
+        StorageError, OSError.
         """
-        self.catch_up(account, where)
+        wanted = self.catch_up(account, where)
+        if wanted is not None:
+            return wanted
         record = self._stream.record
         if record.account != where.account:
             # somewhere else it is published anew, from the oldest line that is kept
@@ -63,18 +71,27 @@ class Publisher:
             chunk = self._stream.next_chunk(self._object_bytes)
             if chunk is None:
                 break
-            self._store(account, chunk)
+            name = self._name_of(chunk)
+            if not account.reaches(where.container, name):
+                wanted = name
+                break
+            self._store(account, name, chunk)
             if self._clock.monotonic() >= until_s:
                 break
-        record.unseen_bytes = 0
+        if wanted is None:
+            record.unseen_bytes = 0
         self._stream.save()
         if record.published_bytes:
             self._describe(account)
+        return wanted
 
-    def _store(self, account: storage.Account, chunk: streams.Chunk) -> None:
+    def _name_of(self, chunk: streams.Chunk) -> str:
+        record = self._stream.record
+        return f"{record.prefix}{record.stream_id}-{chunk.start:015d}.log"
+
+    def _store(self, account: storage.Account, name: str, chunk: streams.Chunk) -> None:
         record = self._stream.record
         assert record.container is not None  # noqa: S101 (for the type checker)
-        name = f"{record.prefix}{record.stream_id}-{chunk.start:015d}.log"
         # clients decode what they get: a byte that is no UTF-8 must not keep them from the rest
         text = chunk.content.decode("utf-8", "backslashreplace")
         metadata = {
@@ -105,15 +122,21 @@ class Publisher:
         self._stream.save()
         self._on_step("published")
 
-    def catch_up(self, account: storage.Account, where: payloads.LogStorage) -> None:
-        """Finish what an earlier agent has begun at this place; raises StorageError."""
+    def catch_up(self, account: storage.Account, where: payloads.LogStorage) -> str | None:
+        """Finish what an earlier agent has begun at this place; raises StorageError.
+
+        Returns the name of an object that the grant has to be for, None otherwise.
+        """
         record = self._stream.record
         if record.account != where.account or record.container is None:
-            return
+            return None
         if record.discarding:
             self._discard(account)
         elif record.uploading is not None:
-            found = account.find(record.container, str(record.uploading["name"]))
+            name = str(record.uploading["name"])
+            if not account.reaches(record.container, name):
+                return name
+            found = account.find(record.container, name)
             end = int(record.uploading["end"])
             if found is not None and found.metadata.get("end") == str(end):
                 # it was stored before anything of it could be dropped unpublished
@@ -123,6 +146,7 @@ class Publisher:
             else:
                 record.uploading = None
                 self._stream.save()
+        return None
 
     def _describe(self, account: storage.Account) -> None:
         """Store the object that tells what is published."""

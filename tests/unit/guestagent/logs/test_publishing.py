@@ -12,7 +12,7 @@ from trove.common import concurrency, exception
 from trove.guestagent.logs import publisher, stream
 from trove.rpc import payloads
 from trove.storage import base as storage
-from trove.storage.filesystem import FilesystemStore
+from trove.storage.filesystem import FilesystemAccount, FilesystemStore
 
 _BOX = "box"
 _PREFIX = "i/mariadb-general/"
@@ -94,6 +94,53 @@ def log(tmp_path: pathlib.Path) -> Log:
 
 def _lines(first: int, last: int) -> str:
     return "".join(f"line {number:05d}\n" for number in range(first, last))
+
+
+class _Signed(FilesystemAccount):
+    """Has signed URLs for some objects, as it says itself."""
+
+    names: tuple[str, ...] = ()
+
+    def reaches(self, container: str, name: str) -> bool:
+        return name in self.names
+
+    def find(self, container: str, name: str) -> storage.StoredObject | None:
+        assert name in (*self.names, "i/mariadb-general_metafile")
+        return super().find(container, name)
+
+
+def test_where_objects_are_signed_one_after_the_other_is_asked_for(log: Log) -> None:
+    account = _Signed(log.directory / "store" / "p")
+    where = log.where()
+
+    def publish() -> str | None:
+        return log.publisher.publish(account, where, log.clock.monotonic() + 1)
+
+    log.write(_lines(0, 20))
+    asked = []
+    while wanted := publish():
+        asked.append(wanted)
+        account.names = (wanted,)
+    assert log.published() == log.written
+    assert asked == [each.name for each in account.list(_BOX, prefix=_PREFIX)]
+    assert account.find(_BOX, storage.metafile(_PREFIX)) is not None
+
+    def end(step: str) -> None:
+        if step == "stored":
+            raise Killed
+
+    log.write(_lines(20, 25))
+    log.restart(end)
+    account.names = (publish() or "",)
+    with pytest.raises(Killed):
+        publish()
+    # what was on its way is looked for before anything else
+    log.restart()
+    (stored,), account.names = account.names, ()
+    assert publish() == stored
+    account.names = (stored,)
+    assert publish() is None
+    assert log.published() == log.written
 
 
 def test_all_whole_lines_are_published_and_the_beginning_of_one_is_not(log: Log) -> None:
