@@ -114,6 +114,24 @@ OPTS = [
             " has, that no manifest is with and that were not changed for two days. 0: never."
         ),
     ),
+    cfg.StrOpt(
+        "verify_place",
+        default="instance",
+        choices=["instance", "server"],
+        help=(
+            "Where backups are proven: beside the database of their instance, whose volume needs"
+            " room for a second copy, or on a server that is made for it, of the same flavor and"
+            " image and with a volume of the same size, in the service's project."
+        ),
+    ),
+    cfg.StrOpt(
+        "verify_network",
+        help=(
+            "Network of the servers that are made for proofs, from which the guest bus (unless"
+            " there is a network of its own for that) and the object store are reached; none: the"
+            " default one of the network service."
+        ),
+    ),
     cfg.FloatOpt(
         "verify_interval_days",
         default=30.0,

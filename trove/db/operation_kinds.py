@@ -185,6 +185,25 @@ KINDS: Mapping[str, Kind] = {
         event="instance_restore",
     ),
     "verify_backup": Kind(word="verify_backup", steps=("verify", "record"), is_internal=True),
+    "verify_on_server": Kind(
+        word="verify_on_server",
+        steps=(
+            "add_server",
+            "create_port",
+            "create_volume",
+            "create_server",
+            "await_server",
+            "await_agent",
+            "secure_channel",
+            "verify",
+            "record",
+            "delete_server",
+            "delete_volume",
+            "delete_port",
+            "forget_server",
+        ),
+        is_internal=True,
+    ),
     "stop_archive": Kind(word="stop_archive", steps=("stop_archive",), is_internal=True),
     "upgrade_agent": Kind(
         word="upgrade_agent", steps=("install_release", "await_release"), is_internal=True

@@ -48,6 +48,7 @@ REAPPLY_MODULE = "reapply_module"
 UPGRADE_AGENT = "upgrade_agent"
 RESTORE_INSTANCE = "restore_instance"
 VERIFY_BACKUP = "verify_backup"
+VERIFY_ON_SERVER = "verify_on_server"
 STOP_ARCHIVE = "stop_archive"
 CREATE_BACKUP = "create_backup"
 DELETE_BACKUP = "delete_backup"
@@ -75,6 +76,7 @@ FIRST_STEPS: Mapping[str, str] = {
     MIGRATE_INSTANCE: "migrate_server",
     RESTORE_INSTANCE: "await_backup",
     VERIFY_BACKUP: "verify",
+    VERIFY_ON_SERVER: "add_server",
     STOP_ARCHIVE: "stop_archive",
     CREATE_BACKUP: "choose_place",
     DELETE_BACKUP: "await_end",

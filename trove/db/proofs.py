@@ -15,6 +15,9 @@ from trove.db import backups, models, operations
 
 _backups = cast(sa.Table, models.Backup.__table__)
 _instances = cast(sa.Table, models.Instance.__table__)
+#: Operations that prove a backup.
+KINDS = (operations.VERIFY_BACKUP, operations.VERIFY_ON_SERVER)
+_MOST_TRIED = 5000
 _ACTIVE = sorted(state for state in states.OperationState if state.is_active)
 
 
@@ -30,9 +33,9 @@ class Provable:
 
 
 def list_provable(
-    session: orm.Session, instance_ids: Collection[str]
+    session: orm.Session, instance_ids: Collection[str], *, with_deleted: bool = False
 ) -> Mapping[str, list[Provable]]:
-    """Return the backups of live instances that their agents can prove, the newest first."""
+    """Return the backups of instances, of live ones else, that can be proven, the newest first."""
     columns = [_backups.c[field.name] for field in dataclasses.fields(Provable)]
     query = (
         sa.select(_backups.c.instance_id, *columns)
@@ -40,7 +43,7 @@ def list_provable(
         .where(
             _backups.c.instance_id.in_(list(instance_ids)),
             _backups.c.is_deleted == sa.false(),
-            _instances.c.is_deleted == sa.false(),
+            sa.true() if with_deleted else _instances.c.is_deleted == sa.false(),
             _backups.c.deleted.is_(None),
             _backups.c.status.in_(sorted(backups.RESTORABLE)),
             _backups.c.kind != states.BackupKind.SNAPSHOT,
@@ -54,10 +57,25 @@ def list_provable(
     return found
 
 
+def list_tried(session: orm.Session, *, since: datetime.datetime) -> frozenset[str]:
+    """Return the backups of which a proof began since then that found nothing out."""
+    query = (
+        sa.select(models.Operation.data)
+        .where(
+            models.Operation.kind.in_(KINDS),
+            models.Operation.state == states.OperationState.FAILED,
+            models.Operation.created > since,
+        )
+        .order_by(models.Operation.created.desc())
+        .limit(_MOST_TRIED)
+    )
+    return frozenset(str(data.get("backup_id")) for data in session.scalars(query))
+
+
 def count_active(session: orm.Session) -> int:
     """Return how many proofs are being made, or wait for their agents."""
     query = sa.select(sa.func.count()).where(
-        models.Operation.kind == operations.VERIFY_BACKUP,
+        models.Operation.kind.in_(KINDS),
         models.Operation.state.in_(_ACTIVE),
     )
     return session.scalar(query) or 0

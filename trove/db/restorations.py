@@ -20,7 +20,12 @@ from trove.db import models, operations
 #: Key of an operation's data.
 KEY = "restoration"
 
-_KINDS = (operations.CREATE_INSTANCE, operations.RESTORE_INSTANCE, operations.VERIFY_BACKUP)
+_KINDS = (
+    operations.CREATE_INSTANCE,
+    operations.RESTORE_INSTANCE,
+    operations.VERIFY_BACKUP,
+    operations.VERIFY_ON_SERVER,
+)
 _ACTIVE = [state for state in states.OperationState if state.is_active]
 
 

@@ -15,7 +15,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import concurrency, context, exception
-from trove.db import backups, base, instances, operations, restorations
+from trove.db import backups, base, instances, models, operations, restorations
 
 LOG = log.getLogger(__name__)
 
@@ -36,6 +36,11 @@ def is_wanted(conf: cfg.ConfigOpts, backup_id: str) -> bool:
     return drawn < float(conf.backup.verify_sample_rate) * _RATES
 
 
+def is_on_server(conf: cfg.ConfigOpts) -> bool:
+    """Tell whether backups are proven on servers of their own: their instances may be gone."""
+    return str(conf.backup.verify_place) == "server"
+
+
 def begin(
     session: Any,
     conf: cfg.ConfigOpts,
@@ -52,10 +57,14 @@ def begin(
     chain = backups.chain(session, backup.id)
     restoration = restorations.Restoration(chain=tuple(each.id for each in chain))
     before = backup.verification
-    operation_id = operations.create(
+    operation_id = models.new_id()
+    on_server = is_on_server(conf)
+    operations.create(
         session,
-        kind=operations.VERIFY_BACKUP,
-        resource_id=str(backup.instance_id),
+        operation_id=operation_id,
+        kind=operations.VERIFY_ON_SERVER if on_server else operations.VERIFY_BACKUP,
+        # a server that is made for it has the operation's own id
+        resource_id=operation_id if on_server else str(backup.instance_id),
         lock_key=lock(backup.id),
         deadline=now + datetime.timedelta(seconds=conf.backup.timeout_s),
         now=now,
@@ -77,16 +86,18 @@ def begin_wanted(
 ) -> list[str]:
     """Begin the proof of a backup that was just completed, if one is wanted.
 
-    The last backup of an instance is not proven: the instance is being deleted. Returns the id of
-    the operation, if there is one.
+    The last backup of an instance is not proven on it: the instance is being deleted. Returns the
+    id of the operation, if there is one.
     """
     is_out = (
         not is_wanted(conf, backup.id)
         or backup.kind is states.BackupKind.SNAPSHOT
-        or backup.purpose is states.BackupPurpose.FINAL
         or backup.instance_id is None
-        or operations.is_locked(session, operations.delete_lock(backup.instance_id))
     )
+    if not is_out and not is_on_server(conf):
+        is_out = backup.purpose is states.BackupPurpose.FINAL or operations.is_locked(
+            session, operations.delete_lock(str(backup.instance_id))
+        )
     if is_out:
         return []
     try:
@@ -114,7 +125,7 @@ class Proofs:
         self._clock = clock
 
     def verify(self, caller: context.RequestContext, backup_id: str) -> None:
-        """Begin to prove a backup on the instance that it was made of.
+        """Begin to prove a backup on the instance that it was made of, or a server like that.
 
         Raises BackupNotFound; Conflict for one that is not completed, and while it is being proven;
         NotAvailable when its instance is gone or it is a snapshot.
@@ -138,7 +149,7 @@ class Proofs:
             instance = None
             if backup.instance_id is not None:
                 instance = instances.find_instance(session, backup.instance_id)
-            if instance is None or instance.is_deleted:
+            if instance is None or (instance.is_deleted and not is_on_server(self._conf)):
                 raise exception.NotAvailable(
                     feature="a proof, since the instance that the backup is of is gone; restore it"
                     " to a new one"

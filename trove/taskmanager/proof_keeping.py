@@ -1,9 +1,10 @@
 """Prove backups again whose proof has become old: what was good once need not be so still.
 
-Each live instance with backups has one of them proven before its last proof is too old to count
+Each instance with backups has one of them proven before its last proof is too old to count
 (``verify_max_age_days``): the newest one, and where that turns out to be bad, the one before it,
 until one is good. Besides, every backup that was to be proven when it was completed is proven again
-after ``verify_interval_days``. The newest come first, one of an instance at a time.
+after ``verify_interval_days``. The newest come first, one of an instance at a time. Those of an
+instance that is gone are only proven where proofs are made on servers of their own.
 
 All instances that have backups are looked at in turn, by an index, a page in a pass. There are
 never more than ``verify_at_once`` proofs begun from here and elsewhere; one that found nothing out
@@ -21,7 +22,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import exception
-from trove.db import backup_schedules, backups, base, instance_views, operations
+from trove.db import backup_schedules, backups, base, instance_views
 from trove.db import proofs as kept
 from trove.services import proofs
 from trove.taskmanager.operations import engine
@@ -74,10 +75,15 @@ class ProofKeeping:
             page = backup_schedules.list_instances_with_backups(
                 session, after=after, limit=_INSTANCES
             )
-            found = kept.list_provable(session, page)
+            found = kept.list_provable(session, page, with_deleted=proofs.is_on_server(self._conf))
+            tried = kept.list_tried(session, since=now - _PAUSE)
         looks = _LOOKS
         for instance_id in page:
-            wanted = choose(self._conf, found.get(instance_id, ()), now=now)
+            wanted = [
+                each
+                for each in choose(self._conf, found.get(instance_id, ()), now=now)
+                if each not in tried
+            ]
             if wanted:
                 begun = self._begin(instance_id, wanted)
                 looks -= 1
@@ -93,19 +99,13 @@ class ProofKeeping:
         """Begin the first proof that can be had now; return its operation."""
         now = self._clock.now()
         with self._database.writer() as session:
-            view = instance_views.find_view(session, instance_id, project_id=None)
-            if view is None or not view.is_ready:
-                return None
-            lately = {
-                each.data.get("backup_id")
-                for each in operations.list_operations(
-                    session, resource_id=instance_id, kind=operations.VERIFY_BACKUP
-                )
-                if each.updated > now - _PAUSE
-            }
+            if not proofs.is_on_server(self._conf):
+                view = instance_views.find_view(session, instance_id, project_id=None)
+                if view is None or not view.is_ready:
+                    return None
             for backup_id in wanted:
                 found = backups.find(session, backup_id)
-                if backup_id in lately or found is None or not backups.hold(session, backup_id):
+                if found is None or not backups.hold(session, backup_id):
                     continue
                 try:
                     begun = proofs.begin(session, self._conf, found, now=now)

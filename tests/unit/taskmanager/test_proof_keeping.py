@@ -195,9 +195,9 @@ def test_twenty_thousand_backups_are_looked_at_by_an_index(at: Scheduling) -> No
         )
     for number in range(6):
         assert renewed(at, keeping) == [], number
-    # six pages of at most two hundred instances, three statements each, then it rests
+    # six pages of at most two hundred instances, four statements each, then it rests
     selects = [each for each in statements if each[0].startswith("SELECT")]
-    assert len(selects) == 18
+    assert len(selects) == 24
     with at.plane.database.reader() as session:
         for sql, values in selects:
             plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)

@@ -49,7 +49,7 @@ class CreatePort(engine.Step):
             instance_id=instance.id,
             project_id=instance.project_id,
             nic=ctx.data.get("nic"),
-            access=access.effective(ctx.tools.conf, instance.access),
+            access=self.access(ctx, instance),
             engine_port=facts.port,
             more_ports=facts.more_ports,
         )
@@ -61,6 +61,10 @@ class CreatePort(engine.Step):
             ),
         )
         return None
+
+    def access(self, ctx: engine.Context, instance: models.Instance) -> dict[str, Any]:
+        """Return who may connect."""
+        return access.effective(ctx.tools.conf, instance.access)
 
     def undo(self, ctx: engine.Context) -> engine.Wait | None:
         """Remove the ports."""

@@ -25,6 +25,7 @@ from trove.taskmanager.operations import (
     upgrade,
     upgrade_agent,
     verify_backup,
+    verify_on_server,
 )
 
 ALL: Sequence[engine.Flow] = (
@@ -51,5 +52,6 @@ ALL: Sequence[engine.Flow] = (
     delete_backup.DISCARD,
     restore.FLOW,
     verify_backup.FLOW,
+    verify_on_server.FLOW,
     archives.FLOW,
 )

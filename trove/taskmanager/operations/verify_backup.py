@@ -29,6 +29,9 @@ UNPROVEN = "backup.verification.incomplete"
 #: Who listens to notifications is told of what is disproven.
 DISPROVEN_NOTIFICATION = "dbaas.backup_verify.error"
 
+#: Key of the data: what came of it stands with the backup.
+RECORDED = "is_recorded"
+
 #: How often one looks whether another operation wants the agent.
 _LOOK_S = 5.0
 
@@ -49,7 +52,7 @@ class Verify(engine.Step):
             ctx.data["is_sent"] = True
             ctx.data["began"] = ctx.tools.clock.now().isoformat()
         outcome = steps.run_job(
-            ctx, payloads.VerifyBackupJob.KIND, lambda: self._job(ctx), name=name
+            ctx, payloads.VerifyBackupJob.KIND, lambda: make_job(ctx), name=name
         )
         if isinstance(outcome, engine.Wait):
             if is_busy and ctx.data.get("cancelled") != attempt:
@@ -59,11 +62,8 @@ class Verify(engine.Step):
         if not outcome.succeeded and ctx.data.get("cancelled") == attempt:
             ctx.data.update(attempt=attempt + 1, is_sent=False)
             return engine.Wait(event="operation-ended", timeout_s=_LOOK_S)
-        if outcome.error_code == exception.NotProven.code:
-            raise engine.StepFailed(
-                steps.shorten(outcome.error, default="The guest agent gave no reason.")
-            )
-        ctx.data["result"] = _result(ctx, outcome)
+        expect_found_out(outcome)
+        ctx.data["result"] = result_of(ctx, outcome)
         return None
 
     def undo(self, ctx: engine.Context) -> engine.Wait | None:
@@ -77,14 +77,25 @@ class Verify(engine.Step):
         with ctx.tools.database.reader() as session:
             return operations.is_locked(session, operations.instance_lock(ctx.instance_id))
 
-    def _job(self, ctx: engine.Context) -> payloads.VerifyBackupJob:
-        restoration = restore.payload_of(ctx)
-        if restoration is None:
-            raise engine.StepFailed("The operation names no backup.")
-        return payloads.VerifyBackupJob(restoration=restoration)
+
+def make_job(ctx: engine.Context) -> payloads.VerifyBackupJob:
+    """Return what an agent is told to prove."""
+    restoration = restore.payload_of(ctx)
+    if restoration is None:
+        raise engine.StepFailed("The operation names no backup.")
+    return payloads.VerifyBackupJob(restoration=restoration)
 
 
-def _result(ctx: engine.Context, job: guest_jobs.GuestJob) -> dict[str, Any]:
+def expect_found_out(outcome: guest_jobs.GuestJob) -> None:
+    """Raise StepFailed when the agent could not find out whether a backup is good."""
+    if outcome.error_code == exception.NotProven.code:
+        raise engine.StepFailed(
+            steps.shorten(outcome.error, default="The guest agent gave no reason.")
+        )
+
+
+def result_of(ctx: engine.Context, job: guest_jobs.GuestJob) -> dict[str, Any]:
+    """Return what came of a proof, for :class:`Record`; ``began`` is in the data."""
     took = ctx.tools.clock.now() - datetime.datetime.fromisoformat(ctx.data["began"])
     details: dict[str, Any] = {"seconds": round(took.total_seconds(), 1)}
     if job.succeeded:
@@ -102,6 +113,8 @@ class Record(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Write it with the backup, and tell."""
+        if ctx.data.get(RECORDED):
+            return None
         result = ctx.data["result"]
         is_passed = result["is_passed"]
 
@@ -118,6 +131,7 @@ class Record(engine.Step):
             )
 
         steps.record(ctx, write)
+        ctx.data[RECORDED] = True
         return None
 
 
@@ -142,7 +156,7 @@ def _write(
         type=kind,
         resource_type="backup",
         resource_id=backup_id,
-        payload={"instance_id": ctx.instance_id, "reason": details.get("reason")},
+        payload={"instance_id": backup.instance_id, "reason": details.get("reason")},
         now=now,
     )
     if kind == DISPROVEN:
@@ -153,7 +167,7 @@ def _write(
                 **notifications.base_traits(backup.project_id, ctx.operation.request_id),
                 "backup_id": backup_id,
                 "name": backup.name,
-                "instance_id": ctx.instance_id,
+                "instance_id": backup.instance_id,
                 "message": details.get("reason"),
             },
             now=now,
@@ -164,6 +178,8 @@ def _write(
 
 def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
     """Tell that nothing was found out; what was proven before stays so."""
+    if ctx.data.get(RECORDED):
+        return
     restored = ctx.data.get("before") or {}
     before = restored.get("verification")
     _write(
