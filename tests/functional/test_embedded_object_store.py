@@ -17,10 +17,13 @@ from troveclient import exceptions as trove_exceptions
 from troveclient.v1 import client as trove
 
 from tests.fixtures import api as api_fixture
-from tests.fixtures import served
+from tests.fixtures import s3, served
+from tests.fixtures.swift import swift as swift_server
 from trove.db import base
 from trove.storage import base as storage
 from trove.storage.filesystem import FilesystemStore
+
+__all__ = ["swift_server"]
 
 # what swiftclient makes of its own dependency
 pytestmark = [
@@ -34,18 +37,20 @@ _STORE = "/object-store/v1/AUTH_project-a"
 
 
 @pytest.fixture
-def store(tmp_path: pathlib.Path) -> FilesystemStore:
+def store(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> storage.Store:
+    if getattr(request, "param", "filesystem") == "s3":
+        return s3.make_store(request.getfixturevalue("swift_server"), tmp_path)
     return FilesystemStore(tmp_path / "objects")
 
 
 @pytest.fixture
-def account(store: FilesystemStore) -> storage.Account:
+def account(store: storage.Store) -> storage.Account:
     return store.account("project-a")
 
 
 @pytest.fixture
 def api(
-    sqlite_database: base.Database, store: FilesystemStore, tmp_path: pathlib.Path
+    sqlite_database: base.Database, store: storage.Store, tmp_path: pathlib.Path
 ) -> api_fixture.Api:
     hashed = {name: bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode() for name in _USERS}
     (tmp_path / "htpasswd").write_text(
@@ -113,6 +118,7 @@ def _raw(
         connection.close()
 
 
+@pytest.mark.parametrize("store", ["filesystem", "s3"], indirect=True)
 def test_object_is_read_whole_and_in_parts(
     client: swift.Connection, account: storage.Account
 ) -> None:

@@ -311,7 +311,12 @@ class _Content(Iterator[bytes]):
     def __init__(self, content: BinaryIO, start: int, size: int) -> None:
         self._content = content
         self._left = size
-        content.seek(start)
+        if content.seekable():
+            content.seek(start)
+        else:
+            # it comes from another machine
+            while start and (skipped := content.read(min(start, _CHUNK_BYTES))):
+                start -= len(skipped)
 
     def __next__(self) -> bytes:
         chunk = self._content.read(min(self._left, _CHUNK_BYTES))
