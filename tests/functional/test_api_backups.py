@@ -116,6 +116,21 @@ def test_a_backup_is_shown_the_same_in_lists(api: api_fixture.Api) -> None:
     assert api.get("/limits")["limits"][0]["max_backups"] == 50
 
 
+def test_a_backup_is_a_snapshot_where_volumes_have_them(api: api_fixture.Api) -> None:
+    instance_id = api.create_instance(active=True)
+    body = {"backup": {"name": "b", "instance": instance_id, "storage_driver": "cinder"}}
+    api.volumes.has_snapshots = False
+    answer = message(api, "POST", "/backups", body, status=400)
+    assert "the volumes of this service have no snapshots" in answer
+    api.volumes.has_snapshots = True
+    view = api.request("POST", "/backups", body, status=202).json["backup"]
+    assert (view["storage_driver"], view["type"]) == ("cinder", "snapshot")
+    assert api.get(f"/backups/{view['id']}")["backup"] == view
+    with api.database.reader() as session:
+        (making,) = operations.list_operations(session, kind=operations.SNAPSHOT_BACKUP, limit=1)
+    assert making.data["backup_id"] == view["id"]
+
+
 def test_the_instance_says_so_while_a_backup_is_made_of_it(api: api_fixture.Api) -> None:
     instance_id = api.create_instance(active=True)
     other_id = api.create_instance(active=True)
@@ -296,7 +311,8 @@ def test_an_instance_has_no_backups_in_whatever_state_it_is(api: api_fixture.Api
         ({"instance": models.new_id()}, 404, "cannot be found"),
         ({"parent_id": models.new_id(), "incremental": 1}, 404, "cannot be found"),
         ({"storage_driver": "swift"}, 400, "not stored by swift here, but by filesystem"),
-        ({"storage_driver": "cinder"}, 400, "not stored by cinder"),
+        ({"storage_driver": "cinder", "incremental": 1}, 400, "no increments of snapshots"),
+        ({"storage_driver": "cinder", "swift_container": "mine"}, 400, "in no container"),
     ],
 )
 def test_a_backup_that_makes_no_sense_is_refused(

@@ -153,7 +153,6 @@ def test_without_a_datastore_it_is_that_of_the_backup(api: api_fixture.Api, sour
         ({"parent_id": NOBODYS}, 404, "cannot be found"),
         ({"engine_version": "11.4.2"}, 400, "version 11.4.2"),
         ({"manager": "redis"}, 400, "datastore"),
-        ({"kind": states.BackupKind.SNAPSHOT}, 501, "snapshots"),
     ],
     ids=str,
 )
@@ -162,6 +161,35 @@ def test_what_cannot_be_restored_is_refused_before_anything_is_made(
 ) -> None:
     backup_id = add_backup(api, source, **changes)
     assert expected in message(create(api, {"backupRef": backup_id}, status))
+    assert len(api.get("/instances")["instances"]) == 1
+
+
+SNAPSHOT = {"kind": states.BackupKind.SNAPSHOT, "location": "snapshot-1"}
+
+
+def test_an_instance_is_made_of_a_snapshot(api: api_fixture.Api, source: str) -> None:
+    backup_id = add_backup(api, source, **SNAPSHOT)
+    made = create(api, {"backupRef": backup_id})["instance"]
+    restoration = restoration_of(api, made["id"])
+    assert (restoration.chain, restoration.snapshot_id) == ((backup_id,), "snapshot-1")
+    assert "is being restored" in message(
+        api.request("DELETE", f"/backups/{backup_id}", status=422).json
+    )
+
+
+def test_a_snapshot_is_restored_as_it_is_and_into_a_volume_of_its_type(
+    api: api_fixture.Api, source: str
+) -> None:
+    backup_id = add_backup(api, source, **SNAPSHOT)
+    for values, status, expected in (
+        ({"volume": {"size": 1, "type": "ssd"}}, 400, "is of the type of that"),
+        ({"restorePoint": {"backupRef": backup_id, "time": told(earlier(60))}}, 400, "no log"),
+    ):
+        asked = {"point": {"backupRef": backup_id}, **values}
+        answer = create(api, asked.pop("point"), status, **asked)
+        assert expected in message(answer)
+    answer = act(api, source, {"backupRef": backup_id}, 501)
+    assert "create an instance of it" in message(answer.json)
     assert len(api.get("/instances")["instances"]) == 1
 
 

@@ -205,6 +205,7 @@ def _make_services(
         key_ring=given.key_ring,
         store=given.objects,
         clock=given.clock,
+        volumes=given.volumes,
     )
     changes = Changes(
         conf=conf,

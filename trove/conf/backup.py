@@ -86,6 +86,16 @@ OPTS = [
             " deleted with final_backup; 0: until somebody deletes it."
         ),
     ),
+    cfg.FloatOpt(
+        "freeze_timeout_s",
+        default=60.0,
+        min=1.0,
+        max=600.0,
+        help=(
+            "Longest that a database stands still while its volume is snapshot. After it the"
+            " database goes on by itself, and the backup fails."
+        ),
+    ),
     cfg.StrOpt(
         "verify",
         default="all",

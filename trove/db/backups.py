@@ -587,7 +587,7 @@ def find_making(session: orm.Session, backup_id: str) -> str | None:
         .join(_backups, _backups.c.instance_id == _operations.c.resource_id)
         .where(
             _backups.c.id == backup_id,
-            _operations.c.kind == operations.CREATE_BACKUP,
+            _operations.c.kind.in_((operations.CREATE_BACKUP, operations.SNAPSHOT_BACKUP)),
             _operations.c.state.in_([s for s in states.OperationState if s.is_active]),
         )
     ).first()
@@ -646,6 +646,20 @@ def list_places(session: orm.Session, storage_driver: str) -> Sequence[tuple[str
         .order_by(_backups.c.account_id, _backups.c.container)
     )
     return [(row.account_id, row.container) for row in rows]
+
+
+def list_snapshot_sources(session: orm.Session) -> set[str]:
+    """Return the instances that there are snapshots of, also instances that are deleted."""
+    query = (
+        sa.select(_backups.c.instance_id)
+        .where(
+            _LIVE,
+            _backups.c.kind == states.BackupKind.SNAPSHOT,
+            _backups.c.instance_id.is_not(None),
+        )
+        .distinct()
+    )
+    return set(session.scalars(query))
 
 
 def list_statuses(

@@ -163,6 +163,16 @@ KINDS: Mapping[str, Kind] = {
         resource_key="backup_id",
         changes_quota=True,
     ),
+    "snapshot_backup": Kind(
+        word="backup",
+        steps=("freeze", "make_snapshot", "thaw", "complete"),
+        event="backup_create",
+        traits={"name": "name", "description": "description", "parent_id": "parent_id"},
+        feed="backup.create",
+        resource="backup",
+        resource_key="backup_id",
+        changes_quota=True,
+    ),
     "delete_backup": Kind(
         word="delete",
         steps=("await_end", "remove"),

@@ -51,6 +51,7 @@ VERIFY_BACKUP = "verify_backup"
 VERIFY_ON_SERVER = "verify_on_server"
 STOP_ARCHIVE = "stop_archive"
 CREATE_BACKUP = "create_backup"
+SNAPSHOT_BACKUP = "snapshot_backup"
 DELETE_BACKUP = "delete_backup"
 DISCARD_BACKUP = "discard_backup"
 
@@ -79,6 +80,7 @@ FIRST_STEPS: Mapping[str, str] = {
     VERIFY_ON_SERVER: "add_server",
     STOP_ARCHIVE: "stop_archive",
     CREATE_BACKUP: "choose_place",
+    SNAPSHOT_BACKUP: "freeze",
     DELETE_BACKUP: "await_end",
     DISCARD_BACKUP: "remove_objects",
 }

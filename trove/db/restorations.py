@@ -2,7 +2,8 @@
 
 A restoration is in the data of its operation: ``{"chain": [ids of backups, the full one first],
 "epoch", "first", "last": pieces of the log behind them or None, "target_time", "target_position",
-"target_name"}``. No key and no grant is in it.
+"target_name", "snapshot_id": the driver's id of the snapshot that the volume is made of, None}``.
+No key and no grant is in it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Restoration:
     target_time: float | None = None
     target_position: str | None = None
     target_name: str | None = None
+    snapshot_id: str | None = None
 
     def to_data(self) -> dict[str, Any]:
         """Return it as an operation keeps it."""

@@ -31,6 +31,7 @@ from trove.db import (
     restorations,
 )
 from trove.db.instance_views import InstanceView
+from trove.drivers.volume.base import VolumeDriver
 from trove.services import names
 from trove.services.changes import IDLE, find_in_reach
 from trove.services.quotas import default_limits
@@ -39,6 +40,8 @@ from trove.storage import manifests, stored_backups
 
 LOG = log.getLogger(__name__)
 
+#: The storage driver of backups that are snapshots of volumes, whatever makes the volumes here.
+SNAPSHOTS = "cinder"
 #: Seconds that a deletion may take until it is given up and told of.
 _DELETE_TIMEOUT_S = 6 * 3600.0
 
@@ -85,11 +88,13 @@ class Backups:
         key_ring: crypto.KeyRing,
         store: storage.Store | None,
         clock: concurrency.Clock,
+        volumes: VolumeDriver | None = None,
     ) -> None:
         """Take the collaborators; ``run_operation`` tells the task manager, by best effort.
 
-        Without a store no backups can be made.
+        Without a store no backups can be made but snapshots, if the volumes have them.
         """
+        self._volumes = volumes
         self._conf = conf
         self._database = database
         self._run_operation = run_operation
@@ -178,6 +183,9 @@ class Backups:
         """Raise what :meth:`create` does unless such a backup can be made of an instance at all."""
         facts = names.get_spec(view.manager)
         names.require_engine(facts, spec.Capability.BACKUP, datastore=view.datastore_name)
+        if new.storage_driver == SNAPSHOTS:
+            self._check_snapshot(view, new)
+            return
         if new.parent_id is not None or new.is_incremental:
             names.require_engine(facts, spec.Capability.INCREMENTS, datastore=view.datastore_name)
         store = self._get_store()
@@ -186,6 +194,20 @@ class Backups:
                 reason=f"storage_driver: backups are not stored by {new.storage_driver} here, but"
                 f" by {store.kind}"
             )
+
+    def _check_snapshot(self, view: InstanceView, new: NewBackup) -> None:
+        """Raise BadRequest unless the backup can be a snapshot of the instance's volume."""
+        wrong = None
+        if self._volumes is None or not self._volumes.has_snapshots:
+            wrong = "the volumes of this service have no snapshots"
+        elif view.volume_size_gib is None:
+            wrong = f"instance {view.id} has no volume of its own"
+        elif new.parent_id is not None or new.is_incremental:
+            wrong = "there are no increments of snapshots, and no snapshot is one"
+        elif new.container is not None:
+            wrong = "a snapshot is in no container"
+        if wrong is not None:
+            raise exception.BadRequest(reason=f"storage_driver: {SNAPSHOTS}: {wrong}")
 
     def add(
         self,
@@ -215,10 +237,11 @@ class Backups:
             raise exception.InstanceNotReady(
                 instance_id=view.id, status=f"{view.status}, or another backup is being made"
             )
+        is_snapshot = row.kind is states.BackupKind.SNAPSHOT
         try:
             operation_id = operations.create(
                 session,
-                kind=operations.CREATE_BACKUP,
+                kind=operations.SNAPSHOT_BACKUP if is_snapshot else operations.CREATE_BACKUP,
                 resource_id=view.id,
                 lock_key=None if is_part else operations.instance_lock(view.id),
                 deadline=now + datetime.timedelta(seconds=self._conf.backup.timeout_s),
@@ -250,27 +273,34 @@ class Backups:
         user_id: str | None,
     ) -> backups.NewBackup:
         backup_id = models.new_id()
-        return backups.NewBackup(
+        row = backups.NewBackup(
             id=backup_id,
             project_id=view.project_id,
             user_id=user_id,
             instance_id=view.id,
             name=new.name,
             description=new.description,
-            kind=states.BackupKind.FULL if parent is None else states.BackupKind.INCREMENT,
-            parent_id=None if parent is None else parent.id,
+            kind=states.BackupKind.SNAPSHOT,
             schedule_id=new.schedule_id,
             purpose=new.purpose,
             datastore_version_id=view.datastore_version_id,
             manager=view.manager,
+            storage_driver=SNAPSHOTS,
+            volume_size_gib=view.volume_size_gib,
+            expires=new.expires,
+        )
+        if new.storage_driver == SNAPSHOTS:
+            return row
+        return dataclasses.replace(
+            row,
+            kind=states.BackupKind.FULL if parent is None else states.BackupKind.INCREMENT,
+            parent_id=None if parent is None else parent.id,
             storage_driver=self._get_store().kind,
             container=new.container or self._choose_container(session, view),
             prefix=stored_backups.make_prefix(view.id, backup_id),
             key_wrapped=self._key_ring.wrap(
                 crypto.generate_key(), purpose=stored_backups.key_purpose(backup_id)
             ),
-            volume_size_gib=view.volume_size_gib,
-            expires=new.expires,
         )
 
     def _choose_container(self, session: Any, view: InstanceView) -> str:

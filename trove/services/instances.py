@@ -180,7 +180,11 @@ class Instances:
                 version_number=version.version,
                 volume_size_gib=new.volume_size_gib,
             )
-        if new.volume_size_gib is not None:
+            restores.check_volume(
+                chosen, volume_size_gib=new.volume_size_gib, volume_type=new.volume_type
+            )
+        is_made_of_snapshot = chosen is not None and chosen.restoration.snapshot_id is not None
+        if new.volume_size_gib is not None and not is_made_of_snapshot:
             volume_type = self._datastores.choose_volume_type(
                 version.id, new.volume_type, self._volume_types.list_volume_types()
             )

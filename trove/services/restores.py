@@ -104,19 +104,18 @@ def choose(
         target_time=None if target is None else target.timestamp(),
         target_position=point.position,
         target_name=point.name,
+        snapshot_id=found.location if found.kind is states.BackupKind.SNAPSHOT else None,
     )
     return Chosen(restoration=restoration, backup=found)
 
 
 def _check_backup(backup: backups.BackupView) -> backups.BackupView:
-    """Return a backup that can be restored; raises Conflict, NotAvailable."""
+    """Return a backup that can be restored; raises Conflict."""
     if not backup.is_restorable:
         raise exception.Conflict(
             reason=f"backup {backup.id} is {backup.status.value}: only one that is COMPLETED can be"
             " restored"
         )
-    if backup.kind is states.BackupKind.SNAPSHOT:
-        raise exception.NotAvailable(feature="restoring snapshots of volumes")
     return backup
 
 
@@ -137,6 +136,11 @@ def _archive_of(
     session: Any, backup: backups.BackupView, target: datetime.datetime | None
 ) -> log_archives.Archive:
     """Return the log behind a backup; raises BadRequest when there is none up to a time."""
+    if backup.kind is states.BackupKind.SNAPSHOT:
+        raise exception.BadRequest(
+            reason=f"restorePoint: backup {backup.id} is a snapshot of a volume, and has no log"
+            " behind it: it can be restored as it is only"
+        )
     _require_point_in_time(backup)
     archive = None
     if backup.archive_epoch is not None:
@@ -250,6 +254,23 @@ def check_fit(
         )
 
 
+def check_volume(chosen: Chosen, *, volume_size_gib: int | None, volume_type: str | None) -> None:
+    """Raise BadRequest unless a new instance's volume can be made of what was chosen."""
+    if chosen.restoration.snapshot_id is None:
+        return
+    backup_id = chosen.backup.id
+    if volume_size_gib is None:
+        raise exception.BadRequest(
+            reason=f"restorePoint: backup {backup_id} is a snapshot of a volume: an instance of it"
+            " needs a volume"
+        )
+    if volume_type is not None:
+        raise exception.BadRequest(
+            reason=f"volume.type: a volume that is made of a snapshot (backup {backup_id}) is of"
+            " the type of that: leave the type out"
+        )
+
+
 def hold(session: Any, chosen: Chosen) -> None:
     """Keep what was chosen until the transaction ends, whose operation then keeps it.
 
@@ -304,6 +325,10 @@ class Restores:
             )
             with self._database.reader() as session:
                 chosen = choose(session, caller, point, now=self._clock.now())
+            if chosen.restoration.snapshot_id is not None:
+                raise exception.NotAvailable(
+                    feature="restoring a snapshot of a volume in place; create an instance of it"
+                )
             check_fit(
                 chosen,
                 manager=view.manager,

@@ -25,7 +25,7 @@ from oslo_log import log
 
 from trove import states
 from trove.common import exception
-from trove.db import base, instances, leases, operations
+from trove.db import backups, base, instances, leases, operations
 from trove.drivers.compute.base import Server
 from trove.taskmanager.operations import delete, engine
 
@@ -168,7 +168,7 @@ class Reconciler:
         drivers = self._tools.drivers
         sources: Mapping[str, Callable[[], Collection[str]]] = {
             "server groups": drivers.compute.list_empty_groups,
-            "volumes": lambda: [volume.instance_id for volume in drivers.volume.list_volumes()],
+            "volumes": self._list_volume_owners,
             "ports and addresses": drivers.network.list_owners,
             "broker accounts": drivers.broker.list_owners,
             "DNS records": drivers.dns.list_owners,
@@ -179,6 +179,15 @@ class Reconciler:
                 f"listing {what}", functools.partial(_add_listed, owners, list_owners)
             )
         return owners
+
+    def _list_volume_owners(self) -> set[str]:
+        """Return whose volumes there are, but for those that are kept for their snapshots."""
+        volume = self._tools.drivers.volume
+        owners = {each.instance_id for each in volume.list_volumes()}
+        if volume.snapshots_outlive_volumes or not volume.has_snapshots:
+            return owners
+        with self._tools.database.reader() as session:
+            return owners - backups.list_snapshot_sources(session)
 
     def _wake(self, servers: Mapping[str, Server] | None, busy: Collection[str]) -> None:
         """Wake the operations whose server changed since the last list."""

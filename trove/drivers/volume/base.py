@@ -118,6 +118,10 @@ class VolumeDriver(abc.ABC):
         """Return the snapshot made for an owner, or None; raises DriverError."""
         return None
 
+    def list_snapshots(self, volume_id: str) -> Sequence[Snapshot]:
+        """Return the snapshots of a volume that this service made; raises DriverError."""
+        return ()
+
     def delete_snapshot(  # noqa: B027 - without snapshots there is none to remove
         self, snapshot_id: str
     ) -> None:

@@ -254,6 +254,16 @@ class CinderVolume(base.VolumeDriver):
         found = self._find_snapshots(owner_id)
         return _snapshot(found[0]) if found else None
 
+    def list_snapshots(self, volume_id: str) -> Sequence[base.Snapshot]:
+        """Return the snapshots of a volume whose names are ours."""
+        with cloud.told(_SERVICE, f"list snapshots of volume {volume_id}"):
+            found = list(self._cinder.snapshots(volume_id=volume_id))
+        return [
+            _snapshot(each)
+            for each in found
+            if each.volume_id == volume_id and cloud.instance_of(each.name)
+        ]
+
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Begin to remove a snapshot; nothing when that has begun."""
         try:

@@ -122,6 +122,11 @@ class FakeVolume(base.VolumeDriver):
         with self.injector.around("find_snapshot"), self._lock:
             return self._find_snapshot(owner_id)
 
+    def list_snapshots(self, volume_id: str) -> Sequence[base.Snapshot]:
+        """Return the snapshots of a volume."""
+        with self.injector.around("list_snapshots"):
+            return [each for each in self.snapshots if each.volume_id == volume_id]
+
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Remove a snapshot; nothing when it is gone."""
         with self.injector.around("delete_snapshot"), self._lock:
@@ -134,6 +139,12 @@ class FakeVolume(base.VolumeDriver):
         """All snapshots that there are."""
         with self._lock:
             return list(self._snapshots.values())
+
+    def set_snapshot_status(self, snapshot_id: str, status: str) -> None:
+        """Put a snapshot into a status."""
+        with self._lock:
+            snapshot = self._snapshots[snapshot_id]
+            self._snapshots[snapshot_id] = dataclasses.replace(snapshot, status=status)
 
     def set_status(self, volume_id: str, status: str) -> None:
         """Put a volume into a status, as a server that takes it or lets go of it does."""

@@ -169,6 +169,13 @@ class LocalVolume(base.VolumeDriver):
             status="available" if path.is_dir() else "error",
         )
 
+    def list_snapshots(self, volume_id: str) -> Sequence[base.Snapshot]:
+        """Return the copies of a volume."""
+        names = local_state.names(self._state.root / "snapshots")
+        ids = [name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)]
+        found = (self.find_snapshot(each) for each in ids)
+        return [each for each in found if each is not None and each.volume_id == volume_id]
+
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Remove a copy, or what there is of one; nothing when it is gone."""
         path = self._snapshot(snapshot_id)

@@ -82,12 +82,14 @@ class CreateVolume(engine.Step):
         if instance.volume_size_gib is None:
             return None
         driver = ctx.tools.drivers.volume
+        restoration = restore.find(ctx)
         # asked for again it gives the one that there is, and removes what is one too many
         volume = driver.create_volume(
             instance_id=instance.id,
             size_gib=instance.volume_size_gib,
             volume_type=instance.volume_type,
             project_id=instance.project_id,
+            snapshot_id=None if restoration is None else restoration.snapshot_id,
         )
         if volume.status == "creating":
             return steps.volume_wait(ctx, "volume", 1.0)

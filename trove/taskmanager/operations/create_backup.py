@@ -30,7 +30,7 @@ _CANCEL_LOOK_S = 2.0
 _MIB = 1 << 20
 
 
-def _get_running(ctx: engine.Context) -> backups.BackupView:
+def get_running(ctx: engine.Context) -> backups.BackupView:
     """Return the backup; raises StepFailed when it is not being made any more."""
     backup = backup_storage.get_backup(ctx)
     if not backup.is_running:
@@ -38,19 +38,20 @@ def _get_running(ctx: engine.Context) -> backups.BackupView:
     return backup
 
 
-def _change(
+def change(
     ctx: engine.Context, expect: frozenset[_Status] | set[_Status], to: _Status, **values: Any
 ) -> bool:
+    """Change the status of the backup of an operation, if it is one of those expected."""
     changed: list[bool] = []
 
-    def change(session: Any, now: datetime.datetime) -> None:
+    def write(session: Any, now: datetime.datetime) -> None:
         changed.append(
             backups.change_status(
                 session, str(ctx.data["backup_id"]), expect=expect, to=to, now=now, **values
             )
         )
 
-    steps.record(ctx, change)
+    steps.record(ctx, write)
     return changed[-1]
 
 
@@ -61,7 +62,7 @@ class ChoosePlace(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Note the account: the instance's project's, or the service's own."""
-        backup = _get_running(ctx)
+        backup = get_running(ctx)
         if backup.account_id is not None:
             return None
         store = backup_storage.get_store(ctx, backup)
@@ -99,16 +100,16 @@ class RunBackup(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Send the job until its outcome is known; show how far it is."""
-        backup = _get_running(ctx)
+        backup = get_running(ctx)
         if backup.status is _Status.NEW:
-            _change(ctx, {_Status.NEW}, _Status.BUILDING)
+            change(ctx, {_Status.NEW}, _Status.BUILDING)
         outcome = steps.run_job(ctx, payloads.BackupJob.KIND, lambda: self._make_job(ctx, backup))
         if isinstance(outcome, engine.Wait):
             steps.watch_server(ctx)
             self._show_progress(ctx, backup)
             return outcome
         steps.expect_success(outcome, what="Making the backup")
-        _change(ctx, {_Status.BUILDING}, _Status.SAVING)
+        change(ctx, {_Status.BUILDING}, _Status.SAVING)
         ctx.data["manifest_sha256"] = (outcome.result or {}).get("manifest_sha256")
         return None
 
@@ -161,7 +162,7 @@ class RunBackup(engine.Step):
         with ctx.tools.database.reader() as session:
             progress = backups.find_progress(session, backup.id, instance_id=ctx.instance_id)
         if progress is not None and (progress.done_bytes or progress.percent):
-            _change(ctx, {_Status.BUILDING}, _Status.SAVING)
+            change(ctx, {_Status.BUILDING}, _Status.SAVING)
 
 
 class CheckStored(engine.Step):
@@ -171,7 +172,7 @@ class CheckStored(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Read the manifest, look at the segments, note what there is."""
-        backup = _get_running(ctx)
+        backup = get_running(ctx)
         container, prefix = str(backup.container), str(backup.prefix)
         with backup_storage.asking(ctx):
             account = backup_storage.get_account(ctx, backup)
@@ -224,8 +225,8 @@ class Complete(engine.Step):
         """Set the status, unless somebody had it fail meanwhile."""
         if backup_storage.get_backup(ctx).status is _Status.COMPLETED:
             return None
-        if not _change(ctx, {_Status.SAVING}, _Status.COMPLETED):
-            _get_running(ctx)
+        if not change(ctx, {_Status.SAVING}, _Status.COMPLETED):
+            get_running(ctx)
             raise engine.StepFailed("The backup was not being stored.")
         LOG.info("backup %s: completed", ctx.data["backup_id"])
         self._have_proven(ctx)

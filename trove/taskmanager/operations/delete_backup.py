@@ -1,4 +1,4 @@
-"""Delete backups: the last increments first, and of each its objects before its row."""
+"""Delete backups: the last increments first, of each its objects or snapshot before its row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from oslo_log import log
 
 from trove import states
 from trove.db import backups, operations, quotas, restorations
-from trove.taskmanager.operations import backup_storage, engine, steps
+from trove.taskmanager.operations import backup_storage, engine, snapshots, steps
 
 LOG = log.getLogger(__name__)
 
@@ -40,13 +40,17 @@ class Remove(engine.Step):
     name = "remove"
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
-        """Remove one after the other: all objects of a backup, then its row and its quota."""
+        """Remove one after the other: what is stored of a backup, then its row and its quota."""
         for backup_id in ctx.data["backup_ids"]:
             with ctx.tools.database.reader() as session:
                 backup = backups.find(session, backup_id)
             if backup is None:
                 continue
             ctx.data["current_id"] = backup_id
+            if backup.kind is states.BackupKind.SNAPSHOT:
+                outcome = snapshots.remove(ctx, backup)
+                if outcome is not None:
+                    return outcome
             count = backup_storage.remove_objects(ctx, backup)
             self._forget(ctx, backup)
             LOG.info("backup %s: deleted, with %d objects", backup_id, count)
@@ -89,6 +93,8 @@ class RemoveObjects(engine.Step):
         with ctx.tools.database.reader() as session:
             backup = backups.find(session, ctx.operation.resource_id)
         if backup is not None and backup.status is _Status.FAILED:
+            if backup.kind is states.BackupKind.SNAPSHOT:
+                return snapshots.remove(ctx, backup)
             backup_storage.remove_objects(ctx, backup)
         return None
 

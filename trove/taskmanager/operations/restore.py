@@ -72,6 +72,8 @@ def payload_of(ctx: engine.Context) -> payloads.Restoration | None:
     restoration = find(ctx)
     if restoration is None:
         return None
+    if restoration.snapshot_id is not None:
+        return payloads.Restoration(chain=(), snapshot=restoration.backup_id)
     with ctx.tools.database.reader() as session:
         chain = [backups.get(session, backup_id) for backup_id in restoration.chain]
         archive = None

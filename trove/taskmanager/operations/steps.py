@@ -10,9 +10,10 @@ from oslo_log import log
 
 from trove import states
 from trove.common import exception
-from trove.db import base, guest_jobs, instances, models
+from trove.db import backups, base, guest_jobs, instances, models
 from trove.drivers.compute.base import Server
 from trove.drivers.network.base import Port
+from trove.drivers.volume.base import Volume
 from trove.rpc import payloads
 from trove.taskmanager.operations import engine
 
@@ -190,9 +191,15 @@ def group_of(instance: models.Instance) -> str:
 
 
 def remove_volume(ctx: engine.Context) -> engine.Wait | None:
-    """Remove the volume of the instance; None when it is gone."""
+    """Remove the volume of the instance; None when it is gone.
+
+    One that has snapshots which are backups, and cannot go before them, stays.
+    """
     driver = ctx.tools.drivers.volume
     volume = driver.find_volume(ctx.instance_id)
+    if volume is not None and has_kept_snapshots(ctx, volume):
+        LOG.info("instance %s: its volume stays as long as backups need it", ctx.instance_id)
+        volume = None
     if volume is not None and volume.status != "deleting":
         driver.delete_volume(volume.id)
         volume = driver.find_volume(ctx.instance_id)
@@ -205,6 +212,18 @@ def remove_volume(ctx: engine.Context) -> engine.Wait | None:
         ),
     )
     return None
+
+
+def has_kept_snapshots(ctx: engine.Context, volume: Volume) -> bool:
+    """Tell whether a volume has to stay because of backups that are snapshots of it."""
+    driver = ctx.tools.drivers.volume
+    if driver.snapshots_outlive_volumes or volume.status == "deleting":
+        return False
+    owners = [each.owner_id for each in driver.list_snapshots(volume.id)]
+    if not owners:
+        return False
+    with ctx.tools.database.reader() as session:
+        return bool(backups.list_statuses(session, owners))
 
 
 def remove_port(ctx: engine.Context) -> engine.Wait | None:
