@@ -194,8 +194,10 @@ class Cloud:
             session=session,
             region_name=self.region_name,
             **{f"{kind}_interface": self.interface for kind in kinds},
-            # operations try again themselves, without keeping a thread; the SDK would sleep
+            # operations try again themselves, without keeping a thread; the SDK would sleep, by its
+            # own default for images above all
             status_code_retries=0,
+            image_status_code_retries=0,
         )
 
 

@@ -337,8 +337,12 @@ def test_the_newest_of_the_highest_version_is_found_by_tags(
 
 
 def test_a_service_that_is_down_is_told_as_such(driver: GlanceImage, glance: Glance) -> None:
+    assert driver.find_tagged(["t", "mariadb"]) is None
+    before = len(glance.requests)
     with glance.down(), pytest.raises(cloud.CloudUnavailable, match="Glance failed to list images"):
         driver.list_images()
+    # whoever asked tries again when it wants to, without keeping a thread
+    assert len(glance.requests) == before + 1
     with glance.unreachable(), pytest.raises(cloud.CloudUnavailable) as caught:
         driver.get_image("i")
     assert caught.value.retryable
