@@ -6,12 +6,15 @@ it with all engines, which waits for schedules.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.fixtures import backup_sessions, sessions
 from tests.fixtures.stack import Stack, destroy_stack, make_stack
+from tests.fixtures.waiting import wait_until
 
 ROW = "mariadb"
 
@@ -22,9 +25,15 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """Give a stack whose logs are archived every second."""
-    often = {"backup": {"archive_interval_s": 1}, "guest": {"heartbeat_interval_s": 1}}
-    made = make_stack({**sessions.OPTIONS, **often})
+    """Give a stack whose logs are archived every second, and proofs made on servers of their own.
+
+    Beside the running database they are made in all other sessions.
+    """
+    options = {
+        "backup": {"archive_interval_s": 1, "verify_place": "server"},
+        "guest": {"heartbeat_interval_s": 1},
+    }
+    made = make_stack({**sessions.OPTIONS, **options})
     yield made
     destroy_stack(made)
 
@@ -40,5 +49,22 @@ def test_a_dropped_table_is_had_again_in_a_new_instance_and_in_place(stack: Stac
     shown = stack.rest().show(session.instance_id)
     assert shown["archive"]["status"] == "active"
     assert shown["earliest_restorable_time"] is not None
+    expect_proofs_on_servers(stack)
+    session.snapshot_and_restore()
     session.retire_and_undelete()
     session.end()
+
+
+def expect_proofs_on_servers(stack: Stack) -> None:
+    """See that servers were made for proofs, and that nothing is left of them."""
+
+    def find_proofs() -> list[dict[str, Any]] | None:
+        # what comes of a proof is told before everything of it is removed
+        operations = json.loads(stack.manage("operation", "list", "--json"))
+        proofs = [each for each in operations if each["kind"] == "verify_on_server"]
+        is_over = all(each["state"] == "SUCCEEDED" for each in proofs)
+        return proofs if is_over else None
+
+    assert wait_until(find_proofs, timeout_s=60, what="the end of proofs")
+    shown = stack.rest("trove-admin")("GET", "/mgmt/instances", status=200).json["instances"]
+    assert not [each for each in shown if each["name"].startswith("proof-")]
