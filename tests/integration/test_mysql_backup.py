@@ -31,6 +31,7 @@ from tests.fixtures.engine import (
     passable_directory,
 )
 from tests.fixtures.lateness import Lateness
+from tests.fixtures.shipping import Shipper
 from tests.fixtures.waiting import wait_until
 from trove.common import exception
 from trove.datastores import mysql
@@ -77,7 +78,7 @@ def _prepared(template: pathlib.Path) -> Iterator[Guest]:
         finally:
             if guest.datastore is not None:
                 part = guest.datastore.archive
-                assert isinstance(part, archive.MariadbArchive)
+                assert isinstance(part, archive.BinlogArchive)
                 part.close()
             guest.destroy()
 
@@ -133,34 +134,6 @@ def _served(guest: Guest, work: pathlib.Path) -> Iterator[Any]:
         with server.connector.session() as session:
             yield session
         server.stop()
-
-
-class Shipper:
-    """Stores what the log has, piece after piece."""
-
-    def __init__(self, log: base.Archive) -> None:
-        """Begin now."""
-        self.log = log
-        self.position = log.start()
-        self.pieces: list[base.Kept] = []
-
-    def ship(self, *, most_bytes: int = 16 << 20) -> bool:
-        """Store one piece; tells whether there was anything."""
-        piece = self.log.read(self.position, most_bytes=most_bytes)
-        if piece is None:
-            return False
-        kept = keeping.keep(piece.stream)
-        # as it comes back from the storage
-        facts = {"until": piece.until, "as_of_s": piece.as_of_s} | dict(kept.facts)
-        self.pieces.append(dataclasses.replace(kept, facts=facts))
-        self.position = piece.until
-        self.log.release(self.position)
-        return True
-
-    def ship_all(self, *, most_bytes: int = 16 << 20) -> None:
-        """Store everything."""
-        while self.ship(most_bytes=most_bytes):
-            pass
 
 
 # -- copies -----

@@ -56,6 +56,6 @@ SPEC = spec.register(
         check_character_set=check_character_set,
         template=CONFIG_TEMPLATE,
         minimum_ram_mib=512,
-        capabilities={spec.Capability.BACKUP},
+        capabilities={spec.Capability.BACKUP, spec.Capability.POINT_IN_TIME},
     )
 )

@@ -19,8 +19,6 @@ from trove.guestagent.datastores.mysql import (
 )
 from trove.guestagent.datastores.mysql import dialect as dialects
 
-_NO_LOG = "its binary log is not archived"
-
 
 def make_mariadb(environment: base.Environment) -> base.Datastore:
     """Return MariaDB, composed for an instance."""
@@ -92,10 +90,9 @@ def _make_backup(
 
 def _make_archive(
     dialect: dialects.Dialect, server: service.MysqlService, environment: base.Environment
-) -> base.Archive | base.Unsupported:
-    if dialect.backup is None:
-        return base.Unsupported(dialect.spec.manager, f"point in time recovery ({_NO_LOG})")
-    return archive.MariadbArchive(
+) -> base.Archive:
+    return archive.BinlogArchive(
+        dialect,
         connector=server.connector,
         kept=server.kept,
         data_dir=environment.layout.data_dir,

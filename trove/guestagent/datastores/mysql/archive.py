@@ -1,4 +1,4 @@
-"""The binary log of a running MariaDB server, read from its files while it grows.
+"""The binary log of a running server, read from its files while it grows.
 
 What is read goes up to where the server says that everything is written and synced, and is cut
 between two transactions. Nothing is rotated, and of an idle server one file's status is read. The
@@ -23,6 +23,7 @@ from trove.common import exception
 from trove.guestagent import state
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import binlog, connection, moments, ranges
+from trove.guestagent.datastores.mysql import dialect as dialects
 from trove.guestagent.system import filesystem
 
 LOG = log.getLogger(__name__)
@@ -107,11 +108,12 @@ class _Cut:
             stream.close()
 
 
-class MariadbArchive(base.Archive):
+class BinlogArchive(base.Archive):
     """The binary log."""
 
     def __init__(
         self,
+        dialect: dialects.Dialect,
         *,
         connector: connection.Connector,
         kept: connection.KeptConnection,
@@ -120,6 +122,7 @@ class MariadbArchive(base.Archive):
         rewrite_configuration: Callable[[], None],
     ) -> None:
         """Take the server, and what writes its configuration anew."""
+        self._dialect = dialect
         self._connector = connector
         self._kept = kept
         self._data_dir = data_dir
@@ -159,8 +162,9 @@ class MariadbArchive(base.Archive):
                 raise exception.GuestError(reason="the server writes no binary log")
             self._store.save(DOCUMENT, {"is_kept": is_kept})
             self._rewrite_configuration()
+            option, day = self._dialect.log_expiry
             session.execute(
-                "SET GLOBAL expire_logs_days = {days}", days=0 if is_kept else EXPIRE_DAYS
+                f"SET GLOBAL {option} = {{expiry}}", expiry=0 if is_kept else day * EXPIRE_DAYS
             )
 
     # -- positions -----
@@ -172,10 +176,10 @@ class MariadbArchive(base.Archive):
     def _end(self) -> tuple[str, int]:
         """Return up to where the log is written and synced, between two transactions."""
         with self._kept.session() as session:
-            rows = session.execute("SHOW MASTER STATUS")
-        if not rows:
+            status = connection.log_status(session)
+        if status is None:
             raise exception.GuestError(reason="the server writes no binary log")
-        return str(rows[0][0]), int(rows[0][1])
+        return status
 
     def _position(self, file: str, offset: int) -> ranges.Position:
         try:
@@ -297,6 +301,14 @@ class MariadbArchive(base.Archive):
         scanner = binlog.Scanner(stream)
         try:
             for group in scanner.groups(begin, end):
+                if group.is_refused:
+                    if not cut.has_transactions:
+                        raise base.LogLost(
+                            reason="a session asked for logging in a form that is not replayed"
+                            " (statements with files or variables)"
+                        )
+                    cut.is_full = True
+                    break
                 found = group.end
                 cut.has_transactions = True
                 cut.time_s = max(cut.time_s, float(group.time_s))

@@ -290,13 +290,15 @@ class MariadbBackup(base.Backup):
         reader, client = self._find_replay_programs()
         filesystem.ensure_directory(logs, mode=0o700, owner=self._layout.engine_user)
         with self._server(work) as server:
-            replayer = replay.Replayer(
+            user = self._layout.engine_user
+            voice = replay.ToolVoice(
                 reader=reader,
                 client=client,
                 options=server.client_options,
-                user=self._layout.engine_user,
+                user=user,
                 directory=logs,
             )
+            replayer = replay.Replayer(voice, user=user, directory=logs)
             try:
                 facts = replayer.replay(plan, pieces())
             except exception.GuestError:

@@ -106,6 +106,7 @@ class Definitions:
             " WHERE TABLE_SCHEMA = {database} AND TABLE_TYPE = 'BASE TABLE' ORDER BY 1",
             database=database,
         )
+        self._check_whole(database)
         columns = self._columns(database)
         found = []
         for name, engine in rows:
@@ -129,6 +130,17 @@ class Definitions:
                 )
             )
         return found
+
+    def _check_whole(self, database: str) -> None:
+        """Raise GuestError for a table that cannot be read, which other lists leave out."""
+        rows = self._session.execute(
+            "SHOW FULL TABLES FROM {database}", database=connection.Identifier(database)
+        )
+        for name, kind in rows:
+            if kind not in ("BASE TABLE", "VIEW"):
+                raise exception.GuestError(
+                    reason=f"the table {database}.{name} cannot be read: repair or drop it"
+                )
 
     def _columns(self, database: str) -> dict[str, list[tuple[str, str, bool]]]:
         """Return name, type, and whether it is of characters, of columns that take values."""

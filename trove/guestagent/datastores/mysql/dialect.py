@@ -143,6 +143,8 @@ class Dialect:
     #: keep from it; None when it keeps everybody.
     read_only: str = "read_only"
     read_only_exemption: str | None = None
+    #: The variable that says after how long the server removes its log, and a day in its unit.
+    log_expiry: tuple[str, int] = ("expire_logs_days", 1)
     #: Size of the redo log, and what else private servers have, such as what was valid in the
     #: servers whose statements they are given.
     redo_log_option: str = "innodb-log-file-size"
@@ -209,6 +211,7 @@ MYSQL_8 = Dialect(
     reload_tls="ALTER INSTANCE RELOAD TLS",
     has_disabled_actors=True,
     read_only="super_read_only",
+    log_expiry=("binlog_expire_logs_seconds", 86400),
     redo_log_option="loose-innodb-redo-log-capacity",
     private_options=("mysqlx = OFF",),
     grant_tables=(

@@ -2,7 +2,7 @@
 
 They are said to a private server on a new data directory, which writes no log and takes over no
 transaction's number: a restored database begins a history of its own. There are no increments: the
-log behind a backup is what point in time recovery is made of.
+log behind a backup, which the agent says to the same server, brings it to a point in time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from oslo_log import log
 from trove.common import exception
 from trove.datastores import spec as datastore_spec
 from trove.guestagent.datastores import base
-from trove.guestagent.datastores.mysql import connection, dumps, private, template
+from trove.guestagent.datastores.mysql import (
+    connection,
+    dumps,
+    events,
+    private,
+    replay,
+    template,
+)
 from trove.guestagent.datastores.mysql import dialect as dialects
 from trove.guestagent.system import filesystem
 
@@ -25,10 +32,15 @@ LOG = log.getLogger(__name__)
 
 #: Longest that one statement may take: many rows, or the check of a large table.
 _STATEMENT_TIMEOUT_S = 86400
+#: How long after a connection was lost its server may take to end.
+_END_S = 2.0
 #: Up to this size a table's check looks at everything that can be looked at.
 _EXTENDED_BYTES = 256 * 1024 * 1024
+#: What is written with a small redo log.
+_SMALL_BYTES = 256 * 1024 * 1024
 #: Identity of the server that the data were made by; it makes one of its own where there is none.
 _IDENTITY = "auto.cnf"
+_NOT_CHECKED = frozenset({"information_schema", "performance_schema", "sys"})
 #: What is no fault of a table: its engine checks none, it is empty.
 _HARMLESS = frozenset({"status", "note", "info", "warning"})
 
@@ -104,31 +116,59 @@ class MysqlBackup(base.Backup):
             raise exception.GuestError(reason="this engine has no incremental backups")
         (kept,) = recovery.chain
         self.check(kept.facts)
-        if recovery.logs is not None or recovery.target != base.Target():
+        plan = replay.Plan(kept.facts, recovery.target) if recovery.logs is not None else None
+        if plan is None and recovery.target != base.Target():
             raise exception.GuestError(reason="without the log there is no point in time to go to")
+        logs = work.with_name(f"{work.name}.log")
         self._layout.make_volume()
-        server = self._server(work)
+        server = self._server(work, kept.facts)
         server.end_former()
-        with dumps.explained():
-            self._make_data(work)
-            with server:
-                self._say(server, kept)
-                server.stop()
-            self._clean(work)
-            filesystem.sync_file_system(work)
-        return {"restored_to_s": kept.facts.get("consistent_s")}
+        facts: dict[str, Any] = {"restored_to_s": kept.facts.get("consistent_s")}
+        try:
+            with dumps.explained():
+                filesystem.remove_tree(logs)
+                self._make_data(work)
+                with server:
+                    self._say(server, kept)
+                    if plan is not None and recovery.logs is not None:
+                        facts = self._replay(server, plan, recovery.logs, logs=logs)
+                    server.stop()
+                (work / _IDENTITY).unlink(missing_ok=True)
+                filesystem.sync_file_system(work)
+        finally:
+            with contextlib.suppress(OSError):
+                filesystem.remove_tree(logs)
+        return facts
 
-    @staticmethod
-    def _clean(work: pathlib.Path) -> None:
-        (work / _IDENTITY).unlink(missing_ok=True)
+    def _replay(
+        self,
+        server: private.PrivateServer,
+        plan: replay.Plan,
+        pieces: Callable[[], Iterator[base.Kept]],
+        *,
+        logs: pathlib.Path,
+    ) -> dict[str, Any]:
+        """Have a server do what the log says."""
+        user = self._layout.engine_user
+        filesystem.ensure_directory(logs, mode=0o700, owner=user)
+        voice = events.EventVoice(server.connector)
+        replayer = replay.Replayer(voice, user=user, directory=logs)
+        with _explained(server):
+            return replayer.replay(plan, pieces())
 
-    def _server(self, data_dir: pathlib.Path) -> private.PrivateServer:
+    def _server(
+        self, data_dir: pathlib.Path, facts: Mapping[str, Any] | None = None
+    ) -> private.PrivateServer:
+        """Return a server on data; ``facts`` are of what is to be written there."""
+        size_bytes = 0 if facts is None else int(facts.get("data_bytes", 0))
         return private.PrivateServer.of_instance(
             self._dialect,
             self._environment,
             data_dir=data_dir,
             settings=self._find_settings(),
             explain=self._explain_exit,
+            # a redo log of the instance's size takes seconds to be made
+            has_small_redo_log=size_bytes < _SMALL_BYTES,
         )
 
     def _say(self, server: private.PrivateServer, kept: base.Kept) -> None:
@@ -164,7 +204,6 @@ class MysqlBackup(base.Backup):
             if wrong or not checked:
                 said = " / ".join(wrong)[:600] or "it has no tables"
                 raise exception.GuestError(reason=f"the database is damaged: {said}")
-            server.stop()
         return {"check": "CHECK TABLE", "objects": checked, "bytes": size_bytes}
 
 
@@ -174,7 +213,7 @@ def _explained(server: private.PrivateServer) -> Iterator[None]:
     try:
         yield
     except (connection.ServerError, exception.GuestError) as e:
-        if server.has_ended():
+        if server.has_ended(within_s=_END_S):
             reason = f"the restored database ended: {server.explain_end()}"
         elif isinstance(e, connection.ServerError):
             reason = f"the backup cannot be restored: {connection.explain(e)}"
@@ -184,14 +223,19 @@ def _explained(server: private.PrivateServer) -> Iterator[None]:
 
 
 def _all_tables(session: connection.Session) -> list[tuple[str, str]]:
-    rows = session.execute(
+    """Return all tables that can be checked; the server's lists of facts leave out broken ones."""
+    unchecked = session.execute(
         "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES"
-        " WHERE TABLE_TYPE IN ('BASE TABLE', 'VIEW')"
-        " AND TABLE_SCHEMA NOT IN ('information_schema', 'performance_schema', 'sys')"
-        " AND (ENGINE IS NULL OR ENGINE NOT IN ('CSV', 'FEDERATED'))"
-        " ORDER BY 1, 2"
+        " WHERE ENGINE IN ('CSV', 'FEDERATED')"
     )
-    return [(str(database), str(table)) for database, table in rows]
+    found = []
+    for (database,) in session.execute("SHOW DATABASES"):
+        if database not in _NOT_CHECKED:
+            rows = session.execute(
+                "SHOW TABLES FROM {database}", database=connection.Identifier(str(database))
+            )
+            found += [(str(database), str(table)) for (table,) in rows]
+    return sorted(set(found) - {(str(each[0]), str(each[1])) for each in unchecked})
 
 
 def _complaints(rows: Any) -> list[str]:

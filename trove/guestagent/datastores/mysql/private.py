@@ -86,10 +86,11 @@ class PrivateServer:
         data_dir: pathlib.Path,
         settings: base.Settings | None,
         explain: Callable[[int | None, str], str],
+        has_small_redo_log: bool = False,
     ) -> Self:
         """Return one with the sizes of an instance, whose settings may not be known yet."""
         redo_log_mib = _REDO_LOG_MIB
-        if settings is not None:
+        if settings is not None and not has_small_redo_log:
             redo_log_mib = mysql_configuration.sizes(
                 settings.memory_mib, settings.volume_size_gib
             ).redo_log_mib
@@ -141,9 +142,9 @@ class PrivateServer:
                 self.connector.disconnect()
                 return
 
-    def has_ended(self) -> bool:
-        """Tell whether it has ended by itself."""
-        return self._process is None or self._process.has_ended()
+    def has_ended(self, *, within_s: float = 0.0) -> bool:
+        """Tell whether it has ended by itself, or does so soon."""
+        return self._process is None or self._process.wait(within_s)
 
     def explain_end(self) -> str:
         """Return why it ended."""
@@ -155,7 +156,8 @@ class PrivateServer:
         self.connector.disconnect()
         if self._process is None:
             return
-        if not self._process.has_ended():
+        # MySQL 5.6 waits two seconds for a session that is about to end
+        if not self._process.wait(_LOOK_S):
             self._process.signal(signal.SIGTERM)
             self._process.wait(_STOP_TIMEOUT_S)
         if not self._process.has_ended() or self._process.return_code != 0:

@@ -1,22 +1,25 @@
 """Replaying an archived binary log up to a moment or a transaction.
 
 Which transactions are replayed is decided here, from the events themselves and from the moments at
-which they were written; mariadb-binlog is given those and no others, and says them to a client of
-a private server. The client proves at the end that it read everything.
+which they were written; those and no others are said to a private server. MariaDB's are given to
+mariadb-binlog, which says them to a client, which proves at the end that it read everything;
+MySQL's the agent says itself (:mod:`.events`).
 """
 
 from __future__ import annotations
 
+import abc
 import bisect
 import contextlib
 import dataclasses
+import io
 import os
 import pathlib
 import re
 import secrets
 import signal
 from collections.abc import Generator, Iterable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from oslo_log import log
 
@@ -70,49 +73,53 @@ class Plan:
 class _Progress:
     """How far the replay has come."""
 
-    gtids: dict[int, binlog.Gtid]
+    gtids: dict[int | str, binlog.Gtid]
     last_s: float
     transactions: int = 0
     is_over: bool = False
 
 
-class Replayer:
-    """Replays pieces of a log through a client."""
+def refusal(number: str, state: str, text: str) -> str:
+    """Return why a server did not take a transaction."""
+    words = "a statement is not understood" if number in _REPEATING else text[:300]
+    return f"the log cannot be replayed: the database says ({number}, {state}) {words}"
 
-    def __init__(
-        self,
-        *,
-        reader: str,
-        client: str,
-        options: pathlib.Path,
-        user: users.SystemUser,
-        directory: pathlib.Path,
-    ) -> None:
-        """Take the programs, the client's options and a directory for pieces."""
-        self._reader = reader
-        self._client = client
-        self._options = options
+
+class Voice(abc.ABC):
+    """Says transactions to a server; a context manager."""
+
+    @abc.abstractmethod
+    def say(self, path: pathlib.Path) -> None:
+        """Have all transactions of a file said; raises GuestError."""
+
+    @abc.abstractmethod
+    def finish(self) -> None:
+        """Raise GuestError unless the server took all that was said."""
+
+    @abc.abstractmethod
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    @abc.abstractmethod
+    def __exit__(self, *exc: object) -> None:
+        """End, finished or not."""
+
+
+class Replayer:
+    """Replays pieces of a log."""
+
+    def __init__(self, voice: Voice, *, user: users.SystemUser, directory: pathlib.Path) -> None:
+        """Take what says them, and a directory for pieces."""
+        self._voice = voice
         self._user = user
         self._directory = directory
 
     def replay(self, plan: Plan, pieces: Iterable[base.Kept]) -> dict[str, Any]:
         """Replay what the plan says; return where that ended. Raises GuestError."""
         progress = _Progress(gtids=dict(plan.gtids), last_s=plan.since_s, is_over=plan.is_reached)
-        argv = [self._client, f"--defaults-file={self._options}", "--binary-mode", "--batch"]
-        argv.append("--skip-column-names")
-        with (
-            open(self._directory / "answers", "w+b") as answers,
-            pipes.Program(
-                argv,
-                user=self._user,
-                messages=self._directory / "client.log",
-                directory=self._directory,
-                is_written_to=True,
-                output=answers.fileno(),
-            ) as client,
-        ):
-            end = self._replay_all(plan, pieces, progress, client)
-            self._finish(client, answers)
+        with self._voice as voice:
+            end = self._replay_all(plan, pieces, progress)
+            voice.finish()
         if plan.stop is not None and not progress.is_over:
             raise exception.GuestError(reason=f"the log does not have {plan.stop}")
         restored_to_s = plan.time_s
@@ -126,9 +133,7 @@ class Replayer:
             "transactions": progress.transactions,
         }
 
-    def _replay_all(
-        self, plan: Plan, pieces: Iterable[base.Kept], progress: _Progress, client: pipes.Program
-    ) -> float:
+    def _replay_all(self, plan: Plan, pieces: Iterable[base.Kept], progress: _Progress) -> float:
         """Replay pieces until the plan's end; returns up to when they went."""
         former: ranges.Position | None = None
         has_begun = False
@@ -146,7 +151,7 @@ class Replayer:
                 has_begun = True
                 if progress.is_over:
                     break
-                self._replay_piece(plan, kept, contents, progress, client)
+                self._replay_piece(plan, kept, contents, progress)
                 end_s = max(end_s, float(kept.facts.get("as_of_s", contents.read_s)))
         finally:
             if isinstance(pieces, Generator):
@@ -171,7 +176,6 @@ class Replayer:
         kept: base.Kept,
         contents: ranges.Contents,
         progress: _Progress,
-        client: pipes.Program,
     ) -> None:
         """Unpack a piece, cut it, and have it replayed; nothing of it is left behind."""
         files: list[pathlib.Path] = []
@@ -191,7 +195,7 @@ class Replayer:
                     [moment for which, moment in written if which == number], contents.read_s
                 )
                 if self._cut(plan, files[number], each, times, progress):
-                    self._say(files[number], client)
+                    self._voice.say(files[number])
         finally:
             for path in files:
                 path.unlink(missing_ok=True)
@@ -245,7 +249,8 @@ class Replayer:
                 count += 1
                 end = group.end
                 progress.last_s = time_s
-                progress.gtids[group.gtid.domain] = group.gtid
+                if group.gtid.domain != "":
+                    progress.gtids[group.gtid.domain] = group.gtid
                 if group.gtid == plan.stop:
                     progress.is_over = True
                     break
@@ -259,8 +264,59 @@ class Replayer:
                 _move(stream, start - origin, end - origin, each.head_bytes)
         return count > 0
 
-    def _say(self, path: pathlib.Path, client: pipes.Program) -> None:
+
+class ToolVoice(Voice):
+    """The server's own programs: one reads the log, the other is a client of the server."""
+
+    def __init__(
+        self,
+        *,
+        reader: str,
+        client: str,
+        options: pathlib.Path,
+        user: users.SystemUser,
+        directory: pathlib.Path,
+    ) -> None:
+        """Take the programs, the client's options and a directory for what they say."""
+        self._reader = reader
+        self._client = client
+        self._options = options
+        self._user = user
+        self._directory = directory
+        self._answers: BinaryIO = io.BytesIO()
+        self._program: pipes.Program | None = None
+
+    def __enter__(self) -> Self:
+        """Start the client."""
+        argv = [self._client, f"--defaults-file={self._options}", "--binary-mode", "--batch"]
+        argv.append("--skip-column-names")
+        self._answers = open(self._directory / "answers", "w+b")
+        try:
+            self._program = pipes.Program(
+                argv,
+                user=self._user,
+                messages=self._directory / "client.log",
+                directory=self._directory,
+                is_written_to=True,
+                output=self._answers.fileno(),
+            )
+        except BaseException:
+            self._answers.close()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """End the client."""
+        self._running().close()
+        self._answers.close()
+
+    def _running(self) -> pipes.Program:
+        assert self._program is not None  # noqa: S101
+        return self._program
+
+    def say(self, path: pathlib.Path) -> None:
         """Have the transactions of a file said to the client."""
+        client = self._running()
         argv = [
             self._reader,
             "--no-defaults",
@@ -293,8 +349,9 @@ class Replayer:
         if refused:
             raise exception.GuestError(reason=self._refusal(client))
 
-    def _finish(self, client: pipes.Program, answers: BinaryIO) -> None:
+    def finish(self) -> None:
         """Have the client prove that it read everything to the end."""
+        client, answers = self._running(), self._answers
         proof = secrets.token_hex(16)
         with contextlib.suppress(BrokenPipeError):
             client.write(f"\nSELECT '{proof}';\n".encode())
@@ -312,8 +369,7 @@ class Replayer:
         if not found:
             return "the log could not be replayed to its end"
         number, state, text = found[-1]
-        words = "a statement is not understood" if number in _REPEATING else text[:300]
-        return f"the log cannot be replayed: the database says ({number}, {state}) {words}"
+        return refusal(number, state, text)
 
 
 def _move(stream: BinaryIO, start: int, end: int, target: int) -> None:
