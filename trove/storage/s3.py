@@ -14,6 +14,7 @@ import base64
 import datetime
 import functools
 import hashlib
+import logging
 import os
 import pathlib
 import threading
@@ -442,6 +443,8 @@ _session_lock = threading.Lock()
 @functools.cache
 def _session() -> Any:
     """Return what makes clients: its models take long to load. Nothing of ~/.aws counts here."""
+    # it tells the signatures of requests, which are good for a while, to logs for debugging
+    logging.getLogger("botocore").setLevel(logging.INFO)
     session = botocore.session.Session()
     session.set_config_variable("config_file", os.devnull)
     session.set_config_variable("credentials_file", os.devnull)

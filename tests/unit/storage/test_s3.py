@@ -19,7 +19,7 @@ from tests.fixtures import s3
 from tests.fixtures.swift import Swift, swift
 from tests.fixtures.swift_server import S3_SECRET_KEY
 from trove.common import concurrency, exception
-from trove.storage import base, presigned, s3_objects
+from trove.storage import base, presigned, s3_objects, stored_backups
 from trove.storage.s3 import S3Store
 
 __all__ = ["swift"]
@@ -278,6 +278,15 @@ def test_wrong_key_is_told_and_not_shown(other: S3Store) -> None:
         assert "guessed" not in str(caught.value)
 
 
+def test_logs_for_debugging_tell_no_signature(
+    store: S3Store, account: base.Account, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("DEBUG"):
+        account.put(_BOX, "x", [b"content"])
+        store.grant("p", container=_BOX, prefix="i/", names=["b"])
+    assert "signature" not in caplog.text.lower()
+
+
 def test_bucket_that_is_not_there_is_told(store: S3Store) -> None:
     store._conf.set_override("s3_bucket", "nowhere", group="storage")
     account = S3Store(store._conf).account("p")
@@ -321,6 +330,15 @@ def test_secret_and_authorities_may_be_in_files(store: S3Store, tmp_path: pathli
     file.unlink()
     with pytest.raises(exception.ConfigurationError, match="secret cannot be read"):
         S3Store(conf)
+
+
+def test_what_people_are_told_of_a_backup_finds_it_again(store: S3Store) -> None:
+    for project in ("p", store.service_project()):
+        told = store.locate(project, container=_BOX, name="i/b/manifest.json")
+        assert told.startswith("s3://")
+        assert stored_backups.parse_location(told, account_prefix="AUTH_") == (
+            stored_backups.Location(account_id=project, container=_BOX, prefix="i/b/")
+        )
 
 
 def test_project_ids_are_parts_of_keys_and_no_paths(store: S3Store) -> None:
