@@ -429,6 +429,18 @@ def test_to_which_moments_an_instance_can_be_restored_is_shown(
         create(api, {"instance": source, "time": shown[key]})
 
 
+def test_no_moment_is_shown_before_the_log_reaches_on_from_the_backup(
+    api: api_fixture.Api, source: str
+) -> None:
+    epoch = add_archive(api, source, as_of=earlier(100.3))
+    add_backup(api, source, epoch, completed=earlier(100.4))
+    shown = api.get(f"/instances/{source}")["instance"]
+    assert shown["earliest_restorable_time"] == "2026-05-01T11:58:20"
+    assert shown["latest_restorable_time"] is None
+    told = create(api, {"instance": source, "time": "2026-05-01T11:58:19"}, 400)
+    assert "does not reach on from it yet" in str(told)
+
+
 # -- proofs -----
 
 

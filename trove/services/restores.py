@@ -213,10 +213,14 @@ def _windows(
         spans[epoch] = min(spans.get(epoch, completed), completed)
     if not spans:
         return "it has no backup with a log behind it"
-    told = [
-        f"{_told(start + _ALMOST_A_SECOND)} to {_told(max(start, archives[epoch].as_of or start))}"
-        for epoch, start in sorted(spans.items(), key=lambda span: span[1])
-    ]
+    told = []
+    for epoch, start in sorted(spans.items(), key=lambda span: span[1]):
+        first = (start + _ALMOST_A_SECOND).replace(microsecond=0)
+        last = archives[epoch].as_of or start
+        # of a backup just made there is no such time yet
+        told += [f"{_told(first)} to {_told(last)}"] if first <= last else []
+    if not told:
+        return "the log behind its backup does not reach on from it yet"
     return f"it can as of {', '.join(told)}"
 
 

@@ -169,11 +169,14 @@ def restorable(window: Window | None, viewer: Viewer) -> dict[str, Any]:
     """Return to which moments an instance can be restored, and how well its log is kept."""
     earliest = None if window is None else window.earliest
     latest = None if window is None else window.latest
-    view: dict[str, Any] = {
+    if earliest is not None:
         # in whole seconds, and never before it
-        "earliest_restorable_time": (
-            None if earliest is None else timestamp(earliest + _ALMOST_A_SECOND)
-        ),
+        earliest = (earliest + _ALMOST_A_SECOND).replace(microsecond=0)
+        if latest is not None and latest < earliest:
+            # of a backup just made: there will be one in a moment
+            latest = None
+    view: dict[str, Any] = {
+        "earliest_restorable_time": None if earliest is None else timestamp(earliest),
         "latest_restorable_time": None if latest is None else timestamp(latest),
     }
     if window is not None:
