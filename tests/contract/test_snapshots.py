@@ -14,7 +14,7 @@ from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 
 #: One version of each engine; of MariaDB the integration tests show more.
-ROWS = params(["postgresql-18", "redis", "mongodb"])
+ROWS = params(["postgresql-18", "redis", "mongodb", "mysql-5.6"])
 
 
 @pytest.fixture(autouse=True)

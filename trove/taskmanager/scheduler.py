@@ -443,8 +443,13 @@ def _find_going(session: Any, instance_id: str, now: datetime.datetime) -> Seque
     }
     if all(each.keeps_all for each in rules.values()):
         return ()
-    there = [_as_kept(row) for row in rows if not row.is_deleting]
+    there = [_as_kept(row) for row in rows if _may_be_last(row)]
     return retention.to_delete(there, rules, now)
+
+
+def _may_be_last(row: backups.BackupView) -> bool:
+    """Tell whether a backup can be the last good one of a database; a snapshot is no safe place."""
+    return not row.is_deleting and row.kind is not states.BackupKind.SNAPSHOT
 
 
 def _as_kept(row: backups.BackupView) -> retention.Backup:
@@ -464,4 +469,4 @@ def _has_other_good(session: Any, found: backups.BackupView) -> bool:
     """Tell whether an instance has a good backup that neither is this one nor builds on it."""
     rows = backups.list_of_instance(session, str(found.instance_id))
     going = {found.id, *(row.id for row in backups.list_descendants(session, found.id))}
-    return any(_as_kept(row).is_good for row in rows if row.id not in going and not row.is_deleting)
+    return any(_as_kept(row).is_good for row in rows if row.id not in going and _may_be_last(row))

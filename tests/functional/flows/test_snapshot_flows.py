@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from typing import Any
 
 import pytest
 
 from tests.fixtures.control_plane import NOTHING, PROJECT, ControlPlane
 from tests.fixtures.crashes import Crash, crashing
+from tests.fixtures.database import new_backup
 from trove import states
 from trove.common import context, exception
 from trove.db import backups, base, quotas, restorations
 from trove.rpc import payloads
 from trove.services.backups import Backups, NewBackup
+from trove.taskmanager import scheduler
 from trove.taskmanager.operations import delete_backup, engine, snapshot_backup
 
 Status = states.BackupStatus
@@ -367,3 +370,21 @@ def test_a_row_is_not_removed_by_a_service_that_does_not_see_the_snapshot(setup:
     setup.settle()
     assert setup.find(backup_id) is None
     assert setup.plane.volume.snapshots == []
+
+
+def test_the_last_stored_backup_is_kept_whatever_snapshots_there_are(setup: Setup) -> None:
+    plane = setup.plane
+    now = plane.clock.now()
+    stored = new_backup(
+        plane.version_id,
+        project_id=PROJECT,
+        instance_id=setup.instance_id,
+        expires=now + datetime.timedelta(days=1),
+    )
+    with plane.database.writer() as session:
+        assert backups.create(session, stored, now=now)
+    setup.made()
+    plane.manual_clock.advance(2 * 86400)
+    scheduler.Scheduler(plane.tools, hint=lambda ids: None).run()
+    found = setup.get(stored.id)
+    assert (found.status, found.is_deleting) == (Status.COMPLETED, False)

@@ -32,6 +32,8 @@ LOG = log.getLogger(__name__)
 
 #: Longest that one statement may take: many rows, or the check of a large table.
 _STATEMENT_TIMEOUT_S = 86400
+#: Longest that statements in the way of a snapshot are waited for.
+_QUIESCE_WAIT_S = 10
 #: How long after a connection was lost its server may take to end.
 _END_S = 2.0
 #: Up to this size a table's check looks at everything that can be looked at.
@@ -69,6 +71,21 @@ class MysqlBackup(base.Backup):
         self._make_data = make_data
         self._explain_exit = explain_exit
         self._dumper = dumps.Dumper(dialect, environment, connector=connector)
+
+    # -- snapshots of the volume -----
+
+    @contextlib.contextmanager
+    def quiesce(self) -> Iterator[Mapping[str, Any]]:
+        """Hold all writes back, with all tables flushed; statements under way are waited for."""
+        with self._connector.session() as session:
+            session.execute("SET SESSION lock_wait_timeout = {seconds}", seconds=_QUIESCE_WAIT_S)
+            session.execute("FLUSH TABLES WITH READ LOCK")
+            # the lock does not outlive the connection
+            yield {}
+
+    def adopt(self, work: pathlib.Path, kept: pathlib.Path) -> None:
+        """Be another server than the one of the snapshot."""
+        (work / _IDENTITY).unlink(missing_ok=True)
 
     # -- making them -----
 
