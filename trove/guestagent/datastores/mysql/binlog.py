@@ -34,6 +34,8 @@ _FIRST = frozenset({_GTID, _ORACLE_GTID, _ANONYMOUS, _TAGGED})
 #: What MySQL's log has that is not replayed: of statements that read files or variables, which a
 #: session must ask for, and the word that something is missing.
 _REFUSED = frozenset({6, 8, 9, 10, 11, 12, 14, 17, 18, 26})
+#: How the statements begin that end a transaction.
+_ENDS = (b"COMMIT", b"ROLLBACK", b"XA COMMIT", b"XA ROLLBACK", b"XA PREPARE")
 #: Flags of the format description and of a transaction.
 _IN_USE = 1
 _STANDALONE = 1
@@ -266,7 +268,7 @@ class Scanner:
             return False
         if is_standalone or last.kind == _QUERY_COMPRESSED:
             return is_standalone
-        return self._text(last).startswith((b"COMMIT", b"ROLLBACK", b"XA "))
+        return self._text(last).startswith(_ENDS)
 
     def _text(self, event: _Event) -> bytes:
         """Return how a statement begins, in capitals."""
