@@ -96,6 +96,9 @@ def test_database_goes_there_and_back(
     proof = payloads.Restoration(chain=(full, increment), archive=shelf.log("e1"))
     verified = _run(guest, payloads.VerifyBackupJob(restoration=proof))
     assert verified["findings"]
+    marked = payloads.Restoration(chain=(full, increment))
+    verified = _run(guest, payloads.VerifyBackupJob(restoration=marked))
+    assert verified["findings"]["probe"] == "equal"
     assert not (guest.layout.mount_point / "data.verify").exists()
 
     # another instance, by the chain and the log

@@ -838,6 +838,43 @@ def test_damage_is_told_by_the_proof(world: World) -> None:
     assert world.names() <= {"data", "agent"}
 
 
+def test_a_sound_database_that_is_not_the_one_that_was_backed_up_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks: list[str] = []
+
+    def write_probe(part: FakeBackup, mark: str) -> bool:
+        marks.append(mark)
+        return True
+
+    def verify(part: FakeBackup, work: pathlib.Path) -> dict[str, Any]:
+        return {"check": "all", "probe": marks[-1]}
+
+    monkeypatch.setattr(FakeBackup, "write_probe", write_probe)
+    monkeypatch.setattr(FakeBackup, "verify", verify)
+    first = world.back_up("b1")
+    job = payloads.VerifyBackupJob(restoration=payloads.Restoration(chain=(first,)))
+    assert world.jobs.verify(job)["findings"] == {"check": "all", "probe": "equal"}
+    # as if what is stored of the first were of the second
+    second = world.back_up("b2", parent=first)
+    assert marks[0] != marks[1]
+    with pytest.raises(exception.GuestError, match="not the one that was backed up"):
+        world.jobs.verify(job)
+    job = payloads.VerifyBackupJob(restoration=payloads.Restoration(chain=(first, second)))
+    assert world.jobs.verify(job)["findings"] == {"check": "all", "probe": "equal"}
+
+
+def test_a_database_that_takes_no_probe_is_backed_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_probe(part: FakeBackup, mark: str) -> bool:
+        raise exception.GuestError(reason="the disk is full")
+
+    monkeypatch.setattr(FakeBackup, "write_probe", write_probe)
+    job = payloads.VerifyBackupJob(restoration=payloads.Restoration(chain=(world.back_up("b1"),)))
+    assert world.jobs.verify(job)["findings"] == {"check": "all", "objects": 2}
+
+
 def test_store_or_volume_that_fails_proves_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

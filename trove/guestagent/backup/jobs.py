@@ -21,7 +21,7 @@ from trove.common import concurrency, crypto, exception
 from trove.guestagent import state
 from trove.guestagent import supervisor as supervisors
 from trove.guestagent.backup import archiver as archivers
-from trove.guestagent.backup import pieces, reader, restoring, writer
+from trove.guestagent.backup import pieces, probes, reader, restoring, writer
 from trove.guestagent.backup import place as places
 from trove.guestagent.backup import progress as progresses
 from trove.guestagent.datastores import base
@@ -222,6 +222,7 @@ class Backups:
     ) -> manifests.Manifest:
         attempt = secrets.token_hex(8)
         self._store.save(_DOCUMENT, {"backup_id": job.backup_id, "attempt": attempt})
+        is_probed = self._write_probe(attempt)
         # before the stream begins: what is written during it is in the log from there on
         mark = self._archiver.mark()
         version = self._supervisor.snapshot().version or ""
@@ -236,7 +237,7 @@ class Backups:
                 about=job.about,
             )
             return writer.store(
-                stream,
+                probes.Probed(stream, attempt) if is_probed else stream,
                 place,
                 key=key,
                 backup_id=job.backup_id,
@@ -249,6 +250,14 @@ class Backups:
                 ),
                 progress=progress,
             )
+
+    def _write_probe(self, mark: str) -> bool:
+        """Mark the database; one that takes no writes can be backed up all the same."""
+        try:
+            return self._part.write_probe(mark)
+        except exception.TroveError as e:
+            LOG.warning("the backup has no probe: %s", e)
+            return False
 
     def _open(self, job: payloads.BackupJob, progress: progresses.Progress) -> base.Stream:
         if job.parent is not None:

@@ -37,7 +37,7 @@ from oslo_log import log
 from trove import states
 from trove.common import crypto, exception
 from trove.guestagent import state
-from trove.guestagent.backup import pieces, reader
+from trove.guestagent.backup import pieces, probes, reader
 from trove.guestagent.backup import place as places
 from trove.guestagent.backup import progress as progresses
 from trove.guestagent.datastores import base
@@ -280,15 +280,21 @@ class Restorer:
         found out: the store fails, or there is no space.
         """
         try:
-            facts = self.restore(self.check(restoration, progress), self.proof, progress)
-            findings = self._part.verify(self.proof)
+            checked = self.check(restoration, progress)
+            facts = self.restore(checked, self.proof, progress)
+            mark = checked.recovery.chain[-1].facts.get(probes.KEY)
+            findings = probes.compare(
+                # the log behind a backup may hold the mark of another one
+                mark if restoration.archive is None else None,
+                self._part.verify(self.proof),
+            )
         except (places.StorageFailed, NoSpace) as e:
             raise exception.NotProven(reason=e.kwargs["reason"]) from e
         except OSError as e:
             raise exception.NotProven(reason=filesystem.explain(e, "proving a backup")) from e
         finally:
             filesystem.remove_tree(self.proof)
-        return {"findings": dict(findings), "facts": facts}
+        return {"findings": findings, "facts": facts}
 
 
 class NewDatabase:

@@ -441,6 +441,13 @@ class Backup(Part, abc.ABC):
             reason="this database has no incremental backups: make a full one"
         )
 
+    def write_probe(self, mark: str) -> bool:
+        """Write a mark among the running engine's own data, durably; False when it keeps none.
+
+        It replaces the last one. ``verify`` then finds it as ``probe``. Raises GuestError.
+        """
+        return False
+
     @abc.abstractmethod
     def check(self, facts: Mapping[str, Any]) -> None:
         """Raise GuestError, with the reason, unless the programs here can restore such a copy."""

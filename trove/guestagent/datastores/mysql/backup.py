@@ -23,6 +23,7 @@ from trove.guestagent.datastores.mysql import (
     copies,
     mbstream,
     private,
+    probe,
     replay,
     template,
 )
@@ -98,6 +99,11 @@ class MariadbBackup(base.Backup):
     def open_increment(self, parent: Mapping[str, Any]) -> base.Stream:
         """Begin to copy the pages that changed since a backup."""
         return self._copier.open_increment(parent)
+
+    def write_probe(self, mark: str) -> bool:
+        """Write a mark that every backup from now on holds."""
+        probe.write(self._connector, mark)
+        return True
 
     @contextlib.contextmanager
     def quiesce(self) -> Iterator[Mapping[str, Any]]:
@@ -334,8 +340,14 @@ class MariadbBackup(base.Backup):
             if result.return_code != 0 or bad or not good:
                 said = " / ".join(bad or lines[-2:])[:600]
                 raise exception.GuestError(reason=f"the database is damaged: {said}")
+            mark = probe.find(server.connector)
             server.stop()
-        return {"check": pathlib.Path(program).name, "objects": len(good), "bytes": size_bytes}
+        return {
+            "check": pathlib.Path(program).name,
+            "objects": len(good),
+            "bytes": size_bytes,
+            "probe": mark,
+        }
 
 
 def _complaints(lines: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from oslo_log import log
+from psycopg2 import sql
 
 from trove.common import exception
 from trove.datastores import postgresql
@@ -55,6 +56,16 @@ class PostgresqlBackup(base.Backup):
     def estimate_bytes(self) -> int:
         """Return the size of all databases."""
         return self._copier.estimate_bytes()
+
+    def write_probe(self, mark: str) -> bool:
+        """Write a mark that every backup from now on holds: what is said of the agent's role."""
+        with self._connector.session() as session:
+            session.execute(
+                "COMMENT ON ROLE {role} IS {mark}",
+                role=sql.Identifier(postgresql.AGENT_USER),
+                mark=sql.Literal(mark),
+            )
+        return True
 
     def open_full(self) -> base.Stream:
         """Begin to copy the running server."""
@@ -124,10 +135,19 @@ class PostgresqlBackup(base.Backup):
         with private.running(program=self._program, data=work, owner=self._owner) as server:
             server.await_ready()
             findings |= self._count(server)
+            findings["probe"] = self._find_probe(server)
             if self._check_objects(server, size=int(findings["bytes"])):
                 findings["check"] = "pg_checksums, pg_amcheck"
             server.stop()
         return findings
+
+    def _find_probe(self, server: private.PrivateServer) -> str | None:
+        with server.connector.session() as session:
+            rows = session.execute(
+                "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s",
+                postgresql.AGENT_USER,
+            )
+        return rows[0][0] if rows else None
 
     def _check_pages(self, work: pathlib.Path) -> int:
         """Return how many pages there are, each with the right checksum; raises GuestError."""
