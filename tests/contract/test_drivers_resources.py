@@ -105,6 +105,8 @@ def test_a_snapshot_is_made_once_and_holds_its_volume(cloud: Cloud, instance_id:
     assert (made.owner_id, made.volume_id, made.size_gib) == (owner_id, volume.id, 1)
     again = cloud.again().volume.create_snapshot(volume_id=volume.id, owner_id=owner_id)
     assert again.id == made.id
+    assert [each.owner_id for each in cloud.volume.list_snapshots(volume.id)] == [owner_id]
+    assert not cloud.volume.list_snapshots(str(uuid.uuid4()))
     wait_until(lambda: has_snapshot(cloud, owner_id, "available"), timeout_s=60)
     if not cloud.volume.snapshots_outlive_volumes:
         with pytest.raises(exception.DriverError):
