@@ -7,6 +7,7 @@ trove-standalone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import os
 import signal
@@ -15,8 +16,10 @@ import psutil
 import pymysql
 import pytest
 
+from tests.fixtures import backup_deaths
 from tests.fixtures.rest import left_over, processes_of
 from tests.fixtures.stack import Stack, stack
+from tests.fixtures.trials import Trials
 from tests.fixtures.waiting import wait_until
 
 __all__ = ["stack"]
@@ -125,6 +128,17 @@ def test_steady_state_survives_the_death_of_every_process_in_turn(stack: Stack) 
     stack.rest().restart(instance_id)
     _wait_active(stack, instance_id, timeout_s=60)
     assert _count(stack, instance_id) == rows + 1
+
+
+def test_an_agent_that_dies_while_it_restores_goes_on(stack: Stack) -> None:
+    """All others, at all times: ``tools/faults/backup.py --what deaths``."""
+    trials = Trials("a few")
+    with backup_deaths.written(stack) as made:
+        trials.run(
+            "in place, agent", 0, functools.partial(backup_deaths.die, made, "in place", "agent")
+        )
+    trials.check()
+    made.remove(made.id)
 
 
 def test_a_reboot_of_the_machine_brings_everything_back_with_its_data(stack: Stack) -> None:

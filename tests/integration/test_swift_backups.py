@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import pathlib
 
 import pytest
 
+from tests.fixtures import backup_bad_days
 from tests.fixtures import backups as agent
 from tests.fixtures.control_plane import PROJECT, ControlPlane
+from tests.fixtures.engine import needs_mariadb
+from tests.fixtures.faulty_proxy import Fault
 from tests.fixtures.swift import Swift, swift
+from tests.fixtures.trials import Trials
 from trove import states
 from trove.common import concurrency, context
 from trove.datastores import spec
 from trove.db import backups, base
+from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 from trove.services.backup_orphans import BackupOrphans
 from trove.services.backups import Backups, NewBackup, StoredBackup
@@ -90,3 +96,20 @@ def test_backups_are_made_registered_and_deleted_in_swift(
     (orphan,) = orphans.list_orphans(PROJECT, "box", age=datetime.timedelta(hours=1))
     assert orphans.remove(orphan) == 1
     assert [each.name.startswith(other.prefix) for each in account.list("box")] == [True] * 3
+
+
+@needs_mariadb
+def test_a_store_that_fails_and_a_clock_that_jumps_lose_nothing(
+    swift: Swift, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many more: ``tools/faults/backup.py --what storage`` and ``--what clock``."""
+    monkeypatch.setattr(filesystem, "sync_file_system", lambda path: None)
+    trials = Trials("a few")
+    with backup_bad_days.shop(swift.make_store(tmp_path), swift.url) as made:
+        made.proxy.faults = [
+            Fault(method="PUT", action=503, times=2),
+            Fault(method="PUT", action="drop", times=1),
+            Fault(method="GET", action=500, times=1),
+        ]
+        trials.run("clock", 1, functools.partial(backup_bad_days.with_jumps, made))
+    trials.check()

@@ -1,38 +1,70 @@
 #!/usr/bin/env python3
-"""Damage backups and the store that they go to, at random, and see that none of it passes.
+"""Have backups go wrong in all ways that are known, at random, and see that none of it passes.
 
-    backup.py [--trials 1000] [--seed 0]
+    backup.py [--what pipeline] [--trials 1000] [--seed 0] [--first 0] [--keep]
 
-Half of the trials damage what is stored: a bit is flipped, an object cut off, made longer, removed
-or exchanged (with another of the backup, of another try, of another backup), the key is another.
-Reading has to fail, saying what is wrong, and must have handed on nothing but what was stored. The
-other half have a bad day while a backup is made: the store fails, lies or loses the manifest, the
-engine fails at some byte or at its end, somebody cancels. Either the backup is there and comes back
-byte by byte, or there is an error and nothing is left. Prints trials and findings of each kind;
-ends with 1 if there is a finding.
+``pipeline``
+    Streams of no engine and a store in memory. What is stored is damaged: reading has to fail,
+    saying what is wrong, and must have handed on nothing but what was stored. And bad days: the
+    store fails, lies or loses the manifest, the engine fails at some byte, somebody cancels. Either
+    the backup is there and comes back byte by byte, or there is an error and nothing is left.
+``corruption``
+    Backups and log of a real MariaDB, damaged or exchanged in the store: each has to be noticed by
+    who proves it, restores it in place or makes an instance of it, and nothing is overwritten.
+``deaths``
+    A trove-standalone with a MariaDB that is written to: one of its processes, or all, are killed
+    while a backup is made, while the log is archived, and while one is restored, also in place.
+``volume-lost``
+    The same: a volume is destroyed under writes. How much of what was acknowledged is missing in
+    what is restored?
+``storage``
+    A MariaDB that is written to is backed up, and its log archived, to a Swift that fails, is full,
+    slow, drops connections, lies, or changes bits.
+``clock``
+    The same, while the clock of the agent is set forward and back.
+``schedules``
+    400 days of schedules by random times in random time zones, on a clock that is moved.
+``moments``
+    MariaDB, PostgreSQL and MongoDB are restored to random moments of a journal.
+
+Prints trials and findings of each kind, and figures; ends with 1 if there is a finding. The trial
+that is told as ``seed:number`` is repeated by ``--seed seed --first number --trials 1``.
+``--keep`` leaves the service as it is at the first finding.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
+import contextlib
 import dataclasses
+import functools
+import itertools
 import logging
+import os
 import pathlib
 import random
+import re
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(_ROOT))
 
-from trove.common import concurrency
+from trove.common import concurrency  # noqa: E402
 
 concurrency.use_native_threads()
 
+from tests.fixtures import backup_bad_days, backup_damage, backup_deaths, swift  # noqa: E402
+from tests.fixtures.stack import Options, Stack, destroy_stack, make_stack  # noqa: E402
+from tests.fixtures.trials import Found, Trials  # noqa: E402
 from tests.unit.guestagent.backup import making, stores  # noqa: E402
 from trove.common import exception  # noqa: E402
 from trove.guestagent.backup import sealing, writer  # noqa: E402
 from trove.guestagent.backup.progress import Progress  # noqa: E402
+from trove.guestagent.system import filesystem  # noqa: E402
 from trove.storage import base as storage  # noqa: E402
 from trove.storage import factory, manifests  # noqa: E402
 
@@ -41,13 +73,18 @@ _MOST_BYTES = 3 * sealing.SEALED_BYTES
 
 
 class Campaign:
-    """Trials, one after another."""
+    """Trials of the pipeline, one after another."""
 
-    def __init__(self, seed: int) -> None:
-        """Begin with a seed."""
-        self.random = random.Random(seed)
-        self.trials: collections.Counter[str] = collections.Counter()
-        self.findings: list[str] = []
+    def __init__(self, trials: Trials) -> None:
+        """Count what is tried and found."""
+        self._all = trials
+        self.trials = trials.trials
+        self.begin(0)
+
+    def begin(self, number: int) -> None:
+        """Begin the trial of a number."""
+        self._seed = f"{self._all.seed}:{number}"
+        self.random = self._all.chance(number)
         self.account = stores.MemoryAccount()
 
     def _new_store(self) -> stores.MemoryAccount:
@@ -67,7 +104,7 @@ class Campaign:
 
     def find(self, kind: str, what: str) -> None:
         """Note a finding."""
-        self.findings.append(f"{kind}: {what}")
+        self._all.findings.append(Found(kind=kind, seed=self._seed, text=what))
 
     # -- what is stored -----
 
@@ -188,26 +225,241 @@ def _pieces(sha256: str, key: bytes, most: int) -> Iterator[bytes]:
         yield from iter(lambda: content.read(most), b"")
 
 
+# -- what is tried -----
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What is asked for."""
+
+    trials: Trials
+    first: int
+    count: int
+    keep: bool
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the trials."""
+        return range(self.first, self.first + self.count)
+
+
+def _pipeline(run: Run) -> None:
+    campaign = Campaign(run.trials)
+    kinds: list[Callable[[], None]] = [campaign.damage, campaign.bad_day]
+    for number in run.numbers:
+        campaign.begin(number)
+        kinds[number % 2]()
+
+
+def _told(run: Run, kind: str, number: int, *, is_well: bool) -> None:
+    told = "well" if is_well else f"FINDING: {run.trials.findings[-1].text}"
+    print(f"{run.trials.seed}:{number} {kind}: {told}", flush=True)
+
+
+def _corruption(run: Run) -> None:
+    filesystem.sync_file_system = lambda path: None
+    kinds = list(itertools.product(backup_damage.WAYS, backup_damage.KINDS))
+    with (
+        tempfile.TemporaryDirectory(prefix="trove-faults-") as directory,
+        backup_damage.history(backup_damage.make_shelf(pathlib.Path(directory))) as made,
+    ):
+        run.trials.run(
+            "corruption: none", run.first, lambda chance: backup_damage.expect_whole(made)
+        )
+        for number in run.numbers:
+            way, kind = kinds[number % len(kinds)]
+            is_well = run.trials.run(
+                f"corruption: {kind}",
+                number,
+                functools.partial(backup_damage.notice, made, kind, way),
+            )
+            _told(run, f"{kind}, {way}", number, is_well=is_well)
+        run.trials.run(
+            "corruption: none", run.first, lambda chance: backup_damage.expect_whole(made)
+        )
+
+
+@contextlib.contextmanager
+def _shop() -> Iterator[backup_bad_days.Shop]:
+    filesystem.sync_file_system = lambda path: None
+    with (
+        tempfile.TemporaryDirectory(prefix="trove-faults-") as directory,
+        swift.serving(pathlib.Path(directory)) as served,
+        backup_bad_days.shop(served.make_store(pathlib.Path(directory)), served.url) as made,
+    ):
+        yield made
+
+
+def _storage(run: Run) -> None:
+    kinds = list(backup_bad_days.FAULTS)
+    with _shop() as made:
+        for number in run.numbers:
+            kind = kinds[number % len(kinds)]
+            trial = functools.partial(backup_bad_days.on_a_bad_day, made, kind)
+            is_well = run.trials.run(f"storage: {kind}", number, trial)
+            _told(run, kind, number, is_well=is_well)
+
+
+def _clock(run: Run) -> None:
+    with _shop() as made:
+        for number in run.numbers:
+            trial = functools.partial(backup_bad_days.with_jumps, made)
+            is_well = run.trials.run("clock: jumps", number, trial)
+            _told(run, "clock: jumps", number, is_well=is_well)
+
+
+#: A journal is as long as it may be, then another instance is written to.
+_TRIALS_OF_ONE = 16
+
+
+def _on_stacks(run: Run, options: Options, work: Callable[[Stack, int], int]) -> None:
+    """Run trials on a service, on another one after each finding.
+
+    ``work`` takes the number of the next trial and returns the one behind its last.
+    """
+    number, end = run.first, run.first + run.count
+    while number < end:
+        stack, known = make_stack(options), len(run.trials.findings)
+        try:
+            while number < end and len(run.trials.findings) == known:
+                number = work(stack, number)
+        finally:
+            if run.keep and len(run.trials.findings) > known:
+                print(f"it is left as it is: {stack.state_dir}")
+                number = end
+            else:
+                destroy_stack(stack)
+
+
+def _die(made: backup_deaths.Written, stage: str, role: str, chance: random.Random) -> None:
+    backup_deaths.die(made, stage, role, chance)
+    backup_deaths.go_on(made)
+
+
+def _deaths(run: Run) -> None:
+    kinds = list(itertools.product(backup_deaths.STAGES, backup_deaths.ROLES))
+
+    def work(stack: Stack, number: int) -> int:
+        last = min(number + _TRIALS_OF_ONE, run.numbers.stop)
+        with backup_deaths.written(stack) as made:
+            while number < last:
+                # stage and role change together: one instance sees all
+                stage, role = kinds[number * 9 % len(kinds)]
+                kind = f"death: {stage}, {role}"
+                trial = functools.partial(_die, made, stage, role)
+                is_well = run.trials.run(kind, number, trial)
+                _told(run, kind, number, is_well=is_well)
+                number += 1
+                if not is_well:
+                    break
+        return number
+
+    _on_stacks(run, backup_deaths.OPTIONS, work)
+
+
+def _volume_lost(run: Run) -> None:
+    for interval_s, kind in ((1, "volume lost, archived each 1 s"), (60, "volume lost, each 60 s")):
+        options = backup_deaths.OPTIONS
+        options = {**options, "backup": {**options["backup"], "archive_interval_s": interval_s}}
+
+        def work(stack: Stack, number: int, kind: str = kind, most_s: int = interval_s) -> int:
+            is_well = run.trials.run(
+                kind,
+                number,
+                lambda chance: backup_deaths.lose_volume(
+                    stack, chance, run.trials, within_s=most_s + 5.0
+                ),
+            )
+            _told(run, kind, number, is_well=is_well)
+            return number + 1
+
+        _on_stacks(run, options, work)
+
+
+#: The tests that are trials when they are told how many, and by which variable they are.
+_MOMENTS = {
+    "moments: MariaDB": "tests/integration/test_mysql_backup.py"
+    "::test_random_times_give_exactly_the_rows_of_a_journal",
+    "moments: PostgreSQL": "tests/integration/test_postgresql_backup.py"
+    "::test_any_moment_of_a_journal_comes_back",
+    "moments: MongoDB": "tests/integration/test_mongodb_backup.py"
+    "::test_a_journal_is_restored_to_any_moment",
+}
+
+
+def _moments(run: Run) -> None:
+    for kind, test in _MOMENTS.items():
+        variables = {"TROVE_TEST_RESTORE_TARGETS": str(run.count)}
+        _run_test(run, kind, test, variables, trials_of_each=run.count)
+
+
+_YEAR = (
+    "tests/unit/taskmanager/test_scheduler.py"
+    "::test_a_year_of_any_schedule_runs_it_once_on_each_of_its_days"
+)
+
+
+def _schedules(run: Run) -> None:
+    variables = {
+        "TROVE_TEST_SCHEDULES": str(run.count),
+        "TROVE_TEST_SCHEDULES_SEED": f"{run.trials.seed}:{run.first}",
+    }
+    _run_test(run, "schedules: 400 days", _YEAR, variables, trials_of_each=1)
+
+
+def _run_test(
+    run: Run, kind: str, test: str, variables: Mapping[str, str], *, trials_of_each: int
+) -> None:
+    """Run a test as so many trials; it tells its own seeds."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        cwd=_ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+    )
+    tests = sum(int(count) for count in re.findall(r"(\d+) (?:passed|failed)", done.stdout))
+    run.trials.trials[kind] += trials_of_each * tests
+    run.trials.seconds[kind] += time.monotonic() - began
+    if done.returncode:
+        text = done.stdout[-4000:]
+        run.trials.findings.append(Found(kind=kind, seed=run.trials.seed, text=text))
+    _told(run, f"{kind}, {tests} tests", run.first, is_well=not done.returncode)
+
+
+_WHAT: Mapping[str, tuple[Callable[[Run], None], int]] = {
+    "pipeline": (_pipeline, 1000),
+    "corruption": (_corruption, 39),
+    "deaths": (_deaths, 28),
+    "volume-lost": (_volume_lost, 5),
+    "moments": (_moments, 100),
+    "storage": (_storage, 27),
+    "clock": (_clock, 10),
+    "schedules": (_schedules, 20),
+}
+
+
 def main() -> int:
     """Run the trials; return how it ended."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--what", choices=list(_WHAT), default="pipeline")
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--seed", default="0")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
     logging.disable()
-    campaign = Campaign(args.seed)
-    kinds: list[Callable[[], None]] = [campaign.damage, campaign.bad_day]
-    for number in range(args.trials):
-        kinds[number % 2]()
-    for kind, count in sorted(campaign.trials.items()):
-        found = sum(each.startswith(f"{kind}: ") for each in campaign.findings)
-        print(f"{kind:<28} {count:>7} trials {found:>4} findings")
-    print(f"{'all':<28} {args.trials:>7} trials {len(campaign.findings):>4} findings")
-    for each in campaign.findings[:50]:
-        print(each)
-    return 1 if campaign.findings else 0
+    function, count = _WHAT[args.what]
+    if args.trials is not None:
+        count = args.trials
+    trials = Trials(args.seed)
+    function(Run(trials=trials, first=args.first, count=count, keep=args.keep))
+    for line in trials.report():
+        print(line)
+    return 1 if trials.findings else 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import datetime
+import os
+import random
 import threading
 import zoneinfo
 from collections.abc import Callable
@@ -20,6 +22,9 @@ from trove.db import backup_schedules, backups, base, models, operations
 from trove.taskmanager import scheduler
 
 DAY_S = 86400
+#: Random schedules that are run for a year; tools that try many more set both.
+SCHEDULES = int(os.environ.get("TROVE_TEST_SCHEDULES", "1"))
+SEED = os.environ.get("TROVE_TEST_SCHEDULES_SEED", "a few")
 
 
 @pytest.fixture
@@ -50,17 +55,12 @@ def next_due(at: Scheduling) -> datetime.datetime | None:
     return min((moment for moment in found if moment is not None), default=None)
 
 
-def test_four_hundred_days_in_changing_zones(at: Scheduling) -> None:
-    zones = ("Europe/Berlin", "America/Santiago")
-    instances = {zone: at.instance() for zone in zones}
-    for zone, instance_id in instances.items():
-        # times that are skipped, or come twice, on Sundays when clocks change
-        hour = 0 if zone == "America/Santiago" else 2
-        at.schedule(instance_id, cron=f"15 {hour} * * 0", timezone=zone, window_s=1800)
+def run_for(at: Scheduling, span: datetime.timedelta) -> None:
+    """Have two schedulers do what is due, moment after moment; backups are completed at once."""
     began = at.plane.clock.now()
     one, other = at.scheduler(), at.scheduler()
     while (moment := next_due(at)) is not None:
-        if moment > began + datetime.timedelta(days=400):
+        if moment > began + span:
             break
         at.plane.manual_clock.advance((moment - at.plane.clock.now()).total_seconds())
         for each in (one, other):
@@ -69,6 +69,16 @@ def test_four_hundred_days_in_changing_zones(at: Scheduling) -> None:
         if at.hints:
             at.complete()
             at.hints.clear()
+
+
+def test_four_hundred_days_in_changing_zones(at: Scheduling) -> None:
+    zones = ("Europe/Berlin", "America/Santiago")
+    instances = {zone: at.instance() for zone in zones}
+    for zone, instance_id in instances.items():
+        # times that are skipped, or come twice, on Sundays when clocks change
+        hour = 0 if zone == "America/Santiago" else 2
+        at.schedule(instance_id, cron=f"15 {hour} * * 0", timezone=zone, window_s=1800)
+    run_for(at, datetime.timedelta(days=400))
     for zone, instance_id in instances.items():
         zone_info = zoneinfo.ZoneInfo(zone)
         planned = [
@@ -82,6 +92,38 @@ def test_four_hundred_days_in_changing_zones(at: Scheduling) -> None:
         for each, moment in zip(at.backups(instance_id), planned, strict=True):
             assert 0 <= (each.created - moment).total_seconds() <= 1800
     assert not at.events()
+
+
+@pytest.mark.parametrize("number", range(SCHEDULES))
+def test_a_year_of_any_schedule_runs_it_once_on_each_of_its_days(
+    at: Scheduling, number: int
+) -> None:
+    chance = random.Random(f"{SEED}:{number}")
+    zones = sorted(zoneinfo.available_timezones() - {"localtime", "Factory", "posixrules"})
+    zone = zoneinfo.ZoneInfo(chance.choice(zones))
+    weekday = chance.choice([None, *range(7)]) if number else 3
+    # mostly where clocks are set
+    hour, minute = chance.choice([0, 1, 2, 3, chance.randrange(24)]), chance.randrange(60)
+    cron = f"{minute} {hour} * * {'*' if weekday is None else weekday}"
+    told = f"{SEED}:{number}: {cron} in {zone}"
+    instance_id = at.instance()
+    at.schedule(instance_id, cron=cron, timezone=zone.key, window_s=chance.choice([0, 900]))
+    run_for(at, datetime.timedelta(days=400))
+    made = at.backups(instance_id)
+    planned = [datetime.datetime.fromisoformat(each.name.rpartition(" ")[2]) for each in made]
+    days = [moment.astimezone(zone).date() for moment in planned]
+    between = (days[0] + datetime.timedelta(days=n) for n in range((days[-1] - days[0]).days + 1))
+    wanted = [day for day in between if weekday is None or day.isoweekday() % 7 == weekday]
+    assert days == wanted, told
+    assert (days[-1] - days[0]).days > 390, told
+    for each, moment in zip(made, planned, strict=True):
+        assert 0 <= (each.created - moment).total_seconds() <= 900, told
+        local = moment.astimezone(zone)
+        if (local.hour, local.minute) != (hour, minute):
+            # the time that the clock skipped: it is the end of the gap
+            before = (moment - datetime.timedelta(seconds=1)).astimezone(zone)
+            assert before.utcoffset() != local.utcoffset(), f"{told}: {local}"
+    assert not at.events(), told
 
 
 def test_what_was_missed_is_caught_up_once(at: Scheduling) -> None:
