@@ -14,7 +14,7 @@ from trove.datastores import mysql
 from trove.guestagent.datastores.mysql import connection
 
 #: Names something that is gone.
-_BLIND = frozenset({1356, 1146, 1305, 1054, 1449})
+BLIND = frozenset({1356, 1146, 1305, 1054, 1449})
 #: Engines whose tables have no rows of their own.
 _ROWLESS = frozenset({"MRG_MYISAM", "FEDERATED", "BLACKHOLE"})
 _INNODB = "INNODB"
@@ -215,7 +215,7 @@ class Definitions:
             with self._own_characters():
                 row = self._show("SHOW CREATE VIEW", database, name)
         except connection.ServerError as e:
-            if e.args[0] not in _BLIND:
+            if e.args[0] not in BLIND:
                 raise
             self.left_out.append(f"{database}.{name}")
             return
@@ -257,6 +257,11 @@ class Definitions:
             _, modes, text, client, collation = row[:5]
             found += _said_with(text, client=client, collation=collation, modes=modes)
         return [b"USE " + name_of(database), *found] if found else []
+
+
+def is_view(statement: bytes) -> bool:
+    """Tell whether a statement makes a view as it was."""
+    return statement.startswith(b"CREATE ALGORITHM=")
 
 
 def _said_with(

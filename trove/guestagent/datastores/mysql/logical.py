@@ -19,6 +19,7 @@ from trove.datastores import spec as datastore_spec
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import (
     connection,
+    definitions,
     dumps,
     events,
     private,
@@ -146,7 +147,7 @@ class MysqlBackup(base.Backup):
                 filesystem.remove_tree(logs)
                 self._make_data(work)
                 with server:
-                    self._say(server, kept)
+                    refused = self._say(server, kept)
                     if plan is not None and recovery.logs is not None:
                         facts = self._replay(server, plan, recovery.logs, logs=logs)
                     server.stop()
@@ -155,7 +156,7 @@ class MysqlBackup(base.Backup):
         finally:
             with contextlib.suppress(OSError):
                 filesystem.remove_tree(logs)
-        return facts
+        return {**facts, "left_out": refused} if refused else facts
 
     def _replay(
         self,
@@ -188,15 +189,26 @@ class MysqlBackup(base.Backup):
             has_small_redo_log=size_bytes < _SMALL_BYTES,
         )
 
-    def _say(self, server: private.PrivateServer, kept: base.Kept) -> None:
-        """Have a server run the statements of a copy."""
+    def _say(self, server: private.PrivateServer, kept: base.Kept) -> list[str]:
+        """Have a server run the statements of a copy; returns what it says of views it refuses.
+
+        What a view names may have been gone when it was copied, which not every version tells.
+        """
+        refused = []
         with (
             _explained(server),
             kept.open() as content,
             contextlib.closing(server.connector.bulk(timeout_s=_STATEMENT_TIMEOUT_S)) as session,
         ):
             for statement in dumps.Reader(content).statements():
-                session.say(statement)
+                try:
+                    session.say(statement)
+                except connection.ServerError as e:
+                    if e.args[0] not in definitions.BLIND or not definitions.is_view(statement):
+                        raise
+                    refused.append(connection.explain(e))
+                    LOG.warning("a view is not restored, what it names is gone: %s", refused[-1])
+        return refused
 
     def verify(self, work: pathlib.Path) -> dict[str, Any]:
         """Start a server on a restored database and have it check all tables."""
