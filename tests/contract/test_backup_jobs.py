@@ -83,6 +83,8 @@ def test_database_goes_there_and_back(row: str, tmp_path: pathlib.Path) -> None:
             other = Guest(directory=directory, row=row, template=template_of(row))
             try:
                 other.start_agent()
+                # as on a server that is made for a proof: nothing is prepared
+                assert _run(other, proof)["findings"] == verified["findings"]
                 copy = Subject(guest=other, probe=subject.probe, authority=subject.authority)
                 copy.prepare(restoration=restoration)
                 other.wait_status("HEALTHY")
