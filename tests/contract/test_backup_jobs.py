@@ -76,7 +76,7 @@ def test_database_goes_there_and_back(row: str, tmp_path: pathlib.Path) -> None:
         )
         proof = payloads.VerifyBackupJob(restoration=payloads.Restoration(chain=(full,)))
         verified = _run(guest, proof)
-        has_probe = row.startswith(("mariadb", "postgresql"))
+        has_probe = row.startswith(("mariadb", "mysql", "postgresql"))
         assert verified["findings"].get("probe") == ("equal" if has_probe else None)
 
         with passable_directory() as directory:

@@ -183,6 +183,8 @@ def test_a_copy_becomes_the_database_as_it_was_when_it_began(running: Guest) -> 
             rows = ", ".join(f"({start + n}, REPEAT('x', 900))" for n in range(1000))
             session.execute(f"INSERT INTO app.rows_of_many VALUES {rows}")
         before = _looks(session)
+        assert backup.write_probe("of another backup")
+        assert backup.write_probe("of this backup")
         place = session.execute("SHOW MASTER STATUS")[0]
         with backup.open_full() as stream:
             # what is written meanwhile is behind the backup
@@ -206,6 +208,7 @@ def test_a_copy_becomes_the_database_as_it_was_when_it_began(running: Guest) -> 
         findings = backup.verify(work)
         assert findings["check"] == "CHECK TABLE"
         assert findings["objects"] > 35
+        assert findings["probe"] == "of this backup"
         frm = work / "app" / "times.frm"
         frm.write_bytes(b"x" * frm.stat().st_size)
         with pytest.raises(exception.GuestError, match=r"damaged.*times"):

@@ -157,6 +157,12 @@ class Definitions:
                 found.setdefault(str(table), []).append((str(column), str(kind).lower(), is_text))
         return found
 
+    def make_table(self, table: Table) -> bytes:
+        """Return the statement that makes a table again, in its database."""
+        text = bytes(self._show("SHOW CREATE TABLE", table.database, table.name)[1])
+        head = b"CREATE TABLE " + name_of(table.name)
+        return b"CREATE TABLE " + name_of(table.database, table.name) + text.removeprefix(head)
+
     def make(self, databases: list[str]) -> Iterator[bytes]:
         """Yield the statements that make all but rows and triggers."""
         views = []

@@ -27,7 +27,7 @@ from oslo_log import log
 from trove.common import exception
 from trove.datastores import mysql
 from trove.guestagent.datastores import base
-from trove.guestagent.datastores.mysql import binlog, connection, definitions, template
+from trove.guestagent.datastores.mysql import binlog, connection, definitions, probe, template
 from trove.guestagent.datastores.mysql import dialect as dialects
 from trove.guestagent.system import filesystem
 
@@ -167,6 +167,9 @@ class _Reading:
         databases = source.databases()
         yield definitions.WRITING
         yield from self._accounts(source, raw)
+        for table in source.tables("mysql", (probe.NAME,)):
+            yield source.make_table(table)
+            yield from definitions.insert(raw, table)
         yield from source.make(databases)
         tables = [table for each in databases for table in source.tables(each)]
         self.tables = [table for table in tables if table.is_transactional]

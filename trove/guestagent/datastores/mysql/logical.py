@@ -23,6 +23,7 @@ from trove.guestagent.datastores.mysql import (
     dumps,
     events,
     private,
+    probe,
     replay,
     template,
 )
@@ -97,6 +98,11 @@ class MysqlBackup(base.Backup):
     def open_full(self) -> base.Stream:
         """Begin to copy the running server."""
         return self._dumper.open()
+
+    def write_probe(self, mark: str) -> bool:
+        """Write a mark that every backup from now on holds."""
+        probe.write(self._connector, mark)
+        return True
 
     # -- databases from them -----
 
@@ -233,7 +239,8 @@ class MysqlBackup(base.Backup):
             if wrong or not checked:
                 said = " / ".join(wrong)[:600] or "it has no tables"
                 raise exception.GuestError(reason=f"the database is damaged: {said}")
-        return {"check": "CHECK TABLE", "objects": checked, "bytes": size_bytes}
+            mark = probe.find(server.connector)
+        return {"check": "CHECK TABLE", "objects": checked, "bytes": size_bytes, "probe": mark}
 
 
 @contextlib.contextmanager

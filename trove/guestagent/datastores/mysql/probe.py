@@ -6,6 +6,8 @@ import pymysql.err
 
 from trove.guestagent.datastores.mysql import connection
 
+#: The table, of the database ``mysql``.
+NAME = "trove_backup"
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS mysql.trove_backup"
     " (id TINYINT PRIMARY KEY, mark VARCHAR(64) NOT NULL) ENGINE = InnoDB"
