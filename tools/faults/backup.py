@@ -413,7 +413,7 @@ def _run_test(
     """Run a test as so many trials; it tells its own seeds."""
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        [sys.executable, "-m", "pytest", "-q", "--timeout=0", "-p", "no:cacheprovider", test],
         cwd=_ROOT,
         env=os.environ | variables,
         capture_output=True,
