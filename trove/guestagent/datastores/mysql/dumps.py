@@ -134,7 +134,7 @@ class _Reading:
     def _lock(session: connection.Session) -> None:
         session.execute("SET SESSION lock_wait_timeout = {lock}", lock=_LOCK_WAIT_S)
         try:
-            # first what waits for long statements: writes go on meanwhile
+            # first what takes long: writing what is not written yet, of all tables
             session.execute("FLUSH LOCAL TABLES")
             session.execute("FLUSH TABLES WITH READ LOCK")
         except connection.ServerError as e:
