@@ -220,23 +220,30 @@ class PrivateBroker:
             ],
         }
         _write_private(self._dir / "definitions.json", json.dumps(definitions))
-        _write_private(
-            self._dir / "rabbitmq.conf",
-            f"listeners.tcp.default = {access.host}:{access.port}\n"
-            f"load_definitions = {self._dir / 'definitions.json'}\n"
-            "loopback_users = none\n"
-            "vm_memory_high_watermark.absolute = 512MB\n"
-            "disk_free_limit.absolute = 50MB\n"
-            "log.file = false\n"
-            "log.console = true\n"
-            "log.console.level = warning\n",
-        )
+        # as Erlang's terms: of the other format the node would make them first, for a second
+        groups = ",\n ".join(f"{{{name}, [{text}]}}" for name, text in self._settings().items())
+        _write_private(self._dir / "rabbitmq.config", f"[{groups}].\n")
         (self._dir / "advanced.config").write_text("[].\n", encoding="utf-8")
         (self._dir / "enabled_plugins").write_text("[].\n", encoding="utf-8")
         cookie = self._dir / ".erlang.cookie"
         if not cookie.exists():
             _write_private(cookie, crypto.generate_password())
             cookie.chmod(0o400)
+
+    def _settings(self) -> dict[str, str]:
+        """Return the settings of the node's applications, by their names."""
+        access = self.access
+        return {
+            "rabbit": (
+                f'{{tcp_listeners, [{{"{access.host}", {access.port}}}]}}, '
+                # in the node's working directory, whose path may have any letters
+                '{load_definitions, "definitions.json"}, '
+                "{loopback_users, []}, "
+                '{vm_memory_high_watermark, {absolute, "512MB"}}, '
+                '{disk_free_limit, "50MB"}, '
+                "{log, [{file, [{file, false}]}, {console, [{enabled, true}, {level, warning}]}]}"
+            )
+        }
 
     def _environment(self) -> dict[str, str]:
         """Return the whole environment: RabbitMQ also reads names without prefix, such as LOGS."""
@@ -252,7 +259,7 @@ class PrivateBroker:
             "RABBITMQ_DIST_PORT": str(access.dist_port),
             "RABBITMQ_MNESIA_BASE": str(base / "mnesia"),
             "RABBITMQ_LOG_BASE": str(base),
-            "RABBITMQ_CONFIG_FILE": str(base / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILE": str(base / "rabbitmq.config"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(base / "advanced.config"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(base / "enabled_plugins"),
