@@ -51,7 +51,6 @@ def test_a_dropped_table_is_had_again_in_a_new_instance_and_in_place(stack: Stac
     assert shown["earliest_restorable_time"] is not None
     expect_proofs_on_servers(stack)
     session.snapshot_and_restore()
-    session.snapshot_and_restore()
     session.retire_and_undelete()
     session.end()
 
