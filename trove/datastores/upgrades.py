@@ -67,6 +67,13 @@ def is_same_series(manager: str, one: str, other: str) -> bool:
     return number(one)[:length] == number(other)[:length]
 
 
+def may_be_same_series(manager: str, one: str, other: str) -> bool:
+    """Tell whether :func:`is_same_series` may be true, where a version is not told as a number."""
+    length = _WAYS.get(manager, _OTHERWISE).series_length
+    pairs = zip(number(one)[:length], number(other)[:length], strict=False)
+    return all(mine == theirs for mine, theirs in pairs)
+
+
 def check(manager: str, old: str, new: str) -> str | None:
     """Return why data of one version cannot be taken over by another, for people; None if so."""
     if is_older(new, old):

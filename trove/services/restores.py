@@ -244,7 +244,8 @@ def check_fit(
             f" instance of {datastore_name}"
         )
     engine_version = backup.engine_version or backup.version_number
-    if not upgrades.is_same_series(manager, engine_version, version_number):
+    # a version that is registered by a name is told by its agent, which checks it as well
+    if not upgrades.may_be_same_series(manager, engine_version, version_number):
         raise exception.BadRequest(
             reason=f"restorePoint: backup {backup.id} is of version {engine_version} and cannot be"
             f" restored by version {version_number}: restore it with its own version, and upgrade"

@@ -33,3 +33,21 @@ def test_versions_agree_as_far_as_both_say() -> None:
     assert upgrades.agree("15.18 (Debian 15.18-0+deb12u1)", "15")
     assert not upgrades.agree("10.11.1", "10.11.19")
     assert upgrades.plain("10.11.19-MariaDB-deb12u1") == "10.11.19"
+
+
+@pytest.mark.parametrize(
+    ("manager", "one", "other", "may"),
+    [
+        ("mariadb", "10.11.6", "10.11.19", True),
+        ("mariadb", "10.11.6", "10.6.1", False),
+        ("mariadb", "10.11.6", "10", True),
+        ("mariadb", "10.11.6", "ours", True),
+        ("postgresql", "15.18", "18", False),
+        ("postgresql", "15.18", "", True),
+    ],
+)
+def test_only_numbers_tell_that_a_series_is_another(
+    manager: str, one: str, other: str, may: bool
+) -> None:
+    assert upgrades.may_be_same_series(manager, one, other) is may
+    assert upgrades.may_be_same_series(manager, other, one) is may
