@@ -286,6 +286,28 @@ def test_growing_files_are_noticed_one_after_the_other(
     assert len(made.within(3, 29, 100)) == 1
 
 
+def test_who_asks_does_not_depend_on_who_watches(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mysql-bin.000001"
+    path.write_bytes(b"x" * 10)
+    made = moments.Moments(tmp_path)
+
+    def fall_asleep(watcher: watches.Watcher, end: threading.Event) -> None:
+        made._begin(watcher, 1, is_late=True)
+        end.wait()
+
+    monkeypatch.setattr(made, "_watch", fall_asleep)
+    made.ensure_watching()
+    wait_until(lambda: made.within(1, 0, 10), what="the first moment")
+    for size in (20, 30):
+        with path.open("ab") as stream:
+            stream.write(b"x" * 10)
+        (moment,) = made.within(1, size - 10, size)
+        assert (moment.offset, moment.is_late) == (size, False)
+    made.close()
+
+
 def test_many_moments_are_thinned_and_the_last_is_kept() -> None:
     file = moments._File()
     count = moments._MOST + 2

@@ -146,6 +146,11 @@ class Moments:
     def within(self, number: int, start: int, end: int) -> list[Moment]:
         """Return the moments of a file between two positions, and the first one behind them."""
         with self._lock:
+            is_watched = number in self._files
+        if is_watched:
+            # who watches may be behind on a busy machine; the file says when it was written to
+            self._note(number, is_late=False)
+        with self._lock:
             known = self._files.get(number)
             return known.within(start, end) if known is not None else []
 
