@@ -93,6 +93,7 @@ DELETE_LOOKS: list[Call] = [
     ("compute", "find_server", 2),
     ("volume", "find_volume", 0),
     ("volume", "find_volume", 1),
+    ("volume", "list_snapshots", 0),
     ("network", "find_port", 0),
     ("network", "find_port", 1),
 ]
@@ -100,7 +101,8 @@ DELETE_LOOKS: list[Call] = [
 
 def acting(calls: list[Call]) -> set[tuple[str, str]]:
     """Return the calls that change something."""
-    return {(kind, method) for kind, method, _ in calls if not method.startswith(("find", "get"))}
+    looks = ("find", "get", "list")
+    return {(kind, method) for kind, method, _ in calls if not method.startswith(looks)}
 
 
 def name(call: Call) -> str:
