@@ -56,6 +56,17 @@ def _operations(database: base.Database, instance_id: str) -> list[operations.Op
         return list(operations.list_operations(session, resource_id=instance_id))
 
 
+def _await_success(database: base.Database, instance_id: str) -> None:
+    """Wait for the end of all operations: the status is set by a step, and that noted later."""
+    wait_until(
+        lambda: not any(each.state.is_active for each in _operations(database, instance_id)),
+        timeout_s=10,
+        what="the end of the operations",
+    )
+    for each in _operations(database, instance_id):
+        assert each.state is states.OperationState.SUCCEEDED, each.error
+
+
 def _usage(database: base.Database) -> dict[str, int]:
     with database.reader() as session:
         return quotas.get_usage(session, "demo")
@@ -103,10 +114,7 @@ def test_three_instances_at_once_are_made_restarted_and_deleted(
             _expect_one_of_each(instance_id)
             assert processes_of(instance_id, "mariadbd")[0].pid != engines[instance_id]
     for instance_id in ids:
-        assert all(
-            each.state is states.OperationState.SUCCEEDED
-            for each in _operations(database, instance_id)
-        )
+        _await_success(database, instance_id)
     assert _usage(database) == {"instances": 3, "ram": 768, "volumes": 3, "backups": 0}
     _delete_all(service, rest, database, ids)
 
@@ -223,8 +231,7 @@ def test_a_restart_of_the_broker_loses_no_operation(
         return
     rest.wait_active(instance_id, timeout_s=45)
     _expect_one_of_each(instance_id)
-    (newest, *_) = _operations(database, instance_id)
-    assert newest.state is states.OperationState.SUCCEEDED
+    _await_success(database, instance_id)
     # the way to the agent is whole again, once both its ends have found the broker
     wait_until(
         lambda: rest("GET", f"/instances/{instance_id}/databases").status == 200,
