@@ -18,7 +18,7 @@ import openstack
 E = os.environ
 HOST_IP, PASSWORD, REGION = E["HOST_IP"], E["PASSWORD"], E["REGION"]
 PATIENCE_S = 180
-DHCP_S = 60
+DHCP_S = 120
 
 SERVICE_USERS = (
     "glance", "placement", "nova", "neutron", "cinder", "swift", "barbican", "designate", "trove",

@@ -278,6 +278,25 @@ def test_a_volume_that_cannot_be_deleted_is_the_operators_and_goes_when_mended(
     assert driver.find_volume(instance_id) is None
 
 
+def test_a_snapshot_goes_when_it_can_and_what_stops_it_is_told(
+    driver: CinderVolume, cinder: Cinder, instance_id: str
+) -> None:
+    made = driver.create_snapshot(volume_id=create(driver, instance_id), owner_id=instance_id)
+    cinder.snapshots[made.id]["status"] = "backing-up"
+    with pytest.raises(cloud.CloudConflict, match="in status backing-up"):
+        driver.delete_snapshot(made.id)
+    cinder.snapshots[made.id]["status"] = "available"
+    cinder.undeletable.add(made.id)
+    driver.delete_snapshot(made.id)
+    with pytest.raises(cloud.CloudConflict, match="openstack volume snapshot set --state error"):
+        driver.delete_snapshot(made.id)
+    # what the operator does
+    cinder.undeletable.clear()
+    cinder.snapshots[made.id]["status"] = "error"
+    driver.delete_snapshot(made.id)
+    assert driver.find_snapshot(instance_id) is None
+
+
 def test_a_deletion_that_is_under_way_is_not_asked_for_again(
     driver: CinderVolume, cinder: Cinder, instance_id: str
 ) -> None:

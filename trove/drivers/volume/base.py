@@ -125,4 +125,7 @@ class VolumeDriver(abc.ABC):
     def delete_snapshot(  # noqa: B027 - without snapshots there is none to remove
         self, snapshot_id: str
     ) -> None:
-        """Begin to remove a snapshot; nothing when it is gone. Raises DriverError."""
+        """Begin to remove a snapshot; nothing when it is gone.
+
+        Raises DriverError, also for one that is being made.
+        """

@@ -34,6 +34,7 @@ _STATUSES = {
 }
 #: In these Cinder accepts a deletion.
 _DELETABLE = frozenset({"available", "error", "error_restoring", "error_extending"})
+_DELETABLE_SNAPSHOT = frozenset({"available", "error"})
 #: The first version of the API that tells why something failed.
 _MESSAGES = "3.5"
 
@@ -144,26 +145,12 @@ class CinderVolume(base.VolumeDriver):
             if volume.status == "deleting":
                 return
             if volume.status not in _DELETABLE:
-                raise self._not_deletable(volume)
+                raise _not_deletable("volume", volume)
             with cloud.told(_SERVICE, f"delete volume {volume_id}"):
                 self._cinder.delete_volume(volume, ignore_missing=True)
         except cloud.CloudNotFound:
             return
         LOG.info("volume %s is being deleted", volume_id)
-
-    def _not_deletable(self, volume: Any) -> cloud.CloudError:
-        remedy = None
-        if volume.status == "error_deleting":
-            remedy = (
-                "The operator looks into the log of cinder-volume, mends the cause and runs"
-                f" 'openstack volume set --state error {volume.id}': it is deleted then"
-            )
-        return cloud.CloudConflict(
-            service=_SERVICE,
-            action=f"delete volume {volume.id}",
-            reason=f"it is in status {volume.status}",
-            remedy=remedy,
-        )
 
     def _named(self, instance_id: str) -> list[Any]:
         """Return the volumes of an instance, the one that counts first.
@@ -246,7 +233,9 @@ class CinderVolume(base.VolumeDriver):
             LOG.info("snapshot %s of volume %s is being made", made.id, volume_id)
             found = self._find_snapshots(owner_id) or [made]
             for twin in found[1:]:
-                self.delete_snapshot(twin.id)
+                # one that is being made cannot be removed yet; it is when the first one is
+                if twin.status in _DELETABLE_SNAPSHOT:
+                    self.delete_snapshot(twin.id)
         return _snapshot(found[0])
 
     def find_snapshot(self, owner_id: str) -> base.Snapshot | None:
@@ -271,6 +260,8 @@ class CinderVolume(base.VolumeDriver):
                 snapshot = self._cinder.get_snapshot(snapshot_id)
             if snapshot.status == "deleting":
                 return
+            if snapshot.status not in _DELETABLE_SNAPSHOT:
+                raise _not_deletable("volume snapshot", snapshot)
             with cloud.told(_SERVICE, f"delete snapshot {snapshot_id}"):
                 self._cinder.delete_snapshot(snapshot, ignore_missing=True)
         except cloud.CloudNotFound:
@@ -282,6 +273,22 @@ class CinderVolume(base.VolumeDriver):
         with cloud.told(_SERVICE, f"find snapshot {name}"):
             found = [each for each in self._cinder.snapshots(name=name) if each.name == name]
         return sorted(found, key=lambda each: (each.created_at, each.id))
+
+
+def _not_deletable(kind: str, found: Any) -> cloud.CloudError:
+    """Return why a volume or a snapshot cannot be deleted now; ``kind`` is the client's word."""
+    remedy = None
+    if found.status == "error_deleting":
+        remedy = (
+            "The operator looks into the log of cinder-volume, mends the cause and runs"
+            f" 'openstack {kind} set --state error {found.id}': it is deleted then"
+        )
+    return cloud.CloudConflict(
+        service=_SERVICE,
+        action=f"delete {kind} {found.id}",
+        reason=f"it is in status {found.status}",
+        remedy=remedy,
+    )
 
 
 def _snapshot(snapshot: Any) -> base.Snapshot:

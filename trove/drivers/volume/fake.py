@@ -130,6 +130,9 @@ class FakeVolume(base.VolumeDriver):
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Remove a snapshot; nothing when it is gone."""
         with self.injector.around("delete_snapshot"), self._lock:
+            found = self._snapshots.get(snapshot_id)
+            if found is not None and found.status == "creating":
+                raise exception.DriverError(service="volume", reason="it is being made")
             self._snapshots.pop(snapshot_id, None)
 
     # -- for compute drivers and tests -----

@@ -23,7 +23,8 @@ def remove(ctx: engine.Context, backup: backups.BackupView) -> engine.Wait | Non
             " none: the operator sets [drivers] volume."
         )
     found = driver.find_snapshot(backup.id)
-    if found is not None and found.status != "deleting":
+    # one that is being made cannot be removed before it is there
+    if found is not None and found.status not in ("creating", "deleting"):
         driver.delete_snapshot(found.id)
         found = driver.find_snapshot(backup.id)
     if found is not None:
