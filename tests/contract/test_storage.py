@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures import s3
+from tests.fixtures.ceph import ceph, is_wanted
 from tests.fixtures.cloud.fixtures import real_cloud_name
 from tests.fixtures.swift import Swift, empty, make_cloud_store, swift
 from trove.common import exception
@@ -22,7 +23,7 @@ from trove.storage import base, factory, filesystem
 from trove.storage.s3 import S3Store
 from trove.storage.swift import SwiftStore
 
-__all__ = ["swift"]
+__all__ = ["ceph", "swift"]
 
 _BOX = "box"
 
@@ -41,8 +42,10 @@ class Stored:
 
 
 def _find_kinds() -> list[str]:
-    """Name all implementations, with a real cloud's where one is named."""
-    return ["filesystem", "swift", "s3", *(["cloud"] if real_cloud_name() else [])]
+    """Name all implementations: of a cloud, or in a Ceph, where one is asked for."""
+    kinds = {"filesystem": True, "swift": True, "s3": True}
+    kinds |= {"ceph": is_wanted(), "cloud": bool(real_cloud_name())}
+    return [kind for kind, is_there in kinds.items() if is_there]
 
 
 @pytest.fixture(params=_find_kinds())
@@ -54,8 +57,10 @@ def stored(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[S
 
         yield Stored(store=make(), again=make)
         return
-    if request.param == "s3":
-        bucket = s3.make_store(request.getfixturevalue("swift"), tmp_path)
+    if request.param in ("s3", "ceph"):
+        is_ceph = request.param == "ceph"
+        endpoint = request.getfixturevalue("ceph" if is_ceph else "swift")
+        bucket = s3.make_store(endpoint if is_ceph else endpoint.s3, tmp_path)
         yield Stored(store=bucket, again=lambda: S3Store(bucket._conf))
         return
     prefix = f"AUTH_{uuid.uuid4().hex}"

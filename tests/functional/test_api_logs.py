@@ -262,7 +262,7 @@ def test_swift_is_published_to_by_signed_urls_and_emptied_from_here(
 def test_s3_is_published_to_by_urls_that_are_signed_when_their_names_are_known(
     sqlite_database: base.Database, swift: Swift, tmp_path: pathlib.Path
 ) -> None:
-    store = s3.make_store(swift, tmp_path)
+    store = s3.make_store(swift.s3, tmp_path)
     api = api_fixture.make_api(sqlite_database, objects=store)
     api.add_datastore()
     path = f"/instances/{api.create_instance(active=True)}/log"
@@ -283,7 +283,7 @@ def test_s3_is_published_to_by_urls_that_are_signed_when_their_names_are_known(
 def test_agent_is_granted_names_of_its_own_log_only(
     sqlite_database: base.Database, swift: Swift, tmp_path: pathlib.Path
 ) -> None:
-    api = api_fixture.make_api(sqlite_database, objects=s3.make_store(swift, tmp_path))
+    api = api_fixture.make_api(sqlite_database, objects=s3.make_store(swift.s3, tmp_path))
     api.add_datastore()
     path = f"/instances/{api.create_instance(active=True)}/log"
     log = _logs(api, path).find("general")

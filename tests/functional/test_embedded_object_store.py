@@ -39,7 +39,7 @@ _STORE = "/object-store/v1/AUTH_project-a"
 @pytest.fixture
 def store(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> storage.Store:
     if getattr(request, "param", "filesystem") == "s3":
-        return s3.make_store(request.getfixturevalue("swift_server"), tmp_path)
+        return s3.make_store(request.getfixturevalue("swift_server").s3, tmp_path)
     return FilesystemStore(tmp_path / "objects")
 
 

@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 
 from tests.fixtures import s3
+from tests.fixtures.ceph import ceph, endpoint
 from tests.fixtures.engine import Guest, guest, mariadb_template, needs_mariadb, passable_directory
 from tests.fixtures.shelf import Shelf
-from tests.fixtures.swift import Swift, swift
+from tests.fixtures.swift import swift
 from tests.fixtures.waiting import wait_until
 from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 from trove.storage import grants
 from trove.storage.s3 import S3Store
 
-__all__ = ["guest", "mariadb_template", "swift"]
+__all__ = ["ceph", "endpoint", "guest", "mariadb_template", "swift"]
 
 pytestmark = needs_mariadb
 
@@ -70,11 +71,11 @@ def _execute(guest: Guest, *statements: str) -> list[Any]:
 def test_database_goes_there_and_comes_back_with_its_log(
     guest: Guest,
     mariadb_template: pathlib.Path,
-    swift: Swift,
+    endpoint: s3.Endpoint,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bucket = _Bucket(tmp_path, s3.make_store(swift, tmp_path))
+    bucket = _Bucket(tmp_path, s3.make_store(endpoint, tmp_path))
     monkeypatch.setattr(guest.conductor, "grant", bucket.grant)
     guest.start_agent()
     guest.prepare(databases=(APP,), users=(ALICE,))

@@ -11,6 +11,7 @@ operator's key pair never leaves the control plane.
 from __future__ import annotations
 
 import base64
+import collections
 import datetime
 import functools
 import hashlib
@@ -154,20 +155,19 @@ class S3Account(base.Account):
         root = s3_objects.container_root(self._root, container)
         entries = self._entries(root + prefix, after=root + marker if marker else "")
         found: list[base.StoredObject] = []
-        last, place = None, 0
+        places: collections.Counter[datetime.datetime] = collections.Counter()
         for entry in entries if limit > 0 else ():
             # people read a log in the order of its objects' times, and these are of one second
             second = entry["LastModified"].replace(microsecond=0)
-            place = place + 1 if second == last else 0
-            last = second
             found.append(
                 base.StoredObject(
                     name=str(entry["Key"]).removeprefix(root),
                     size_bytes=int(entry["Size"]),
                     etag=str(entry["ETag"]).strip('"'),
-                    modified=s3_objects.whole_seconds(second, place),
+                    modified=s3_objects.whole_seconds(second, places[second]),
                 )
             )
+            places[second] += 1
             if len(found) >= min(limit, base.MAX_LISTING):
                 break
         return found
@@ -255,10 +255,12 @@ def _refusal(error: botocore.exceptions.ClientError, operation: str) -> base.Sto
     reason = f"S3 answered {status} {code} to {operation}"
     request = error.response.get("ResponseMetadata", {}).get("RequestId")
     reason += f" (request {request})" if request else ""
-    if status in _DENIED:
+    if code == "RequestTimeTooSkewed":
+        reason += ". The clocks of this machine and of the store have to agree within minutes"
+    elif status in _DENIED:
         reason += (
             ". The key of [storage] s3_access_key has to be right, and allowed to list the bucket"
-            " and to read, put and delete its objects"
+            " and to read, put and delete its objects, and the clocks have to agree"
         )
     return base.StorageError(reason=reason)
 

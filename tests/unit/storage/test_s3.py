@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import json
 import pathlib
+import socket
 import subprocess
 import sys
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent import futures
 from typing import Any
 
 import botocore.auth
 import pytest
 
 from tests.fixtures import s3
-from tests.fixtures.swift import Swift, swift
-from tests.fixtures.swift_server import S3_SECRET_KEY
+from tests.fixtures.ceph import ceph, endpoint, is_wanted
+from tests.fixtures.swift import swift
 from trove.common import concurrency, exception
 from trove.storage import base, presigned, s3_objects, stored_backups
 from trove.storage.s3 import S3Store
 
-__all__ = ["swift"]
+__all__ = ["ceph", "endpoint", "swift"]
 
 _BOX = "database_backups"
 _MIB = 1024 * 1024
@@ -30,8 +33,8 @@ _NOW = datetime.datetime(2026, 2, 28, 23, 59, 59, 999999, tzinfo=datetime.UTC)
 
 
 @pytest.fixture
-def store(swift: Swift, tmp_path: pathlib.Path) -> S3Store:
-    return s3.make_store(swift, tmp_path)
+def store(endpoint: s3.Endpoint, tmp_path: pathlib.Path) -> S3Store:
+    return s3.make_store(endpoint, tmp_path)
 
 
 @pytest.fixture
@@ -108,6 +111,67 @@ def test_signature_is_good_for_nothing_but_its_object_and_method(
     assert _read(reading, "i/b") == b"own"
 
 
+def test_any_name_that_can_be_stored_is_signed(store: S3Store, account: base.Account) -> None:
+    names = ["é +~(1)*&?=%2F/\U0001f600 ", "a//b"]
+    granted = _open(store, *names)
+    for name in names:
+        put = granted.put(_BOX, f"i/{name}", [name.encode()], metadata={"what": name})
+        assert put == account.get(_BOX, f"i/{name}")
+        assert _read(granted, f"i/{name}") == name.encode()
+        assert _read(account, f"i/{name}") == name.encode()
+        assert granted.delete(_BOX, f"i/{name}")
+        assert granted.find(_BOX, f"i/{name}") is None
+    assert account.list(_BOX) == []
+
+
+def test_store_refuses_what_is_not_what_was_sent(
+    store: S3Store, account: base.Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted = _open(store, "b")
+    other = base64.b64encode(hashlib.md5(b"other", usedforsecurity=False).digest()).decode()
+    make = s3_objects.Spool.__init__
+
+    def spoil(spool: s3_objects.Spool, content: Iterable[bytes]) -> None:
+        make(spool, content)
+        spool.content_md5 = other
+
+    monkeypatch.setattr(s3_objects.Spool, "__init__", spoil)
+    for each in (granted, account):
+        with pytest.raises(base.StorageError, match="400"):
+            each.put(_BOX, "i/b", [b"content"])
+    assert account.find(_BOX, "i/b") is None
+
+
+@pytest.mark.parametrize("is_virtual", [False, True])
+def test_bucket_is_found_by_either_kind_of_address(
+    endpoint: s3.Endpoint, tmp_path: pathlib.Path, is_virtual: bool, monkeypatch: Any
+) -> None:
+    known = socket.getaddrinfo
+    hosts: set[str] = set()
+
+    def find(host: str, *args: Any, **kwargs: Any) -> Any:
+        hosts.add(host)
+        return known("127.0.0.1" if host.endswith(s3.DOMAIN) else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    conf = s3.make_conf(endpoint, tmp_path)
+    url = f"http://{s3.DOMAIN}:{urllib.parse.urlsplit(endpoint.url).port}"
+    conf.set_override("s3_endpoint", url, group="storage")
+    conf.set_override("s3_prefix", "a team/of é", group="storage")
+    conf.set_override("s3_addressing", "virtual" if is_virtual else "path", group="storage")
+    there = S3Store(conf)
+    s3.ensure_bucket(there)
+    hosts.clear()
+    account = there.account("p")
+    account.put(_BOX, "i/a", [b"x"])
+    assert _open(there, "b").put(_BOX, "i/b", [b"new"]).size_bytes == 3
+    assert [each.name for each in account.list(_BOX)] == ["i/a", "i/b"]
+    assert account.list_containers() == [_BOX]
+    assert hosts == {f"{s3.BUCKET}.{s3.DOMAIN}" if is_virtual else s3.DOMAIN}
+    for name in ("i/a", "i/b"):
+        assert account.delete(_BOX, name)
+
+
 def test_signed_url_expires(store: S3Store, account: base.Account) -> None:
     account.put(_BOX, "i/b", [b"own"])
     now = concurrency.SystemClock().now()
@@ -135,7 +199,7 @@ def test_grant_holds_no_secret_and_opens_without_a_library(
 ) -> None:
     account.put(_BOX, "i/b", [b"own"])
     grant = store.grant("p", container=_BOX, prefix="i/", names=["b"])
-    assert S3_SECRET_KEY not in json.dumps(grant)
+    assert store._conf.storage.s3_secret_key not in json.dumps(grant)
     assert str(grant["signatures"]["b"]["GET"]) not in repr(presigned.Grant.from_wire(grant))
     code = (
         "import json, sys; from trove.storage import factory;"
@@ -232,6 +296,27 @@ def test_listing_of_many_pages_is_one(account: base.Account, monkeypatch: Any) -
     assert account.find_container(_BOX) == base.Container(name=_BOX, count=5, size_bytes=10)
 
 
+@pytest.mark.skipif(not is_wanted(), reason="TROVE_TEST_CEPH is not set")
+def test_more_objects_and_containers_than_a_page_has_are_listed(
+    ceph: s3.Endpoint, tmp_path: pathlib.Path
+) -> None:
+    account = s3.make_store(ceph, tmp_path).account("p")
+    names = [f"{number:04d} é" for number in range(1005)]
+
+    def put(name: str) -> None:
+        account.put(_BOX, f"i/{name}", [b"x"])
+        account.put(name, "x", [b"x"])
+
+    with futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, names))
+    assert [each.name for each in account.list(_BOX)] == [f"i/{name}" for name in names]
+    assert [each.name for each in account.list(_BOX, marker="i/1001")] == [
+        f"i/{name}" for name in names[1001:]
+    ]
+    assert len(account.list(_BOX, limit=1001)) == 1001
+    assert account.list_containers() == [*names, _BOX]
+
+
 @pytest.mark.parametrize(
     ("headers", "etag"),
     [
@@ -278,6 +363,24 @@ def test_wrong_key_is_told_and_not_shown(other: S3Store) -> None:
         assert "guessed" not in str(caught.value)
 
 
+@pytest.mark.parametrize("off_s", [-1200, 1200])
+def test_wrong_clock_is_told(
+    store: S3Store, account: base.Account, off_s: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.put(_BOX, "x", [b"x"])
+    now = botocore.auth.get_current_datetime
+    off = datetime.timedelta(seconds=off_s)
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: now() + off)
+    there = S3Store(store._conf).account("p")
+    for use in (
+        lambda: there.put(_BOX, "x", [b"y"]),
+        lambda: there.find(_BOX, "x"),
+        lambda: there.list(_BOX),
+    ):
+        with pytest.raises(base.StorageError, match=r"403 .*clocks"):
+            use()
+
+
 def test_logs_for_debugging_tell_no_signature(
     store: S3Store, account: base.Account, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -318,7 +421,7 @@ def test_store_without_bucket_or_key_is_not_made(store: S3Store, option: str) ->
 def test_secret_and_authorities_may_be_in_files(store: S3Store, tmp_path: pathlib.Path) -> None:
     conf = store._conf
     file = tmp_path / "secret"
-    file.write_text(f"{S3_SECRET_KEY}\n")
+    file.write_text(f"{conf.storage.s3_secret_key}\n")
     conf.set_override("s3_secret_key", None, group="storage")
     conf.set_override("s3_secret_key_file", str(file), group="storage")
     authorities = tmp_path / "ca.pem"

@@ -54,8 +54,8 @@ def granted(
     request: pytest.FixtureRequest, swift: Swift, tmp_path: pathlib.Path
 ) -> Iterator[_Granted]:
     is_s3 = request.param == "s3"
-    store = s3.make_store(swift, tmp_path) if is_s3 else swift.make_store(tmp_path)
-    with FaultyProxy(swift.s3_url if is_s3 else swift.url) as proxy:
+    store = s3.make_store(swift.s3, tmp_path) if is_s3 else swift.make_store(tmp_path)
+    with FaultyProxy(swift.s3.url if is_s3 else swift.url) as proxy:
         yield _Granted(store, proxy)
 
 
