@@ -251,6 +251,12 @@ class NotProven(GuestError):
     code = "trove.not_proven"
 
 
+class NotProvable(NotProven):
+    """Nothing can be found out about a backup where this was tried: something lacks there."""
+
+    code = "trove.not_provable"
+
+
 class UnknownJob(GuestError):
     """The guest agent knows no job of this kind: it is older than who sent it."""
 

@@ -37,6 +37,7 @@ ALL = (
     "storage",
     "taskmanager",
     "tls",
+    "verifier",
 )
 #: Those of the guest agent. The guest image lacks what the others import (oslo.db), so modules are
 #: imported when they are asked for.

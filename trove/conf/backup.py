@@ -127,11 +127,21 @@ OPTS = [
     cfg.StrOpt(
         "verify_place",
         default="instance",
-        choices=["instance", "server"],
+        choices=["instance", "server", "host"],
         help=(
             "Where backups are proven: beside the database of their instance, whose volume needs"
-            " room for a second copy, or on a server that is made for it, of the same flavor and"
-            " image and with a volume of the same size, in the service's project."
+            " room for a second copy; on a server that is made for it, of the same flavor and"
+            " image and with a volume of the same size, in the service's project; or on a host that"
+            " runs trove-verifier."
+        ),
+    ),
+    cfg.StrOpt(
+        "verify_fallback",
+        default="none",
+        choices=["none", "server"],
+        help=(
+            "Where a backup is proven instead that no host can prove (verify_place = host), for"
+            " want of its engine, one of its programs or room: nowhere, or on a server."
         ),
     ),
     cfg.StrOpt(

@@ -45,5 +45,17 @@ OPTS = [
         default=True,
         help="Enforce who may connect to instances by nftables, where this machine allows it.",
     ),
+    cfg.FloatOpt(
+        "max_cpus",
+        min=0.1,
+        help="Processors that one instance may use, by cgroup; by default there is no limit.",
+    ),
+    cfg.StrOpt(
+        "agent_user",
+        help=(
+            "System user that agents, and their engines, run as where they are started by root; by"
+            " default agents run as root, and engines as the users in engine_users."
+        ),
+    ),
     cfg.IntOpt("max_processes", default=4096, min=64, help="Process limit of one instance."),
 ]

@@ -309,6 +309,8 @@ class Operation(Base):
     data: orm.Mapped[dict[str, Any]] = orm.mapped_column(default=dict)
     #: Secrets needed on the way (JSON), wrapped for "operation:<id>"; NULL once ended.
     secret_wrapped: orm.Mapped[bytes | None]
+    #: Name of the only host whose processes may run it now; NULL: all but such hosts may.
+    host: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     #: Token of the claim that is running it; a new one for each claim.
     owner: orm.Mapped[str | None] = orm.mapped_column(sa.String(150))
     lease_until: orm.Mapped[datetime.datetime | None]
@@ -451,6 +453,21 @@ class Lease(Base):
     name: orm.Mapped[str] = orm.mapped_column(sa.String(64), primary_key=True)
     owner: orm.Mapped[str] = orm.mapped_column(sa.String(36))
     until: orm.Mapped[datetime.datetime]
+
+
+class VerifierHost(Base):
+    """A host that proves backups, as it told of itself last."""
+
+    __tablename__ = "verifier_hosts"
+
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)
+    #: Counts what it told: one that goes on is known by it, whatever its clock says.
+    beats: orm.Mapped[int] = orm.mapped_column(sa.BigInteger())
+    seen: orm.Mapped[datetime.datetime]
+    #: Most proofs at a time.
+    at_once: orm.Mapped[int]
+    #: Versions of the engines that are installed, by datastore manager.
+    engines: orm.Mapped[dict[str, Any]] = orm.mapped_column(default=dict)
 
 
 class VersionFlavor(Base):

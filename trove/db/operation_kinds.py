@@ -214,6 +214,21 @@ KINDS: Mapping[str, Kind] = {
         ),
         is_internal=True,
     ),
+    "verify_on_host": Kind(
+        word="verify_on_host",
+        steps=(
+            "choose_host",
+            "add_row",
+            "start_agent",
+            "await_agent",
+            "secure_channel",
+            "verify",
+            "record",
+            "remove",
+            "forget_server",
+        ),
+        is_internal=True,
+    ),
     "stop_archive": Kind(word="stop_archive", steps=("stop_archive",), is_internal=True),
     "upgrade_agent": Kind(
         word="upgrade_agent", steps=("install_release", "await_release"), is_internal=True

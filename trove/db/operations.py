@@ -49,11 +49,15 @@ UPGRADE_AGENT = "upgrade_agent"
 RESTORE_INSTANCE = "restore_instance"
 VERIFY_BACKUP = "verify_backup"
 VERIFY_ON_SERVER = "verify_on_server"
+VERIFY_ON_HOST = "verify_on_host"
 STOP_ARCHIVE = "stop_archive"
 CREATE_BACKUP = "create_backup"
 SNAPSHOT_BACKUP = "snapshot_backup"
 DELETE_BACKUP = "delete_backup"
 DISCARD_BACKUP = "discard_backup"
+
+#: Those that prove a backup.
+PROOFS = frozenset({VERIFY_BACKUP, VERIFY_ON_SERVER, VERIFY_ON_HOST})
 
 #: Where each kind begins: what ``create(step=...)`` is given.
 FIRST_STEPS: Mapping[str, str] = {
@@ -78,6 +82,7 @@ FIRST_STEPS: Mapping[str, str] = {
     RESTORE_INSTANCE: "await_backup",
     VERIFY_BACKUP: "verify",
     VERIFY_ON_SERVER: "add_server",
+    VERIFY_ON_HOST: "choose_host",
     STOP_ARCHIVE: "stop_archive",
     CREATE_BACKUP: "choose_place",
     SNAPSHOT_BACKUP: "freeze",
@@ -125,6 +130,7 @@ class Operation:
     step: str
     data: Mapping[str, Any]
     secret_wrapped: bytes | None = dataclasses.field(repr=False)
+    host: str | None
     owner: str | None
     lease_until: datetime.datetime | None
     signals: int
@@ -263,15 +269,37 @@ def is_locked(session: orm.Session, lock_key: str) -> bool:
     return session.scalar(query.limit(1)) is not None
 
 
-def due(session: orm.Session, *, now: datetime.datetime, limit: int) -> Sequence[str]:
-    """Return ids of operations that somebody should claim now, longest due first."""
+def due(
+    session: orm.Session, *, now: datetime.datetime, limit: int, host: str | None = None
+) -> Sequence[str]:
+    """Return ids of operations that somebody should claim now, longest due first.
+
+    With a host they are those that are pinned to it, else those that are pinned to none.
+    """
     query = (
         sa.select(models.Operation.id)
-        .where(_IS_ACTIVE, models.Operation.wake_at <= now, _is_free(now))
+        .where(
+            _IS_ACTIVE,
+            models.Operation.wake_at <= now,
+            models.Operation.host == host,
+            _is_free(now),
+        )
         .order_by(models.Operation.wake_at)
         .limit(limit)
     )
     return list(session.scalars(query))
+
+
+def list_pinned(session: orm.Session, host: str) -> frozenset[str]:
+    """Return the ids of the active operations that are pinned to a host."""
+    query = sa.select(models.Operation.id).where(_IS_ACTIVE, models.Operation.host == host)
+    return frozenset(session.scalars(query))
+
+
+def list_pinning(session: orm.Session) -> frozenset[str]:
+    """Return the hosts that active operations are pinned to."""
+    query = sa.select(models.Operation.host).where(_IS_ACTIVE, models.Operation.host.is_not(None))
+    return frozenset(host for host in session.scalars(query.distinct()) if host is not None)
 
 
 def journal(
@@ -376,6 +404,14 @@ def request_cancel(
     return _poke(session, *conditions, now=now, cancel=mode, wake_at=now)
 
 
+def unpin(session: orm.Session, host: str, *, now: datetime.datetime) -> list[str]:
+    """Take its operations from a host that is gone; return their ids.
+
+    Whoever is to go on with one claims it once the lease of the host has run out.
+    """
+    return _poke(session, models.Operation.host == host, now=now, host=None, wake_at=now)
+
+
 def _poke(
     session: orm.Session, *conditions: sa.ColumnElement[bool], now: datetime.datetime, **values: Any
 ) -> list[str]:
@@ -396,9 +432,15 @@ def _poke(
 
 
 def claim(
-    session: orm.Session, operation_id: str, *, owner: str, now: datetime.datetime, lease_s: float
+    session: orm.Session,
+    operation_id: str,
+    *,
+    owner: str,
+    now: datetime.datetime,
+    lease_s: float,
+    host: str | None = None,
 ) -> Operation | None:
-    """Take an operation that is due and free; None when it is not.
+    """Take an operation that is due, free and not another host's; None when it is not.
 
     ``owner`` must be new for each claim: it is what all later writes are conditional on.
     """
@@ -408,6 +450,7 @@ def claim(
             models.Operation.id == operation_id,
             _IS_ACTIVE,
             models.Operation.wake_at <= now,
+            models.Operation.host == host,
             _is_free(now),
         )
         .values(
@@ -491,6 +534,11 @@ def _write(
         .execution_options(synchronize_session=False)
     )
     return bool(result.rowcount)  # type: ignore[attr-defined]
+
+
+def pin(session: orm.Session, operation: Operation, *, host: str, now: datetime.datetime) -> bool:
+    """Have a host alone go on with a claimed operation; False when the claim was lost."""
+    return _write(session, operation, now=now, host=host)
 
 
 def save_step(

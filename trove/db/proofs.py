@@ -15,8 +15,6 @@ from trove.db import backups, models, operations
 
 _backups = cast(sa.Table, models.Backup.__table__)
 _instances = cast(sa.Table, models.Instance.__table__)
-#: Operations that prove a backup.
-KINDS = (operations.VERIFY_BACKUP, operations.VERIFY_ON_SERVER)
 _MOST_TRIED = 5000
 _ACTIVE = sorted(state for state in states.OperationState if state.is_active)
 
@@ -62,7 +60,7 @@ def list_tried(session: orm.Session, *, since: datetime.datetime) -> frozenset[s
     query = (
         sa.select(models.Operation.data)
         .where(
-            models.Operation.kind.in_(KINDS),
+            models.Operation.kind.in_(sorted(operations.PROOFS)),
             models.Operation.state == states.OperationState.FAILED,
             models.Operation.created > since,
         )
@@ -75,7 +73,7 @@ def list_tried(session: orm.Session, *, since: datetime.datetime) -> frozenset[s
 def count_active(session: orm.Session) -> int:
     """Return how many proofs are being made, or wait for their agents."""
     query = sa.select(sa.func.count()).where(
-        models.Operation.kind.in_(KINDS),
+        models.Operation.kind.in_(sorted(operations.PROOFS)),
         models.Operation.state.in_(_ACTIVE),
     )
     return session.scalar(query) or 0

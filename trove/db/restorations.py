@@ -26,6 +26,7 @@ _KINDS = (
     operations.RESTORE_INSTANCE,
     operations.VERIFY_BACKUP,
     operations.VERIFY_ON_SERVER,
+    operations.VERIFY_ON_HOST,
 )
 _ACTIVE = [state for state in states.OperationState if state.is_active]
 

@@ -84,6 +84,12 @@ def load_secrets(conf: cfg.ConfigOpts) -> secrets.SecretsDriver:
     return plugin
 
 
+def load_broker(conf: cfg.ConfigOpts) -> broker.BrokerDriver:
+    """Load the broker driver alone."""
+    plugin: broker.BrokerDriver = _load("broker", broker.BrokerDriver, conf)
+    return plugin
+
+
 def resolve_keys(conf: cfg.ConfigOpts) -> None:
     """Read those of ``[guest] key_encryption_keys`` that a key manager keeps.
 
@@ -103,6 +109,6 @@ def load(conf: cfg.ConfigOpts) -> Drivers:
         network=load_network(conf),
         image=load_image(conf),
         secrets=load_secrets(conf),
-        broker=_load("broker", broker.BrokerDriver, conf),
+        broker=load_broker(conf),
         dns=_load("dns", dns.DnsDriver, conf) if conf.taskmanager.dns_driver else dns.NoDns(),
     )

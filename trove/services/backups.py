@@ -559,7 +559,7 @@ class Backups:
                 " it can be cancelled and deleted with force"
             )
         readers = restorations.list_readers(session, ids)
-        if set(readers.values()) - {operations.VERIFY_BACKUP, operations.VERIFY_ON_SERVER}:
+        if set(readers.values()) - operations.PROOFS:
             raise exception.UnprocessableEntity(
                 reason=f"backup {view.id} cannot be deleted: a database is being restored from it,"
                 " or from an increment of it"

@@ -5,9 +5,10 @@ What comes of it stands with the backup; see :mod:`trove.taskmanager.operations.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from oslo_config import cfg
@@ -20,6 +21,11 @@ from trove.db import backups, base, instances, models, operations, restorations
 LOG = log.getLogger(__name__)
 
 _RATES = 2**32
+_KINDS: Mapping[str, str] = {
+    "instance": operations.VERIFY_BACKUP,
+    "server": operations.VERIFY_ON_SERVER,
+    "host": operations.VERIFY_ON_HOST,
+}
 
 
 def lock(backup_id: str) -> str:
@@ -37,8 +43,32 @@ def is_wanted(conf: cfg.ConfigOpts, backup_id: str) -> bool:
 
 
 def is_on_server(conf: cfg.ConfigOpts) -> bool:
-    """Tell whether backups are proven on servers of their own: their instances may be gone."""
-    return str(conf.backup.verify_place) == "server"
+    """Tell whether backups are proven apart from their instances: these may be gone."""
+    return _kind(conf) != operations.VERIFY_BACKUP
+
+
+def _kind(conf: cfg.ConfigOpts) -> str:
+    """Return the kind of the operations that prove backups."""
+    return _KINDS[str(conf.backup.verify_place)]
+
+
+def _has_place(conf: cfg.ConfigOpts, instance: models.Instance | None) -> bool:
+    """Tell whether there is a place to prove a backup of an instance: servers are made like it."""
+    if _kind(conf) == operations.VERIFY_ON_HOST:
+        return True
+    return instance is not None and (is_on_server(conf) or not instance.is_deleted)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """A proof that takes the place of one that found nothing out, maybe elsewhere.
+
+    ``before`` is what was known before the first, and ``tries`` how many there were.
+    """
+
+    kind: str
+    before: states.Verification | None
+    tries: int = 0
 
 
 def begin(
@@ -49,6 +79,7 @@ def begin(
     now: datetime.datetime,
     request_id: str | None = None,
     user_id: str | None = None,
+    again: Again | None = None,
 ) -> str:
     """Add the operation that proves a backup, and return its id.
 
@@ -56,22 +87,23 @@ def begin(
     """
     chain = backups.chain(session, backup.id)
     restoration = restorations.Restoration(chain=tuple(each.id for each in chain))
-    before = backup.verification
+    again = again or Again(kind=_kind(conf), before=backup.verification)
     operation_id = models.new_id()
-    on_server = is_on_server(conf)
+    is_at_instance = again.kind == operations.VERIFY_BACKUP
     operations.create(
         session,
         operation_id=operation_id,
-        kind=operations.VERIFY_ON_SERVER if on_server else operations.VERIFY_BACKUP,
-        # a server that is made for it has the operation's own id
-        resource_id=operation_id if on_server else str(backup.instance_id),
+        kind=again.kind,
+        # what is made for it has the operation's own id
+        resource_id=str(backup.instance_id) if is_at_instance else operation_id,
         lock_key=lock(backup.id),
         deadline=now + datetime.timedelta(seconds=conf.backup.timeout_s),
         now=now,
         data={
             "backup_id": backup.id,
             restorations.KEY: restoration.to_data(),
-            "before": {"verification": None if before is None else before.value},
+            "before": {"verification": again.before and again.before.value},
+            "tries": again.tries,
         },
         request_id=request_id,
         project_id=backup.project_id,
@@ -149,7 +181,7 @@ class Proofs:
             instance = None
             if backup.instance_id is not None:
                 instance = instances.find_instance(session, backup.instance_id)
-            if instance is None or (instance.is_deleted and not is_on_server(self._conf)):
+            if not _has_place(self._conf, instance):
                 raise exception.NotAvailable(
                     feature="a proof, since the instance that the backup is of is gone; restore it"
                     " to a new one"

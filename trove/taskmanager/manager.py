@@ -14,6 +14,7 @@ from trove.taskmanager import (
     reconciler,
     scheduler,
     storage_sweep,
+    verifier_watch,
 )
 from trove.taskmanager.operations import engine, flows
 
@@ -42,6 +43,7 @@ class TaskManager:
         self.housekeeping = housekeeping.Housekeeping(tools, hint=self._hint)
         self.scheduler = scheduler.Scheduler(tools, hint=self._hint)
         self.proofs = proof_keeping.ProofKeeping(tools, hint=self._hint)
+        self.verifiers = verifier_watch.VerifierWatch(tools, hint=self._hint)
         self._scheduling = concurrency.PeriodicThread(
             "backup schedules",
             self._schedule,
@@ -71,6 +73,7 @@ class TaskManager:
     def _schedule(self) -> None:
         engine.tell_troubles("scheduling backups", self.scheduler.run)
         engine.tell_troubles("renewing proofs", self.proofs.run)
+        engine.tell_troubles("looking after verifiers", self.verifiers.run)
 
     def run_operation(self, operation_id: str) -> None:
         """Take a hint; returns at once."""

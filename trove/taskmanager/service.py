@@ -22,6 +22,12 @@ _KEY_MAX_AGE_S = 0.0
 
 def check(conf: cfg.ConfigOpts) -> None:
     """Raise ConfigurationError when a task manager cannot run with these options."""
+    check_backends(conf)
+    factory.load(conf)
+
+
+def check_backends(conf: cfg.ConfigOpts) -> None:
+    """Raise ConfigurationError for what is wrong with options beside those of drivers."""
     crypto.KeyRing.from_config(conf.guest.key_encryption_keys)
     base.Database.from_config(conf)
     transport.control_transport(conf)
@@ -29,8 +35,43 @@ def check(conf: cfg.ConfigOpts) -> None:
     made = notifier.make(conf)
     if made is not None:
         made.close()
-    factory.load(conf)
     storage_factory.load(conf)
+
+
+class Backends:
+    """What runs operations in a process: database, guest bus, object store; and drivers."""
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        *,
+        drivers: factory.Drivers | None = None,
+        clock: concurrency.Clock | None = None,
+    ) -> None:
+        """Make them, with the configured drivers unless others are given."""
+        clock = clock or concurrency.SystemClock()
+        ring = crypto.KeyRing.from_config(conf.guest.key_encryption_keys)
+        self._database = base.Database.from_config(conf)
+        self.notifier = notifier.make(conf)
+        self._database.notifies = self.notifier is not None
+        keys = guest_keys.GuestKeys(self._database, ring, clock=clock, max_age_s=_KEY_MAX_AGE_S)
+        self._guests = guest.GuestClient(conf, keys.key_of)
+        self.tools = engine.Tools(
+            conf=conf,
+            database=self._database,
+            drivers=drivers or factory.load(conf),
+            guests=self._guests,
+            key_ring=ring,
+            clock=clock,
+            store=storage_factory.load(conf),
+        )
+
+    def close(self) -> None:
+        """Close everything."""
+        self._guests.close()
+        if self.notifier is not None:
+            self.notifier.close()
+        self._database.dispose()
 
 
 class Parts:
@@ -44,25 +85,8 @@ class Parts:
         clock: concurrency.Clock | None = None,
     ) -> None:
         """Make the parts, with the configured drivers unless others are given."""
-        clock = clock or concurrency.SystemClock()
-        ring = crypto.KeyRing.from_config(conf.guest.key_encryption_keys)
-        self._database = base.Database.from_config(conf)
-        self._notifier = notifier.make(conf)
-        self._database.notifies = self._notifier is not None
-        keys = guest_keys.GuestKeys(self._database, ring, clock=clock, max_age_s=_KEY_MAX_AGE_S)
-        self._guests = guest.GuestClient(conf, keys.key_of)
-        self.manager = manager.TaskManager(
-            engine.Tools(
-                conf=conf,
-                database=self._database,
-                drivers=drivers or factory.load(conf),
-                guests=self._guests,
-                key_ring=ring,
-                clock=clock,
-                store=storage_factory.load(conf),
-            ),
-            notifier=self._notifier,
-        )
+        self._backends = Backends(conf, drivers=drivers, clock=clock)
+        self.manager = manager.TaskManager(self._backends.tools, notifier=self._backends.notifier)
         self._server = taskmanager.make_server(conf, self.manager.run_operation)
 
     def start(self) -> None:
@@ -78,10 +102,7 @@ class Parts:
         """Let the steps in work end and close everything."""
         self._server.stop()
         self.manager.stop()
-        self._guests.close()
-        if self._notifier is not None:
-            self._notifier.close()
-        self._database.dispose()
+        self._backends.close()
 
 
 class TaskManagerService(cotyledon.Service):

@@ -280,7 +280,7 @@ def test_agent_and_engine_live_in_the_cgroup_with_the_limits_of_the_flavor(
 def test_without_cgroups_the_log_says_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse() -> None:
+    def refuse(*, has_cpu: bool) -> None:
         raise cgroups.NotPossible("no group belongs to this user")
 
     monkeypatch.setattr(cgroups, "find_parents", refuse)

@@ -4,20 +4,24 @@ Run as a script by its path, with isolated Python and nothing but the standard l
 costs some ten milliseconds. It ends as soon as the agent's program runs, or says on stderr
 why it does not. Arguments: one JSON object with ``argv``, ``pid_file``, ``log_file``, ``cgroups``
 (directories), ``boot``, ``env``, ``directory`` and optionally ``after`` (pid, start ticks and
-grace in seconds of a process whose end is awaited first, killed when the grace is over).
+grace in seconds of a process whose end is awaited first, killed when the grace is over) and
+``user`` (numbers of user and group to become, with nothing else).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import resource
 import select
 import signal
 import sys
 from typing import Any
 
 _LOG_BYTES = 1024 * 1024
+_PR_SET_NO_NEW_PRIVS = 38
 
 
 def _start_ticks(pid: int) -> int:
@@ -67,6 +71,16 @@ def _write_pid(request: dict[str, Any], name: str) -> None:
     os.replace(temporary, name)
 
 
+def _become_user(uid: int, gid: int) -> None:
+    """Be another user for good, whose programs give nobody more rights and leave no core."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "no_new_privs cannot be set", "prctl")
+
+
 def _become_agent(request: dict[str, Any]) -> None:
     for group in request["cgroups"]:
         with open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii") as file:
@@ -80,6 +94,8 @@ def _become_agent(request: dict[str, Any]) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(request["pid_file"] + ".next")
     _redirect(request["log_file"])
+    if request.get("user"):
+        _become_user(*request["user"])
     for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     os.execve(request["argv"][0], request["argv"], request["env"])  # noqa: S606 argv, no shell

@@ -1,4 +1,4 @@
-"""Limits of memory and processes by cgroup, version 2 or 1, where the machine allows it.
+"""Limits of memory, processes and processors by cgroup, version 2 or 1, where they can be set.
 
 One group a instance, ``trove/<instance id>``, in the highest group that this process may write to.
 Everything that the agent starts is born into the group, so it also tells which processes are an
@@ -23,6 +23,8 @@ LOG = log.getLogger(__name__)
 
 _MIB = 1024 * 1024
 _CONTROLLERS = ("memory", "pids")
+_CPU = "cpu"
+_CPU_PERIOD_US = 100_000
 
 
 class NotPossible(Exception):
@@ -35,6 +37,7 @@ class Limits:
 
     memory_mib: int
     processes: int
+    cpus: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +93,12 @@ def _write(path: pathlib.Path, value: str) -> None:
         os.close(descriptor)
 
 
-def _prepare_parent(base: pathlib.Path, mount: _Mount) -> pathlib.Path:
+def _prepare_parent(base: pathlib.Path, mount: _Mount, controllers: Sequence[str]) -> pathlib.Path:
     parent = base / "trove"
     try:
         parent.mkdir(exist_ok=True)
         if mount.version == 2:
-            enable = " ".join(f"+{name}" for name in _CONTROLLERS)
+            enable = " ".join(f"+{name}" for name in controllers)
             for group in (base, parent):
                 _write(group / "cgroup.subtree_control", enable)
     except OSError as e:
@@ -103,21 +106,28 @@ def _prepare_parent(base: pathlib.Path, mount: _Mount) -> pathlib.Path:
     return parent
 
 
-def find_parents(proc: pathlib.Path = pathlib.Path("/proc")) -> Mapping[str, pathlib.Path]:
+def find_parents(
+    proc: pathlib.Path = pathlib.Path("/proc"), *, has_cpu: bool = False
+) -> Mapping[str, pathlib.Path]:
     """Return where groups of instances are made: controller -> directory.
 
-    With version 2 both controllers have one directory. Raises NotPossible with the reason.
+    With version 2 all controllers have one directory. ``has_cpu`` asks for that controller too,
+    where the kernel has it. Raises NotPossible with the reason.
     """
     mounts = _mounts(proc)
+    wanted = (*_CONTROLLERS, _CPU) if has_cpu else _CONTROLLERS
     for mount in mounts:
         if mount.version == 2 and mount.controllers.issuperset(_CONTROLLERS):
-            parent = _prepare_parent(_highest_writable(proc, mount), mount)
-            return dict.fromkeys(_CONTROLLERS, parent)
+            there = [name for name in wanted if name in mount.controllers]
+            parent = _prepare_parent(_highest_writable(proc, mount), mount, there)
+            return dict.fromkeys(there, parent)
     found = {}
-    for controller in _CONTROLLERS:
+    for controller in wanted:
         for mount in mounts:
             if mount.version == 1 and controller in mount.controllers:
-                found[controller] = _prepare_parent(_highest_writable(proc, mount), mount)
+                found[controller] = _prepare_parent(
+                    _highest_writable(proc, mount), mount, _CONTROLLERS
+                )
     if not found:
         raise NotPossible("the kernel offers no memory and no pids controller")
     return found
@@ -126,9 +136,10 @@ def find_parents(proc: pathlib.Path = pathlib.Path("/proc")) -> Mapping[str, pat
 class Cgroups:
     """The groups of all instances; does nothing where groups cannot be made."""
 
-    def __init__(self, *, enabled: bool = True) -> None:
+    def __init__(self, *, enabled: bool = True, has_cpu: bool = False) -> None:
         """Find out on first use what is possible, and say so once when nothing is."""
         self._enabled = enabled
+        self._has_cpu = has_cpu
 
     @functools.cached_property
     def _parents(self) -> Mapping[str, pathlib.Path]:
@@ -136,7 +147,7 @@ class Cgroups:
             LOG.info("instances run without limits: [local] use_cgroups is off")
             return {}
         try:
-            return find_parents()
+            return find_parents(has_cpu=self._has_cpu)
         except (NotPossible, OSError) as e:
             reason = str(e)
         LOG.warning(
@@ -162,11 +173,19 @@ class Cgroups:
         return made
 
     def _limit(self, directory: pathlib.Path, limits: Limits) -> None:
-        for name, value in (
+        wanted: list[tuple[str, object]] = [
             ("memory.max", limits.memory_mib * _MIB),
             ("memory.limit_in_bytes", limits.memory_mib * _MIB),
             ("pids.max", limits.processes),
-        ):
+        ]
+        if limits.cpus is not None:
+            quota_us = int(limits.cpus * _CPU_PERIOD_US)
+            wanted += [
+                ("cpu.max", f"{quota_us} {_CPU_PERIOD_US}"),
+                ("cpu.cfs_period_us", _CPU_PERIOD_US),
+                ("cpu.cfs_quota_us", quota_us),
+            ]
+        for name, value in wanted:
             if (directory / name).exists():
                 try:
                     _write(directory / name, str(value))

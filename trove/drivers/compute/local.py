@@ -31,7 +31,7 @@ from oslo_log import log
 from trove import states
 from trove.common import concurrency, exception
 from trove.drivers import local_state
-from trove.drivers.compute import agent_launcher, base, cgroups, processes
+from trove.drivers.compute import agent_launcher, base, cgroups, processes, users
 from trove.drivers.image import local as local_image
 
 LOG = log.getLogger(__name__)
@@ -73,7 +73,10 @@ class LocalCompute(base.ComputeDriver):
         self._clock = clock or concurrency.SystemClock()
         self._state = local_state.LocalState(conf.local.state_dir)
         self._flavors = parse_flavors(conf.local.flavors)
-        self._cgroups = cgroups.Cgroups(enabled=conf.local.use_cgroups)
+        self._user = users.find(conf.local.agent_user)
+        self._cgroups = cgroups.Cgroups(
+            enabled=conf.local.use_cgroups, has_cpu=conf.local.max_cpus is not None
+        )
 
     # -- flavors -----
 
@@ -210,7 +213,7 @@ class LocalCompute(base.ComputeDriver):
             self._cgroups.delete(server_id)
             if directory.exists():
                 with local_state.told(directory):
-                    _remove_run_directory(directory)
+                    _remove_run_directory(self._agent_directory(directory))
                     shutil.rmtree(directory)
                 LOG.info("server of instance %s removed", server_id)
 
@@ -244,8 +247,27 @@ class LocalCompute(base.ComputeDriver):
 
     def _limits(self, record: dict[str, Any]) -> cgroups.Limits:
         return cgroups.Limits(
-            memory_mib=int(record["memory_mib"]), processes=self._conf.local.max_processes
+            memory_mib=int(record["memory_mib"]),
+            processes=self._conf.local.max_processes,
+            cpus=self._conf.local.max_cpus,
         )
+
+    def _agent_directory(self, directory: pathlib.Path) -> pathlib.Path:
+        """Return where an agent writes: one of another user's must not write what we go by."""
+        return directory if self._user is None else directory / "own"
+
+    def _give_to_user(self, spec: base.ServerSpec, directory: pathlib.Path) -> None:
+        """Let the agent's user read what it is configured by, and have what it writes to."""
+        if self._user is None:
+            return
+        numbers = (self._user.uid, self._user.gid)
+        own = self._agent_directory(directory)
+        own.mkdir(exist_ok=True)
+        for path in (own, *([self._state.volume(spec.volume_id)] if spec.volume_id else [])):
+            os.chown(path, *numbers)
+            path.chmod(0o700)
+        for name in (*spec.files, "local.conf"):
+            os.chown(directory / name, *numbers)
 
     def _agent(self, directory: pathlib.Path) -> processes.Process | None:
         """Return the running agent of a server, or None."""
@@ -338,6 +360,7 @@ class LocalCompute(base.ComputeDriver):
                 directory / "local.conf",
                 self._local_conf(spec, directory, basedir=basedir, user=user),
             )
+            self._give_to_user(spec, directory)
             # last: a directory without it is begun again
             local_state.replace(
                 directory / "server.json",
@@ -358,23 +381,24 @@ class LocalCompute(base.ComputeDriver):
     def _local_conf(
         self, spec: base.ServerSpec, directory: pathlib.Path, *, basedir: str, user: str
     ) -> str:
+        own = self._agent_directory(directory)
+        template = self._state.image(spec.image_id) / "template"
         values: dict[str, object] = {
             "key_file": directory / "instance.key",
-            "state_dir": directory,
-            "mount_point": (
-                self._state.volume(spec.volume_id) if spec.volume_id else directory / "data"
-            ),
+            "state_dir": own,
+            "mount_point": (self._state.volume(spec.volume_id) if spec.volume_id else own / "data"),
             "bind_address": spec.address,
             "basedir": basedir,
-            "template_dir": self._state.image(spec.image_id) / "template",
             "engine_user": user,
         }
+        if template.is_dir():
+            values["template_dir"] = template
         others = local_image.other_basedirs(self._state, spec.image_id)
         if others:
             values["former_basedirs"] = ",".join(f"{name}:{path}" for name, path in others.items())
         parser = configparser.RawConfigParser(default_section="")
         parser["DEFAULT"] = {
-            "log_file": str(directory / "agent.log"),
+            "log_file": str(own / "agent.log"),
             "use_stderr": "false",
             "log_rotation_type": "size",
             "max_logfile_size_mb": "5",
@@ -414,7 +438,8 @@ class LocalCompute(base.ComputeDriver):
             # an agent that goes back to its former release says so there
             "env": _agent_environment()
             | {"TROVE_GUESTAGENT_PID_FILE": str(directory / "agent.pid")},
-            "directory": str(directory),
+            "directory": str(self._agent_directory(directory)),
+            "user": [self._user.uid, self._user.gid] if self._user else None,
             "after": [after.pid, after.start_ticks, REBOOT_GRACE_S] if after else None,
         }
         _launch(request, instance_id)
@@ -425,7 +450,10 @@ def _remove_run_directory(directory: pathlib.Path) -> None:
     """Remove the socket's directory that an agent made in /tmp when its own path was too long."""
     record = local_state.read_json(directory / "agent" / "run_dir.json") or {}
     path = pathlib.Path(str(record.get("path", "")))
-    if path.parent == pathlib.Path("/tmp") and path.name.startswith("trove-"):  # noqa: S108
+    if path.parent != pathlib.Path("/tmp") or not path.name.startswith("trove-"):  # noqa: S108
+        return
+    # what an agent of another user says is worth as much as what that user has
+    if path.is_dir() and path.lstat().st_uid == directory.stat().st_uid:
         shutil.rmtree(path, ignore_errors=True)
 
 

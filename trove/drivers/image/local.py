@@ -127,7 +127,7 @@ class LocalImage(base.ImageDriver):
         """
         program, version = find_engine(manager, file)
         if image_id is None:
-            image_id = str(uuid.uuid5(_NAMESPACE, f"{manager} {version} {program}"))
+            image_id = _id_of(manager, program, version)
         directory = self._state.image(image_id)
         with self._state.lock(f"image:{image_id}"):
             image = self._find(image_id)
@@ -138,17 +138,35 @@ class LocalImage(base.ImageDriver):
                 )
             if image is None:
                 self._make_template(manager, program, directory)
-                record = {
-                    "id": image_id,
-                    "name": name,
-                    "manager": manager,
-                    "version": version,
-                    "program": program,
-                }
-                with local_state.told(directory):
-                    local_state.replace(directory / "image.json", json.dumps(record), mode=0o644)
+                self._write_record(
+                    directory, manager=manager, name=name, program=program, version=version
+                )
                 LOG.info("image %s is %s %s at %s", image_id, manager, version, program)
         return self.get_image(image_id)
+
+    def remember(self, engines: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+        """Know these engines alone, by manager, as program and version, without templates.
+
+        For agents that never begin an engine on a data directory of their own making. One that is
+        in use stays.
+        """
+        known = {each.id for each in self.list_images()}
+        for manager, found in engines.items():
+            for program, version in found:
+                image_id = _id_of(manager, program, version)
+                known.discard(image_id)
+                directory = self._state.image(image_id)
+                with local_state.told(directory):
+                    self._state.directory("images")
+                    directory.mkdir(exist_ok=True)
+                self._write_record(
+                    directory, manager=manager, name=manager, program=program, version=version
+                )
+        for image_id in known:
+            try:
+                self.delete_image(image_id)
+            except local_state.LocalDriverError as e:
+                LOG.info("%s", e.message)
 
     def get_image(self, image_id: str) -> base.Image:
         """Return an image by id; raises ImageNotFound."""
@@ -196,6 +214,12 @@ class LocalImage(base.ImageDriver):
             tags=(manager, version),
         )
 
+    @staticmethod
+    def _write_record(directory: pathlib.Path, **record: str) -> None:
+        text = json.dumps({"id": directory.name, **record})
+        with local_state.told(directory):
+            local_state.replace(directory / "image.json", text, mode=0o644)
+
     def _make_template(self, manager: str, program: str, directory: pathlib.Path) -> None:
         self._state.directory("images")
         fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
@@ -215,6 +239,10 @@ class LocalImage(base.ImageDriver):
                 fresh.rename(directory)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _id_of(manager: str, program: str, version: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{manager} {version} {program}"))
 
 
 def _basedir(program: str) -> str:
@@ -284,6 +312,11 @@ def find_engine(manager: str, file: str | None) -> tuple[str, str]:
 
     ``file`` is a program or the directory that it is installed in. Raises DriverError.
     """
+    return max(find_engines(manager, file), key=lambda each: _numbers(each[1]))
+
+
+def find_engines(manager: str, file: str | None) -> Sequence[tuple[str, str]]:
+    """Return the programs of a manager's engine with their versions, as :func:`find_engine`."""
     engine = _ENGINES.get(manager)
     if engine is None:
         known = ", ".join(sorted(_ENGINES))
@@ -297,7 +330,7 @@ def find_engine(manager: str, file: str | None) -> tuple[str, str]:
             f"no {' or '.join(wanted)} is installed: {engine.how_to_install}, and try again; where"
             " it is installed in a place of its own, name that by --file"
         )
-    found: list[tuple[tuple[int, ...], str, str]] = []
+    found: list[tuple[str, str]] = []
     wrong: list[str] = []
     for program in programs:
         text = _output([program, *engine.arguments])
@@ -305,12 +338,14 @@ def find_engine(manager: str, file: str | None) -> tuple[str, str]:
         if match is None:
             wrong.append(f"{program} is not the engine of {manager}: {text!r}")
         else:
-            numbers = tuple(int(number) for number in match[1].split("."))
-            found.append((numbers, program, match[1]))
+            found.append((program, match[1]))
     if not found:
         raise local_state.LocalDriverError("; ".join(wrong))
-    _, program, version = max(found)
-    return program, version
+    return found
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split("."))
 
 
 def _programs(engine: _Engine, file: str | None) -> list[str]:

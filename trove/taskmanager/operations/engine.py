@@ -176,6 +176,9 @@ class Flow:
     on_succeeded: SuccessHook = _no_sequel
     on_trouble: FailureHook = _no_hook
     never_fails: bool = False
+    #: The first step pins the operation to a host, whose processes run all the others. Where that
+    #: is gone the operation is pinned to none, and undone.
+    is_hosted: bool = False
 
     def index(self, name: str) -> int | None:
         """Return the position of a step; None when the flow has none of that name."""
@@ -230,10 +233,14 @@ class Runner:
     ``renew`` keeps the leases of what runs here. Several runners share a table.
     """
 
-    def __init__(self, tools: Tools, flows: Iterable[Flow]) -> None:
-        """Take tools and flows; ``start`` begins."""
+    def __init__(self, tools: Tools, flows: Iterable[Flow], *, host: str | None = None) -> None:
+        """Take tools and flows; ``start`` begins.
+
+        With a host only operations are run that are pinned to it, else only those pinned to none.
+        """
         group = tools.conf.taskmanager
         self._tools = tools
+        self._host = host
         self._flows = {flow.kind: flow for flow in flows}
         self._lease_s: float = group.lease_s
         self._threads: int = group.threads
@@ -339,7 +346,12 @@ class Runner:
         if room <= 0:
             return
         with self._tools.database.reader() as session:
-            found = operations.due(session, now=self._tools.clock.now(), limit=self._threads * 4)
+            found = operations.due(
+                session,
+                now=self._tools.clock.now(),
+                limit=self._threads * 4,
+                host=self._host,
+            )
         with self._lock:
             found = [operation_id for operation_id in found if operation_id not in self._in_flight]
         self._hint(found)
@@ -376,11 +388,15 @@ class Runner:
             if operation is None:
                 return False
             _log_as(operation)
-            while operation is not None and not self._is_stopping:
+            while operation is not None and not self._is_stopping and self._is_here(operation):
                 operation = self._advance(operation)
             if operation is not None:
                 self._release(operation)
         return True
+
+    def _is_here(self, operation: operations.Operation) -> bool:
+        """Tell whether a claimed operation was not given to a host meanwhile, or taken from it."""
+        return operation.host == self._host
 
     @contextlib.contextmanager
     def _held(self, owner: str) -> Iterator[None]:
@@ -406,6 +422,7 @@ class Runner:
                 owner=owner,
                 now=self._tools.clock.now(),
                 lease_s=self._lease_s,
+                host=self._host,
             )
 
     @base.retry_on_conflict
@@ -441,6 +458,8 @@ class Runner:
                 f" {operation.kind}; it was made by another version. Try again.",
             )
             return self._turn_round(operation, failure, flow.steps[-1].name)
+        if flow.is_hosted and index and operation.host is None:
+            return self._turn_round(operation, _deserted(operation), operation.step)
         if not flow.never_fails:
             if operation.cancel == operations.UNDO:
                 failure = Failure(step=operation.step, message="Cancelled by an operator.")
@@ -759,6 +778,15 @@ def _overdue(operation: operations.Operation) -> Failure:
     if operation.error is not None:
         text = f"{text} The last error was: {operation.error}"
     return Failure(step=operation.step, message=text, details="deadline")
+
+
+def _deserted(operation: operations.Operation) -> Failure:
+    """Describe an operation whose host is gone."""
+    return Failure(
+        step=operation.step,
+        message="The host that was at work on it is not heard of any more.",
+        details="its operations were taken from it",
+    )
 
 
 def _log_as(operation: operations.Operation) -> None:

@@ -26,6 +26,7 @@ from trove.taskmanager.operations import (
     upgrade,
     upgrade_agent,
     verify_backup,
+    verify_on_host,
     verify_on_server,
 )
 
@@ -55,5 +56,6 @@ ALL: Sequence[engine.Flow] = (
     restore.FLOW,
     verify_backup.FLOW,
     verify_on_server.FLOW,
+    verify_on_host.FLOW,
     archives.FLOW,
 )

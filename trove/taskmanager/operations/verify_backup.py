@@ -86,11 +86,22 @@ def make_job(ctx: engine.Context) -> payloads.VerifyBackupJob:
     return payloads.VerifyBackupJob(restoration=restoration)
 
 
+class NotFoundOut(engine.StepFailed):
+    """The agent could not find out whether a backup is good; elsewhere it may be possible."""
+
+    def __init__(self, reason: str, *, is_of_place: bool) -> None:
+        """Take the reason, and whether it is something that lacks in this place."""
+        super().__init__(reason)
+        self.is_of_place = is_of_place
+
+
 def expect_found_out(outcome: guest_jobs.GuestJob) -> None:
-    """Raise StepFailed when the agent could not find out whether a backup is good."""
-    if outcome.error_code == exception.NotProven.code:
-        raise engine.StepFailed(
-            steps.shorten(outcome.error, default="The guest agent gave no reason.")
+    """Raise NotFoundOut when the agent could not find out whether a backup is good."""
+    codes = (exception.NotProven.code, exception.NotProvable.code)
+    if outcome.error_code in codes:
+        raise NotFoundOut(
+            steps.shorten(outcome.error, default="The guest agent gave no reason."),
+            is_of_place=outcome.error_code == exception.NotProvable.code,
         )
 
 

@@ -18,6 +18,7 @@ from oslo_log import log
 from trove.common import crypto
 from trove.db import backups, guest_keys, instances, models, operations
 from trove.rpc import payloads
+from trove.storage import base as storage
 from trove.taskmanager.operations import (
     channel,
     create,
@@ -49,27 +50,39 @@ class AddServer(engine.Step):
         if source is None or ctx.tools.store is None:
             raise engine.StepFailed("There is no record of the instance that the backup is of.")
         flavor = ctx.tools.drivers.compute.get_flavor(source.flavor_id)
-        key = ctx.tools.key_ring.wrap(
-            crypto.generate_key(), purpose=guest_keys.purpose(ctx.instance_id)
-        )
         sizes = [each for each in (source.volume_size_gib, backup.volume_size_gib) if each]
-        new = instances.NewInstance(
-            id=ctx.instance_id,
-            project_id=ctx.tools.store.service_project(),
-            user_id=None,
-            name=f"proof-{backup.id}",
-            datastore_version_id=backup.datastore_version_id,
+        add_row(
+            ctx,
+            backup,
+            ctx.tools.store,
             flavor_id=source.flavor_id,
             flavor_ram_mib=flavor.ram_mib,
-            key_wrapped=key,
             volume_size_gib=max(sizes, default=None),
             volume_type=source.volume_type,
             availability_zone=source.availability_zone,
-            # who looks among all instances is not to delete it
-            is_protected=True,
         )
-        steps.record(ctx, lambda session, now: instances.create_instance(session, new, now=now))
         return None
+
+
+def add_row(
+    ctx: engine.Context, backup: backups.BackupView, store: storage.Store, **values: Any
+) -> None:
+    """Add the row of what a proof is made on; ``values`` are more of NewInstance."""
+    key = ctx.tools.key_ring.wrap(
+        crypto.generate_key(), purpose=guest_keys.purpose(ctx.instance_id)
+    )
+    new = instances.NewInstance(
+        id=ctx.instance_id,
+        project_id=store.service_project(),
+        user_id=None,
+        name=f"proof-{backup.id}",
+        datastore_version_id=backup.datastore_version_id,
+        key_wrapped=key,
+        # who looks among all instances is not to delete it
+        is_protected=True,
+        **values,
+    )
+    steps.record(ctx, lambda session, now: instances.create_instance(session, new, now=now))
 
 
 class CreatePort(create.CreatePort):
@@ -106,11 +119,11 @@ class ForgetServer(engine.Step):
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Mark it as deleted."""
-        steps.record(ctx, lambda session, now: _forget(ctx, session, now))
+        steps.record(ctx, lambda session, now: forget(ctx, session, now))
         return None
 
 
-def _forget(ctx: engine.Context, session: Any, now: datetime.datetime) -> None:
+def forget(ctx: engine.Context, session: Any, now: datetime.datetime) -> None:
     if instances.mark_deleted(session, ctx.instance_id, now=now):
         LOG.info("server %s, made for a proof, is removed", ctx.instance_id)
 
@@ -118,7 +131,7 @@ def _forget(ctx: engine.Context, session: Any, now: datetime.datetime) -> None:
 def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
     """Tell that nothing was found out, unless something was; everything is removed by now."""
     verify_backup.on_failed(ctx, session, failure)
-    _forget(ctx, session, ctx.tools.clock.now())
+    forget(ctx, session, ctx.tools.clock.now())
 
 
 FLOW = engine.Flow(

@@ -43,6 +43,7 @@ def upgrade() -> None:
     _rate_windows()
     _service_counters()
     _leases()
+    _verifier_hosts()
     _datastore_versions()
     _operation_steps()
     _configuration_parameters()
@@ -283,6 +284,7 @@ def _operations() -> None:
         sa.Column("step", sa.String(length=64), nullable=False),
         sa.Column("data", _JSON, nullable=False),
         sa.Column("secret_wrapped", _BYTES, nullable=True),
+        sa.Column("host", sa.String(length=255), nullable=True),
         sa.Column("owner", sa.String(length=150), nullable=True),
         sa.Column("lease_until", _TIME, nullable=True),
         sa.Column("signals", sa.Integer(), nullable=False),
@@ -376,6 +378,19 @@ def _leases() -> None:
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("owner", sa.String(length=36), nullable=False),
         sa.Column("until", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+        **_TABLE,
+    )
+
+
+def _verifier_hosts() -> None:
+    op.create_table(
+        "verifier_hosts",
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("beats", sa.BigInteger(), nullable=False),
+        sa.Column("seen", _TIME, nullable=False),
+        sa.Column("at_once", sa.Integer(), nullable=False),
+        sa.Column("engines", _JSON, nullable=False),
         sa.PrimaryKeyConstraint("name"),
         **_TABLE,
     )
