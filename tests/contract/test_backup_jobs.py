@@ -10,19 +10,15 @@ import pytest
 from tests.fixtures.engine import Guest, passable_directory, template_of
 from tests.fixtures.rows import Subject, params, running
 from tests.fixtures.shelf import Shelf
+from tests.fixtures.syncing import no_syncing
 from tests.fixtures.waiting import wait_until
 from trove.datastores.spec import Capability
-from trove.guestagent.system import filesystem
 from trove.rpc import payloads
+
+__all__ = ["no_syncing"]
 
 #: One version of each engine; of MariaDB and MySQL the integration tests show more.
 ROWS = params(["postgresql-18", "redis", "mongodb"])
-
-
-@pytest.fixture(autouse=True)
-def no_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare waiting for all that others write to the disk: nobody pulls the plug."""
-    monkeypatch.setattr(filesystem, "sync_file_system", lambda path: None)
 
 
 def _run(guest: Guest, job: Any) -> dict[str, Any]:

@@ -9,18 +9,14 @@ import pytest
 
 from tests.fixtures.engine import Guest, passable_directory, template_of
 from tests.fixtures.rows import Subject, params, running
+from tests.fixtures.syncing import no_syncing
 from tests.fixtures.waiting import wait_until
-from trove.guestagent.system import filesystem
 from trove.rpc import payloads
+
+__all__ = ["no_syncing"]
 
 #: One version of each engine; of MariaDB the integration tests show more.
 ROWS = params(["postgresql-18", "redis", "mongodb", "mysql-5.6"])
-
-
-@pytest.fixture(autouse=True)
-def no_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare waiting for all that others write to the disk: nobody pulls the plug."""
-    monkeypatch.setattr(filesystem, "sync_file_system", lambda path: None)
 
 
 class Writer(threading.Thread):

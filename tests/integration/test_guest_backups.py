@@ -18,24 +18,19 @@ import pytest
 from tests.fixtures.engine import Guest, guest, mariadb_template, needs_mariadb, passable_directory
 from tests.fixtures.project import environment_with_entry_points
 from tests.fixtures.shelf import Shelf
+from tests.fixtures.syncing import no_syncing
 from tests.fixtures.waiting import wait_until
 from trove.common import crypto
 from trove.guestagent.datastores import mysql as family
 from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 
-__all__ = ["guest", "mariadb_template"]
+__all__ = ["guest", "mariadb_template", "no_syncing"]
 
 pytestmark = needs_mariadb
 
 ALICE = payloads.User(name="alice", password="secret", databases=("app",))
 APP = payloads.Database(name="app")
-
-
-@pytest.fixture(autouse=True)
-def no_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare waiting for all that others write to the disk: nobody pulls the plug."""
-    monkeypatch.setattr(filesystem, "sync_file_system", lambda path: None)
 
 
 @pytest.fixture

@@ -11,24 +11,19 @@ from typing import Any
 import pytest
 
 from tests.fixtures.engine import Guest, guest, mariadb_template, needs_mariadb, passable_directory
+from tests.fixtures.syncing import no_syncing
 from tests.fixtures.waiting import wait_until
 from trove.common import exception
 from trove.guestagent.backup import freezing
-from trove.guestagent.system import filesystem, stillness
+from trove.guestagent.system import stillness
 from trove.rpc import payloads
 
-__all__ = ["guest", "mariadb_template"]
+__all__ = ["guest", "mariadb_template", "no_syncing"]
 
 pytestmark = needs_mariadb
 
 ALICE = payloads.User(name="alice", password="secret", databases=("app",))
 APP = payloads.Database(name="app")
-
-
-@pytest.fixture(autouse=True)
-def no_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare waiting for all that others write to the disk: nobody pulls the plug."""
-    monkeypatch.setattr(filesystem, "sync_file_system", lambda path: None)
 
 
 def freeze(guest: Guest, freeze_id: str = "f1", *, timeout_s: float = 60.0) -> payloads.Frozen:

@@ -90,14 +90,6 @@ def running(mariadb_template: pathlib.Path) -> Iterator[Guest]:
         yield guest
 
 
-def _parts(guest: Guest) -> tuple[base.Backup, base.Archive]:
-    assert guest.datastore is not None
-    backup, log = guest.datastore.backup, guest.datastore.archive
-    assert isinstance(backup, base.Backup)
-    assert isinstance(log, base.Archive)
-    return backup, log
-
-
 def _cursor(guest: Guest, user: str = "alice", password: str = PASSWORD) -> Any:
     return guest.connect(user, password, database="app", autocommit=True).cursor()
 
@@ -140,7 +132,7 @@ def _served(guest: Guest, work: pathlib.Path) -> Iterator[Any]:
 
 
 def test_a_full_copy_and_two_increments_become_the_database_as_it_was(running: Guest) -> None:
-    backup, _ = _parts(running)
+    backup = keeping.backup_of(running)
     cursor = _cursor(running)
     cursor.execute("CREATE TABLE chain (id INT PRIMARY KEY, word TEXT)")
     cursor.execute("CREATE TABLE plain (id INT) ENGINE = MyISAM")
@@ -183,7 +175,7 @@ def test_a_full_copy_and_two_increments_become_the_database_as_it_was(running: G
 
 
 def test_a_parent_of_another_history_is_refused(running: Guest) -> None:
-    backup, _ = _parts(running)
+    backup = keeping.backup_of(running)
     facts = {
         "history": (running.layout.data_dir / ".trove-history").read_text()
         if (running.layout.data_dir / ".trove-history").exists()
@@ -256,7 +248,7 @@ def _tool(guest: Guest) -> process.Identity:
 
 
 def test_a_tool_that_is_killed_makes_no_backup_and_closing_ends_it(running: Guest) -> None:
-    backup, _ = _parts(running)
+    backup = keeping.backup_of(running)
     with backup.open_full() as stream:
         stream.read(1000)
         tool = _tool(running)
@@ -278,7 +270,7 @@ def test_a_tool_that_is_killed_makes_no_backup_and_closing_ends_it(running: Gues
 
 
 def test_what_cannot_be_restored_is_refused_and_leaves_nothing(running: Guest) -> None:
-    backup, _ = _parts(running)
+    backup = keeping.backup_of(running)
     full = keeping.keep(backup.open_full())
     data = keeping.data_of(full)
     facts = dict(full.facts)
@@ -300,7 +292,7 @@ def test_what_cannot_be_restored_is_refused_and_leaves_nothing(running: Guest) -
 
 
 def test_a_server_that_a_killed_agent_left_is_ended(running: Guest) -> None:
-    backup, _ = _parts(running)
+    backup = keeping.backup_of(running)
     full = keeping.keep(backup.open_full())
     with _work(running) as work:
         backup.restore(base.Recovery(chain=[full]), work)
@@ -322,7 +314,7 @@ def test_a_server_that_a_killed_agent_left_is_ended(running: Guest) -> None:
 
 
 def test_a_damaged_table_does_not_pass_the_check(running: Guest) -> None:
-    backup, _ = _parts(running)
+    backup = keeping.backup_of(running)
     cursor = _cursor(running)
     cursor.execute("CREATE TABLE damaged (id INT PRIMARY KEY, word TEXT)")
     for number in range(200):
@@ -381,7 +373,7 @@ class History:
 
     def restore(self, work: pathlib.Path, **target: Any) -> dict[str, Any]:
         """Restore to a target."""
-        backup, _ = _parts(self.guest)
+        backup = keeping.backup_of(self.guest)
         return backup.restore(
             base.Recovery(
                 chain=[self.full],
@@ -395,7 +387,7 @@ class History:
 @pytest.fixture(scope="module")
 def history(running: Guest) -> History:
     """Give a backup in the middle of writes, and pieces of the log cut anywhere."""
-    backup, log = _parts(running)
+    backup, log = keeping.backup_of(running), keeping.archive_of(running)
     seed = random.SystemRandom().randrange(2**32)
     journal = Journal(running, "journal", seed=seed)
     shipper = Shipper(log)
@@ -495,7 +487,7 @@ def test_a_log_with_a_gap_or_damage_is_refused(history: History) -> None:
 
 
 def test_reading_the_log_of_an_idle_server_costs_nothing(running: Guest) -> None:
-    _, log = _parts(running)
+    log = keeping.archive_of(running)
     shipper = Shipper(log)
     assert not shipper.ship()
     before = _questions(running)
@@ -517,7 +509,7 @@ def _questions(guest: Guest) -> int:
 
 
 def test_who_removes_the_log_or_begins_it_anew_is_noticed(running: Guest) -> None:
-    _, log = _parts(running)
+    log = keeping.archive_of(running)
     assert running.datastore is not None
     root = running.datastore.root
     assert isinstance(root, base.Root)
@@ -570,7 +562,7 @@ def test_who_removes_the_log_or_begins_it_anew_is_noticed(running: Guest) -> Non
 
 
 def test_the_server_keeps_its_log_until_it_was_read_and_no_longer(running: Guest) -> None:
-    _, log = _parts(running)
+    log = keeping.archive_of(running)
     assert running.datastore is not None
     connector = running.datastore.service.connector  # type: ignore[attr-defined]
 
@@ -609,7 +601,7 @@ def test_what_happened_is_replayed_and_the_database_starts_as_an_instance(
     mariadb_template: pathlib.Path,
 ) -> None:
     with _prepared(mariadb_template) as guest:
-        backup, log = _parts(guest)
+        backup, log = keeping.backup_of(guest), keeping.archive_of(guest)
         shipper = Shipper(log)
         full = keeping.keep(backup.open_full())
         _live(guest, shipper)
@@ -620,11 +612,11 @@ def test_what_happened_is_replayed_and_the_database_starts_as_an_instance(
             assert _everything(other) == expected
             # its transactions go on, and so does nothing of the other's log
             _cursor(other).execute("INSERT INTO events VALUES (500, 'new')")
-            _, theirs = _parts(other)
+            theirs = keeping.archive_of(other)
             with pytest.raises(base.LogLost):
                 theirs.read(last, most_bytes=1 << 20)
             increment_of_other = pytest.raises(exception.GuestError, match="another database")
-            their_backup, _ = _parts(other)
+            their_backup = keeping.backup_of(other)
             with increment_of_other:
                 their_backup.open_increment(full.facts)
 
@@ -724,7 +716,7 @@ def _everything(guest: Guest) -> list[Any]:
 
 def _start_restored(guest: Guest, chain: list[base.Kept], pieces: list[base.Kept]) -> None:
     """Put a restored database in the place of an instance's own, and start it."""
-    backup, _ = _parts(guest)
+    backup = keeping.backup_of(guest)
     assert guest.agent is not None
     assert guest.datastore is not None
     work = guest.layout.mount_point / "data.restored"
@@ -744,7 +736,7 @@ def _start_restored(guest: Guest, chain: list[base.Kept], pieces: list[base.Kept
 
 
 def test_positions_of_no_log_are_refused(running: Guest) -> None:
-    _, log = _parts(running)
+    log = keeping.archive_of(running)
     with pytest.raises(exception.GuestError, match="no position"):
         log.read({"file": "mysql-bin.000001"}, most_bytes=1)
     with pytest.raises(exception.GuestError, match="no file"):

@@ -15,12 +15,15 @@ import pytest
 from tests.fixtures import keeping
 from tests.fixtures.engine import Guest, is_available, passable_directory, template_of
 from tests.fixtures.shipping import Shipper
+from tests.fixtures.syncing import no_syncing
 from trove.common import exception
 from trove.datastores import mysql
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import archive, dialect, dumps, private
 from trove.guestagent.system import filesystem
 from trove.rpc import payloads
+
+__all__ = ["no_syncing"]
 
 ROW = "mysql-5.6"
 pytestmark = pytest.mark.skipif(
@@ -118,20 +121,6 @@ def running() -> Iterator[Guest]:
             guest.destroy()
 
 
-@pytest.fixture(autouse=True)
-def no_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare waiting for all that others write to the disk: nobody pulls the plug."""
-    monkeypatch.setattr(filesystem, "sync_file_system", lambda path: None)
-
-
-def _parts(guest: Guest) -> tuple[base.Backup, base.Archive]:
-    assert guest.datastore is not None
-    backup, log = guest.datastore.backup, guest.datastore.archive
-    assert isinstance(backup, base.Backup)
-    assert isinstance(log, base.Archive)
-    return backup, log
-
-
 @contextlib.contextmanager
 def _agent_session(guest: Guest) -> Iterator[Any]:
     """Give a session that may do everything."""
@@ -146,7 +135,7 @@ def _restored(
     guest: Guest, *, look: Callable[[pathlib.Path], None] | None = None, **recovery: Any
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """Give the facts of a restoration, and a session with a server on it; look at it afterwards."""
-    backup, _ = _parts(guest)
+    backup = keeping.backup_of(guest)
     work = guest.layout.mount_point / "data.restored"
     try:
         facts = backup.restore(base.Recovery(**recovery), work)
@@ -175,7 +164,7 @@ def _looks(session: Any) -> dict[str, Any]:
 
 
 def test_a_copy_becomes_the_database_as_it_was_when_it_began(running: Guest) -> None:
-    backup, _ = _parts(running)
+    backup = keeping.backup_of(running)
     with _agent_session(running) as session:
         for statement in TABLES:
             session.execute(statement.replace("{", "{{").replace("}", "}}"))
@@ -225,7 +214,7 @@ def test_a_copy_becomes_the_database_as_it_was_when_it_began(running: Guest) -> 
 
 
 def test_what_is_cut_off_or_of_another_version_is_refused(running: Guest) -> None:
-    backup, _ = _parts(running)
+    backup = keeping.backup_of(running)
     full = keeping.keep(backup.open_full())
     data, facts = keeping.data_of(full), dict(full.facts)
     with (
@@ -254,7 +243,7 @@ def test_what_is_cut_off_or_of_another_version_is_refused(running: Guest) -> Non
 
 
 def test_a_backup_that_cannot_be_whole_is_none(running: Guest) -> None:
-    backup, _ = _parts(running)
+    backup = keeping.backup_of(running)
     with _agent_session(running) as session:
         session.execute("CREATE TABLE IF NOT EXISTS app.rows_of_many (id INT)")
         with backup.open_full() as stream:
@@ -299,7 +288,7 @@ class History:
 @pytest.fixture(scope="module")
 def history(running: Guest) -> History:
     """Give a backup and what was done behind it."""
-    backup, log = _parts(running)
+    backup, log = keeping.backup_of(running), keeping.archive_of(running)
     shipper = Shipper(log)
     with _agent_session(running) as session:
         session.execute("CREATE TABLE app.journal (id INT, f FLOAT, word TEXT)")
@@ -356,7 +345,7 @@ def test_a_database_is_brought_to_a_transaction_or_a_time(running: Guest, histor
             assert "old" not in databases
             assert facts["gtid"] == history.position
             assert facts["transactions"] > 5
-    backup, _ = _parts(running)
+    backup = keeping.backup_of(running)
     server = history.position.partition(":")[0]
     early = base.Target(position=f"{server}:1")
     with pytest.raises(exception.GuestError, match="later than"):
@@ -364,7 +353,7 @@ def test_a_database_is_brought_to_a_transaction_or_a_time(running: Guest, histor
 
 
 def test_a_session_that_logs_what_is_not_replayed_ends_the_archive(running: Guest) -> None:
-    _, log = _parts(running)
+    log = keeping.archive_of(running)
     shipper = Shipper(log)
     with _agent_session(running) as session:
         session.execute("CREATE TABLE app.plain (id INT)")

@@ -68,18 +68,6 @@ def guest(request: pytest.FixtureRequest) -> Guest:
     return found
 
 
-def backup_of(guest: Guest) -> base.Backup:
-    assert guest.datastore is not None
-    assert isinstance(guest.datastore.backup, base.Backup)
-    return guest.datastore.backup
-
-
-def archive_of(guest: Guest) -> base.Archive:
-    assert guest.datastore is not None
-    assert isinstance(guest.datastore.archive, base.Archive)
-    return guest.datastore.archive
-
-
 def execute(guest: Guest, statement: str, *values: object) -> Any:
     return PostgresqlProbe.execute(guest, statement, *values)
 
@@ -155,7 +143,7 @@ def restored(
 ) -> Iterator[private.PrivateServer]:
     """Restore beside the running server and look in."""
     work = guest.layout.mount_point / "data.restored"
-    found = backup_of(guest).restore(recovery, work)
+    found = keeping.backup_of(guest).restore(recovery, work)
     if facts is not None:
         facts.update(found)
     try:
@@ -188,20 +176,20 @@ class Shipped:
     as_of_s: float = 0.0
 
     def start(self) -> Shipped:
-        self.position = archive_of(self.guest).start()
+        self.position = keeping.archive_of(self.guest).start()
         return self
 
     def ship(self, *, most_bytes: int = _MOST_BYTES) -> int:
         before = len(self.pieces)
         while True:
             asked = time.time()
-            piece = archive_of(self.guest).read(self.position, most_bytes=most_bytes)
+            piece = keeping.archive_of(self.guest).read(self.position, most_bytes=most_bytes)
             if piece is None:
                 self.as_of_s = asked
                 break
             self.pieces.append(keeping.keep(piece.stream))
             self.position, self.as_of_s = piece.until, piece.as_of_s
-        archive_of(self.guest).release(self.position)
+        keeping.archive_of(self.guest).release(self.position)
         return len(self.pieces) - before
 
     def logs(self) -> Iterator[base.Kept]:
@@ -211,7 +199,7 @@ class Shipped:
 def refused(guest: Guest, recovery: base.Recovery) -> str:
     work = guest.layout.mount_point / "data.restored"
     with pytest.raises(exception.GuestError) as e:
-        backup_of(guest).restore(recovery, work)
+        keeping.backup_of(guest).restore(recovery, work)
     assert not work.exists()
     assert not list(guest.layout.mount_point.glob("data.restored*"))
     return str(e.value)
@@ -219,7 +207,7 @@ def refused(guest: Guest, recovery: base.Recovery) -> str:
 
 def chain_of(guest: Guest) -> list[base.Kept]:
     """A full copy, which has row 1, and two increments with one row each."""
-    backup = backup_of(guest)
+    backup = keeping.backup_of(guest)
     make_journal(guest)
     note(guest, 1)
     chain = [keeping.keep(backup.open_full())]
@@ -236,7 +224,7 @@ def chain_of(guest: Guest) -> list[base.Kept]:
 def test_a_full_copy_and_increments_of_it_hold_what_was_there(guest: Guest) -> None:
     chain = chain_of(guest)
     full = len(keeping.data_of(chain[0]))
-    assert full > backup_of(guest).estimate_bytes() // 2
+    assert full > keeping.backup_of(guest).estimate_bytes() // 2
     for kept in chain[1:]:
         assert len(keeping.data_of(kept)) < full / 2
     facts: dict[str, Any] = {}
@@ -251,9 +239,9 @@ def test_a_copy_is_checked_and_damage_is_found(newer: Guest) -> None:
     for number in range(20):
         note(guest, number, size=1000)
     ((relation,),) = execute(guest, "SELECT pg_relation_filepath('public.journal')")
-    full = keeping.keep(backup_of(guest).open_full())
+    full = keeping.keep(keeping.backup_of(guest).open_full())
     work = guest.layout.mount_point / "data.restored"
-    backup = backup_of(guest)
+    backup = keeping.backup_of(guest)
     try:
         backup.restore(base.Recovery(chain=[full]), work)
         findings = backup.verify(work)
@@ -279,7 +267,7 @@ def test_a_copy_is_checked_and_damage_is_found(newer: Guest) -> None:
 
 def test_a_damaged_copy_is_refused(older: Guest) -> None:
     make_journal(older)
-    full = keeping.keep(backup_of(older).open_full())
+    full = keeping.keep(keeping.backup_of(older).open_full())
     data = bytearray(keeping.data_of(full))
     data[len(data) // 2] ^= 1
     assert "is not what was copied" in refused(
@@ -289,7 +277,7 @@ def test_a_damaged_copy_is_refused(older: Guest) -> None:
 
 def test_what_cannot_be_restored_here_is_refused(guest: Guest) -> None:
     chain = chain_of(guest)
-    backup = backup_of(guest)
+    backup = keeping.backup_of(guest)
     first, second, third = chain
     for facts in (
         {**first.facts, "manager": "mariadb"},
@@ -306,7 +294,7 @@ def test_what_cannot_be_restored_here_is_refused(guest: Guest) -> None:
 
 def test_increments_start_from_a_copy_of_this_history_alone(guest: Guest) -> None:
     chain = chain_of(guest)
-    backup = backup_of(guest)
+    backup = keeping.backup_of(guest)
     facts = chain[0].facts
     for changes in (
         {"incarnation": "0" * 32},
@@ -336,15 +324,15 @@ def test_a_nearly_full_disk_keeps_no_log_for_increments(older: Guest) -> None:
     older.datastore.service.set_read_only(True)
     try:
         with pytest.raises(exception.GuestError, match="make a full backup"):
-            backup_of(older).open_increment(chain[-1].facts)
-        full = keeping.keep(backup_of(older).open_full())
+            keeping.backup_of(older).open_increment(chain[-1].facts)
+        full = keeping.keep(keeping.backup_of(older).open_full())
     finally:
         older.datastore.service.set_read_only(False)
-    keeping.keep(backup_of(older).open_increment(full.facts))
+    keeping.keep(keeping.backup_of(older).open_increment(full.facts))
 
 
 def test_a_killed_tool_fails_the_copy(guest: Guest) -> None:
-    stream = backup_of(guest).open_full()
+    stream = keeping.backup_of(guest).open_full()
     assert isinstance(stream, copies.BaseBackup)
     with stream:
         assert stream.read(1000)
@@ -401,7 +389,7 @@ def test_any_moment_of_a_journal_comes_back(
     chance = random.Random(seed)
     make_journal(guest)
     shipped = Shipped(guest).start()
-    chain = [keeping.keep(backup_of(guest).open_full())]
+    chain = [keeping.keep(keeping.backup_of(guest).open_full())]
     committed: list[tuple[float, float]] = []
     begins = [0]
     for number in range(100):
@@ -411,7 +399,7 @@ def test_any_moment_of_a_journal_comes_back(
         if chance.random() < 0.2:
             shipped.ship(most_bytes=chance.choice((70_000, 1 << 20)))
         if number == 40:
-            chain.append(keeping.keep(backup_of(guest).open_increment(chain[0].facts)))
+            chain.append(keeping.keep(keeping.backup_of(guest).open_increment(chain[0].facts)))
             begins.append(number + 1)
     shipped.ship()
     assert shipped.as_of_s > committed[-1][1]
@@ -432,7 +420,7 @@ def test_any_moment_of_a_journal_comes_back(
 def test_the_log_is_restored_to_names_positions_and_its_end(guest: Guest) -> None:
     make_journal(guest)
     shipped = Shipped(guest).start()
-    full = keeping.keep(backup_of(guest).open_full())
+    full = keeping.keep(keeping.backup_of(guest).open_full())
     early = execute(guest, "SELECT pg_current_wal_lsn()::text")[0][0]
     note(guest, 1)
     guest.call("create_databases", payloads.Databases(databases=(payloads.Database(name="shop"),)))
@@ -473,7 +461,7 @@ def test_the_log_is_restored_to_names_positions_and_its_end(guest: Guest) -> Non
 def test_a_log_that_is_not_whole_is_refused(older: Guest) -> None:
     make_journal(older)
     shipped = Shipped(older).start()
-    full = keeping.keep(backup_of(older).open_full())
+    full = keeping.keep(keeping.backup_of(older).open_full())
     for number in range(12):
         note(older, number, size=900_000)
         note(older, number + 100, size=10)
@@ -506,7 +494,7 @@ def test_an_idle_server_gives_nothing_to_archive(guest: Guest) -> None:
     shipped = Shipped(guest).start()
     note(guest, 1)
     shipped.ship()
-    archive = archive_of(guest)
+    archive = keeping.archive_of(guest)
     assert guest.datastore is not None
     for _ in range(3):
         guest.datastore.service.prove_write()
@@ -522,7 +510,7 @@ def test_an_idle_server_gives_nothing_to_archive(guest: Guest) -> None:
 
 def test_a_lost_log_is_told(guest: Guest) -> None:
     make_journal(guest)
-    archive = archive_of(guest)
+    archive = keeping.archive_of(guest)
     position = archive.start()
     note(guest, 1)
     with pytest.raises(base.LogLost, match="restored"):
@@ -560,7 +548,7 @@ def test_a_lost_log_is_told(guest: Guest) -> None:
 
 
 def test_no_tenant_copies_the_server_or_touches_its_log(guest: Guest) -> None:
-    archive_of(guest).start()
+    keeping.archive_of(guest).start()
     guest.call("enable_root", payloads.EnableRoot(password="r"))
     try:
         with tenant(guest, "postgres", "r", database="postgres") as session:
@@ -614,7 +602,7 @@ def test_a_restored_database_runs_with_its_accounts_and_begins_anew(row: str) ->
         with tenant(guest, "joe", "joe-pw") as session:
             session.execute("CREATE TABLE kept AS SELECT 1 AS id")
         shipped = Shipped(guest).start()
-        full = keeping.keep(backup_of(guest).open_full())
+        full = keeping.keep(keeping.backup_of(guest).open_full())
         with tenant(guest, "joe", "joe-pw") as session:
             session.execute("INSERT INTO kept VALUES (2)")
             moment = time.time()
@@ -623,7 +611,7 @@ def test_a_restored_database_runs_with_its_accounts_and_begins_anew(row: str) ->
         guest.agent.supervisor.power_off(60)
         guest.stop_agent()
         work = guest.layout.mount_point / "data.restored"
-        backup_of(guest).restore(
+        keeping.backup_of(guest).restore(
             base.Recovery(chain=[full], logs=shipped.logs, target=base.Target(time_s=moment)),
             work,
         )
@@ -637,10 +625,10 @@ def test_a_restored_database_runs_with_its_accounts_and_begins_anew(row: str) ->
         assert [(each.name, each.databases) for each in users] == [("joe", ("shop",))]
         # it is another history: what belongs to the former one is not mixed with it
         with pytest.raises(base.LogLost):
-            archive_of(guest).read(shipped.position, most_bytes=_MOST_BYTES)
+            keeping.archive_of(guest).read(shipped.position, most_bytes=_MOST_BYTES)
         with pytest.raises(exception.GuestError, match="make a full backup"):
-            backup_of(guest).open_increment(full.facts)
-        again = keeping.keep(backup_of(guest).open_full())
+            keeping.backup_of(guest).open_increment(full.facts)
+        again = keeping.keep(keeping.backup_of(guest).open_full())
         assert again.facts["incarnation"] != full.facts["incarnation"]
         assert again.facts["timeline"] == full.facts["timeline"] + 1
-        keeping.keep(backup_of(guest).open_increment(again.facts))
+        keeping.keep(keeping.backup_of(guest).open_increment(again.facts))

@@ -14,24 +14,18 @@ from tests.fixtures.ceph import ceph, endpoint
 from tests.fixtures.engine import Guest, guest, mariadb_template, needs_mariadb, passable_directory
 from tests.fixtures.shelf import Shelf
 from tests.fixtures.swift import swift
+from tests.fixtures.syncing import no_syncing
 from tests.fixtures.waiting import wait_until
-from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 from trove.storage import grants
 from trove.storage.s3 import S3Store
 
-__all__ = ["ceph", "endpoint", "guest", "mariadb_template", "swift"]
+__all__ = ["ceph", "endpoint", "guest", "mariadb_template", "no_syncing", "swift"]
 
 pytestmark = needs_mariadb
 
 ALICE = payloads.User(name="alice", password="secret", databases=("app",))
 APP = payloads.Database(name="app")
-
-
-@pytest.fixture(autouse=True)
-def no_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare waiting for all that others write to the disk: nobody pulls the plug."""
-    monkeypatch.setattr(filesystem, "sync_file_system", lambda path: None)
 
 
 @dataclasses.dataclass

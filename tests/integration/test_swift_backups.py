@@ -23,7 +23,7 @@ from trove.db import backups, base
 from trove.guestagent.system import filesystem
 from trove.rpc import payloads
 from trove.services.backup_orphans import BackupOrphans
-from trove.services.backups import Backups, NewBackup, StoredBackup
+from trove.services.backups import NewBackup, StoredBackup
 
 assert swift
 
@@ -51,14 +51,7 @@ def test_backups_are_made_registered_and_deleted_in_swift(
     plane.guests.results[payloads.BackupJob.KIND] = agent.run
     instance_id, _ = plane.create()
     plane.settle(plane.runner())
-    service = Backups(
-        conf=plane.conf,
-        database=sqlite_database,
-        run_operation=lambda operation_id: None,
-        key_ring=plane.key_ring,
-        store=store,
-        clock=plane.clock,
-    )
+    service = plane.backups()
 
     def make(**asked: str) -> backups.BackupView:
         plane.manual_clock.advance(1)

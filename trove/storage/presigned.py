@@ -7,9 +7,8 @@ others it asks the control plane again. Nothing can be listed.
 from __future__ import annotations
 
 import dataclasses
-import urllib.parse
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from trove.storage import base, plain_http, s3_objects, signed
 
@@ -19,41 +18,27 @@ READING = ("GET", "HEAD")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(signed.Grant):
     """What a guest may reach.
 
     ``path`` is that of the URL of the container with a slash at its end, ``query`` what all signed
     URLs share, and ``signatures`` are by the object's name without the prefix, and by method.
     """
 
-    url: str
+    store: ClassVar[str] = "S3"
+    texts: ClassVar[tuple[str, ...]] = (*signed.Grant.texts, "path", "query")
+
     path: str
-    container: str
-    prefix: str
     query: str
     signatures: Mapping[str, Mapping[str, str]] = dataclasses.field(repr=False)
-    ca_pem: str | None = None
 
     @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Grant:
-        """Read a grant; raises StorageError for what is none."""
-        texts = ("url", "path", "container", "prefix", "query")
+    def is_signed(cls, wire: Mapping[str, Any]) -> bool:
+        """Tell whether there are signatures by names."""
         signatures = wire.get("signatures")
-        is_one = (
-            all(isinstance(wire.get(name), str) for name in texts)
-            and isinstance(signatures, dict)
-            and all(isinstance(each, dict) for each in signatures.values())
-            and isinstance(wire.get("ca_pem"), str | None)
-            and urllib.parse.urlsplit(wire["url"]).scheme in ("http", "https")
+        return isinstance(signatures, dict) and all(
+            isinstance(each, dict) for each in signatures.values()
         )
-        if not is_one:
-            raise base.StorageError(reason="the grant is none for S3")
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: wire[name] for name in names if name in wire})
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return JSON types."""
-        return dataclasses.asdict(self)
 
 
 class PresignedAccount(signed.SignedAccount):

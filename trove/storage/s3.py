@@ -114,18 +114,12 @@ class S3Account(base.Account):
 
     def find(self, container: str, name: str) -> base.StoredObject | None:
         """Return an object, None when there is none."""
-        try:
-            answer = self._find("head_object", Key=self._key(container, name))
-        except s3_objects.NameTooLong:
-            return None
+        answer = self._find("head_object", container, name)
         return None if answer is None else s3_objects.object_of(name, _headers(answer))
 
     def open(self, container: str, name: str) -> tuple[base.StoredObject, BinaryIO]:
         """Return an object and its content, to be closed; raises ObjectNotFound."""
-        try:
-            answer = self._find("get_object", Key=self._key(container, name))
-        except s3_objects.NameTooLong:
-            answer = None
+        answer = self._find("get_object", container, name)
         if answer is None:
             raise base.ObjectNotFound(container=container, name=name)
         body = answer["Body"]
@@ -174,13 +168,19 @@ class S3Account(base.Account):
 
     def _entries(self, prefix: str, *, after: str = "") -> Iterator[Mapping[str, Any]]:
         """Yield what the bucket lists below a prefix."""
-        page: dict[str, str] = {"StartAfter": after} if after else {}
-        while True:
-            answer = self._call("list_objects_v2", Prefix=prefix, MaxKeys=_PAGE, **page)
+        first = {"StartAfter": after} if after else {}
+        for answer in self._pages(Prefix=prefix, MaxKeys=_PAGE, **first):
             yield from answer.get("Contents", ())
+
+    def _pages(self, **arguments: Any) -> Iterator[Mapping[str, Any]]:
+        """Yield the pages of a listing."""
+        while True:
+            answer = self._call("list_objects_v2", **arguments)
+            yield answer
             if not answer.get("IsTruncated"):
                 return
-            page = {"ContinuationToken": answer["NextContinuationToken"]}
+            arguments.pop("StartAfter", None)
+            arguments["ContinuationToken"] = answer["NextContinuationToken"]
 
     def delete(self, container: str, name: str) -> bool:
         """Delete an object; returns whether there was one."""
@@ -191,16 +191,12 @@ class S3Account(base.Account):
 
     def list_containers(self) -> Sequence[str]:
         """Return the names of all containers, in order."""
-        names: list[str] = []
-        page: dict[str, str] = {}
-        while True:
-            answer = self._call("list_objects_v2", Prefix=self._root, Delimiter="/", **page)
-            for entry in answer.get("CommonPrefixes", ()):
-                quoted = str(entry["Prefix"]).removeprefix(self._root).rstrip("/")
-                names.append(urllib.parse.unquote(quoted))
-            if not answer.get("IsTruncated"):
-                return sorted(names, key=str.encode)
-            page = {"ContinuationToken": answer["NextContinuationToken"]}
+        prefixes = [
+            str(entry["Prefix"]).removeprefix(self._root).rstrip("/")
+            for answer in self._pages(Prefix=self._root, Delimiter="/")
+            for entry in answer.get("CommonPrefixes", ())
+        ]
+        return sorted(map(urllib.parse.unquote, prefixes), key=str.encode)
 
     def find_container(self, name: str) -> base.Container | None:
         """Return a container, None when there is nothing in it."""
@@ -213,10 +209,12 @@ class S3Account(base.Account):
     def _key(self, container: str, name: str) -> str:
         return s3_objects.key_of(self._root, container, name)
 
-    def _find(self, operation: str, **arguments: Any) -> Any:
-        """Call, and return None when there is no such object."""
+    def _find(self, operation: str, container: str, name: str) -> Any:
+        """Call for an object, and return None when there is no such object."""
         try:
-            return self._send(operation, arguments)
+            return self._send(operation, {"Key": self._key(container, name)})
+        except s3_objects.NameTooLong:
+            return None
         except botocore.exceptions.ClientError as e:
             # HEAD has no body that would tell a missing bucket
             if _status(e) == _GONE and _code(e) in ("NoSuchKey", "404", "NotFound"):
@@ -321,7 +319,8 @@ class S3Store(base.Store):
         names: Sequence[str] = (),
     ) -> Mapping[str, Any]:
         """Return signed URLs for objects of a container whose names begin with a prefix."""
-        root = s3_objects.container_root(self._account_root(project_id), container)
+        account = self._account_root(project_id)
+        root = s3_objects.container_root(account, container)
         url, path = self._guest_url()
         signer = _Signer(
             self._credentials,
@@ -333,7 +332,7 @@ class S3Store(base.Store):
         signatures: dict[str, dict[str, str]] = {}
         for name in names[:_MOST_NAMES] or ("",):
             try:
-                s3_objects.key_of(self._account_root(project_id), container, prefix + name)
+                s3_objects.key_of(account, container, prefix + name)
             except exception.BadRequest:
                 continue
             target = f"{url}{path}{s3_objects.quote(prefix + name)}"

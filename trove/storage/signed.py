@@ -3,12 +3,52 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
+import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, Self
 
 from trove.storage import base, contents, plain_http
 
 GONE = 404
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Grant(abc.ABC):
+    """What a guest may reach: objects of a container whose names begin with ``prefix``."""
+
+    #: What the store is called.
+    store: ClassVar[str]
+    #: Keys of the text that each of its grants has.
+    texts: ClassVar[tuple[str, ...]] = ("url", "container", "prefix")
+
+    url: str
+    container: str
+    prefix: str
+    ca_pem: str | None = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """Read a grant; raises StorageError for what is none."""
+        is_one = (
+            all(isinstance(wire.get(name), str) for name in cls.texts)
+            and isinstance(wire.get("ca_pem"), str | None)
+            and urllib.parse.urlsplit(wire["url"]).scheme in ("http", "https")
+            and cls.is_signed(wire)
+        )
+        if not is_one:
+            raise base.StorageError(reason=f"the grant is none for {cls.store}")
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: wire[name] for name in names if name in wire})
+
+    @classmethod
+    @abc.abstractmethod
+    def is_signed(cls, wire: Mapping[str, Any]) -> bool:
+        """Tell whether the signatures are there, in the form that the store has them in."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return JSON types."""
+        return dataclasses.asdict(self)
 
 
 class SignedAccount(base.Account):

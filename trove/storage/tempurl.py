@@ -13,7 +13,7 @@ import hmac
 import io
 import urllib.parse
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from trove.storage import base, contents, plain_http, signed, swift_objects
 
@@ -31,38 +31,25 @@ def sign(key: str, method: str, *, path: str, expires: int) -> str:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(signed.Grant):
     """What a guest may reach: ``account_path`` is that of the URL, such as /v1/AUTH_123."""
 
-    url: str
+    store: ClassVar[str] = "Swift"
+    texts: ClassVar[tuple[str, ...]] = (*signed.Grant.texts, "account_path")
+
     account_path: str
-    container: str
-    prefix: str
     expires: int
     signatures: Mapping[str, str] = dataclasses.field(repr=False)
-    ca_pem: str | None = None
 
     @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Grant:
-        """Read a grant; raises StorageError for what is none."""
-        texts = ("url", "account_path", "container", "prefix")
+    def is_signed(cls, wire: Mapping[str, Any]) -> bool:
+        """Tell whether there are a time and signatures by methods."""
         signatures = wire.get("signatures")
-        is_one = (
-            all(isinstance(wire.get(name), str) for name in texts)
-            and isinstance(wire.get("expires"), int)
+        return (
+            isinstance(wire.get("expires"), int)
             and isinstance(signatures, dict)
             and all(isinstance(signatures.get(method), str) for method in READING)
-            and isinstance(wire.get("ca_pem"), str | None)
-            and urllib.parse.urlsplit(wire["url"]).scheme in ("http", "https")
         )
-        if not is_one:
-            raise base.StorageError(reason="the grant is none for Swift")
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: wire[name] for name in names if name in wire})
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return JSON types."""
-        return dataclasses.asdict(self)
 
 
 class TempUrlAccount(signed.SignedAccount):

@@ -15,7 +15,7 @@ from oslo_log import log
 
 from trove.common import exception
 from trove.db import base, events, notifications, operation_pruning, operations
-from trove.taskmanager import archive_keeping, proof_watch
+from trove.taskmanager import archive_keeping, proof_watch, rounds
 from trove.taskmanager.operations import engine
 
 LOG = log.getLogger(__name__)
@@ -40,9 +40,10 @@ class Housekeeping:
         self._proofs = proof_watch.ProofWatch(tools)
         self._archives = archive_keeping.ArchiveKeeping(tools, hint=hint)
         self._audited: datetime.datetime | None = None
-        #: Where the look for old operations goes on, None while it rests until the time after.
-        self._mark: operation_pruning.Mark | None = operation_pruning.FIRST
-        self._rest_until = tools.clock.monotonic()
+        #: The look for old operations.
+        self._round = rounds.Round(
+            tools.clock, first=operation_pruning.FIRST, rest_s=_OPERATIONS_REST_S
+        )
 
     def run(self) -> None:
         """Do what is due."""
@@ -70,15 +71,12 @@ class Housekeeping:
 
     def _prune_operations(self) -> None:
         """Forget a batch of old operations; when all were looked at, rest."""
-        if self._mark is None:
-            if self._clock.monotonic() < self._rest_until:
-                return
-            self._mark = operation_pruning.FIRST
+        mark = self._round.find_mark()
+        if mark is None:
+            return
         days = self._conf.taskmanager.operations_retention_days
         before = self._clock.now() - datetime.timedelta(days=days)
-        self._mark = self._prune_operations_batch(self._mark, before)
-        if self._mark is None:
-            self._rest_until = self._clock.monotonic() + _OPERATIONS_REST_S
+        self._round.go_on(self._prune_operations_batch(mark, before))
 
     @base.retry_on_conflict
     def _prune_operations_batch(

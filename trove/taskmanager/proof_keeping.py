@@ -25,6 +25,7 @@ from trove.common import exception
 from trove.db import backup_schedules, backups, base, instance_views
 from trove.db import proofs as kept
 from trove.services import proofs
+from trove.taskmanager import rounds
 from trove.taskmanager.operations import engine
 
 LOG = log.getLogger(__name__)
@@ -49,21 +50,15 @@ class ProofKeeping:
         self._database = tools.database
         self._clock = tools.clock
         self._hint = hint
-        #: Behind which instance to go on, None while it rests until the time after.
-        self._mark: str | None = ""
-        self._rest_until = tools.clock.monotonic()
+        self._round = rounds.Round(tools.clock, first="", rest_s=_REST_S)
 
     def run(self) -> None:
         """Begin proofs of some instances' backups; when all were looked at, rest."""
         if self._conf.backup.verify == "none":
             return
-        if self._mark is None:
-            if self._clock.monotonic() < self._rest_until:
-                return
-            self._mark = ""
-        self._mark = self._look(self._mark)
-        if self._mark is None:
-            self._rest_until = self._clock.monotonic() + _REST_S
+        mark = self._round.find_mark()
+        if mark is not None:
+            self._round.go_on(self._look(mark))
 
     def _look(self, after: str) -> str | None:
         """Look at the instances behind one; return where to go on, None behind the last one."""

@@ -41,6 +41,7 @@ from trove.db.backup_schedules import Run, Schedule
 from trove.services import retention
 from trove.services.backups import Backups, NewBackup
 from trove.services.timetables import Timetable, delay_s
+from trove.taskmanager import rounds
 from trove.taskmanager.operations import engine
 
 LOG = log.getLogger(__name__)
@@ -88,9 +89,8 @@ class Scheduler:
             store=tools.store,
             clock=tools.clock,
         )
-        #: Where the look at what is kept goes on, None while it rests until the time after.
-        self._mark: str | None = ""
-        self._rest_until = tools.clock.monotonic()
+        #: The look at what is kept.
+        self._round = rounds.Round(tools.clock, first="", rest_s=_RETENTION_REST_S)
 
     def run(self) -> None:
         """Do what is due."""
@@ -276,22 +276,19 @@ class Scheduler:
     def tidy(self) -> None:
         """Remove what no rule keeps of some instances, and what has an end; then rest."""
         self._expire()
-        if self._mark is None:
-            if self._clock.monotonic() < self._rest_until:
-                return
-            self._mark = ""
+        mark = self._round.find_mark()
+        if mark is None:
+            return
         with self._database.reader() as session:
             found = backup_schedules.list_instances_with_backups(
-                session, after=self._mark, limit=_INSTANCES
+                session, after=mark, limit=_INSTANCES
             )
         for instance_id in found:
             with self._database.reader() as session:
                 going = _find_going(session, instance_id, self._clock.now())
             if going:
                 self._remove(instance_id)
-        self._mark = found[-1] if len(found) == _INSTANCES else None
-        if self._mark is None:
-            self._rest_until = self._clock.monotonic() + _RETENTION_REST_S
+        self._round.go_on(found[-1] if len(found) == _INSTANCES else None)
 
     @base.retry_on_conflict
     def _remove(self, instance_id: str) -> None:

@@ -137,14 +137,7 @@ def make_setup(
     plane.guests.cancel = cancel
     instance_id, _ = plane.create()
     plane.settle(plane.runner())
-    service = Backups(
-        conf=plane.conf,
-        database=database,
-        run_operation=lambda operation_id: None,
-        key_ring=plane.key_ring,
-        store=store,
-        clock=plane.clock,
-    )
+    service = plane.backups()
     return Setup(
         plane=plane,
         store=store,

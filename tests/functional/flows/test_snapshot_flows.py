@@ -124,15 +124,7 @@ def setup(sqlite_database: base.Database) -> Setup:
     plane.conf.set_override("lease_s", 20, group="taskmanager")
     instance_id, _ = plane.create()
     plane.settle(plane.runner())
-    service = Backups(
-        conf=plane.conf,
-        database=sqlite_database,
-        run_operation=lambda operation_id: None,
-        key_ring=plane.key_ring,
-        store=None,
-        clock=plane.clock,
-        volumes=plane.volume,
-    )
+    service = plane.backups(volumes=plane.volume)
     return Setup(plane=plane, freezer=Freezer(plane), service=service, instance_id=instance_id)
 
 

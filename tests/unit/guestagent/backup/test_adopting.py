@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.syncing import no_syncing
 from trove.common import exception
 from trove.guestagent import state
 from trove.guestagent.backup import adopting, freezing
 from trove.guestagent.datastores import base
 from trove.guestagent.system import filesystem, users
+
+__all__ = ["no_syncing"]
 
 MARKER = {"format": 1, "backup_id": "b", "manager": "mariadb", "engine_version": "10.11.6"}
 
@@ -45,11 +48,6 @@ class Part(base.Backup):
 
 class Killed(BaseException):
     """The agent was."""
-
-
-@pytest.fixture(autouse=True)
-def no_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filesystem, "sync_file_system", lambda path: None)
 
 
 @pytest.fixture

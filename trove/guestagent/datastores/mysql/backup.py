@@ -22,10 +22,10 @@ from trove.guestagent.datastores.mysql import (
     connection,
     copies,
     mbstream,
+    origin,
     private,
     probe,
     replay,
-    template,
 )
 from trove.guestagent.datastores.mysql import dialect as dialects
 from trove.guestagent.system import filesystem, pipes, process
@@ -124,22 +124,12 @@ class MariadbBackup(base.Backup):
 
     def check(self, facts: Mapping[str, Any]) -> None:
         """Raise GuestError unless this is a backup of this engine, of this series."""
-        manager, version = self._dialect.spec.manager, str(facts.get("engine_version"))
-        if facts.get("manager") != manager:
-            raise exception.GuestError(
-                reason=f"this is a backup of {facts.get('manager')}, not of {manager}"
-            )
-        if facts.get("format") != copies.FORMAT:
-            raise exception.GuestError(
-                reason="this backup was made by a later release of the service: upgrade this one"
-            )
-        program = template.find_server(self._dialect, basedir=self._environment.basedir)
-        installed = template.server_version(program)
-        if version.split(".")[:2] != installed.split(".")[:2]:
-            raise exception.GuestError(
-                reason=f"this is a backup of version {version}, which {installed} cannot restore:"
-                f" restore it to an instance of {'.'.join(version.split('.')[:2])}"
-            )
+        version, installed = origin.read(
+            facts, self._dialect, format_=copies.FORMAT, basedir=self._environment.basedir
+        )
+        series = version.split(".")[:2]
+        if series != installed.split(".")[:2]:
+            raise origin.refusal(version, installed, needed=".".join(series))
         for each in (self._programs.backup, self._programs.unpack):
             copies.find_program(each, basedir=self._environment.basedir)
 
@@ -167,9 +157,7 @@ class MariadbBackup(base.Backup):
         """Unpack, prepare, apply increments, replay the log, clean up."""
         self._check_chain(recovery.chain)
         last = recovery.chain[-1].facts
-        plan = replay.Plan(last, recovery.target) if recovery.logs is not None else None
-        if plan is None and recovery.target != base.Target():
-            raise exception.GuestError(reason="without the log there is no point in time to go to")
+        plan = replay.Plan.find(recovery)
         if plan is not None:
             self._find_replay_programs()
         increment = work.with_name(f"{work.name}.increment")

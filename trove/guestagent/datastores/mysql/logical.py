@@ -22,10 +22,10 @@ from trove.guestagent.datastores.mysql import (
     definitions,
     dumps,
     events,
+    origin,
     private,
     probe,
     replay,
-    template,
 )
 from trove.guestagent.datastores.mysql import dialect as dialects
 from trove.guestagent.system import filesystem
@@ -108,17 +108,9 @@ class MysqlBackup(base.Backup):
 
     def check(self, facts: Mapping[str, Any]) -> None:
         """Raise GuestError unless this is a backup of this series, not of a later version."""
-        manager, version = self._dialect.spec.manager, str(facts.get("engine_version"))
-        if facts.get("manager") != manager:
-            raise exception.GuestError(
-                reason=f"this is a backup of {facts.get('manager')}, not of {manager}"
-            )
-        if facts.get("format") != dumps.FORMAT:
-            raise exception.GuestError(
-                reason="this backup was made by a later release of the service: upgrade this one"
-            )
-        program = template.find_server(self._dialect, basedir=self._environment.basedir)
-        installed = template.server_version(program)
+        version, installed = origin.read(
+            facts, self._dialect, format_=dumps.FORMAT, basedir=self._environment.basedir
+        )
         try:
             copied, here = (tuple(map(int, each.split("."))) for each in (version, installed))
         except ValueError:
@@ -127,10 +119,8 @@ class MysqlBackup(base.Backup):
             ) from None
         if copied[:2] != here[:2] or copied > here:
             series = ".".join(version.split(".")[:2])
-            raise exception.GuestError(
-                reason=f"this is a backup of version {version}, which {installed} cannot restore:"
-                f" restore it to an instance of {series}, of {version} or later"
-            )
+            needed = f"{series}, of {version} or later"
+            raise origin.refusal(version, installed, needed=needed)
 
     def restore(self, recovery: base.Recovery, work: pathlib.Path) -> dict[str, Any]:
         """Make a new database and say it what the copy says."""
@@ -140,9 +130,7 @@ class MysqlBackup(base.Backup):
             raise exception.GuestError(reason="this engine has no incremental backups")
         (kept,) = recovery.chain
         self.check(kept.facts)
-        plan = replay.Plan(kept.facts, recovery.target) if recovery.logs is not None else None
-        if plan is None and recovery.target != base.Target():
-            raise exception.GuestError(reason="without the log there is no point in time to go to")
+        plan = replay.Plan.find(recovery)
         logs = work.with_name(f"{work.name}.log")
         self._layout.make_volume()
         server = self._server(work, kept.facts)

@@ -63,6 +63,15 @@ class Plan:
                     reason=f"the backup is of later than {self.stop}: it has {had}"
                 )
 
+    @classmethod
+    def find(cls, recovery: base.Recovery) -> Self | None:
+        """Return the plan behind a chain, None where there is no log; raises GuestError."""
+        if recovery.logs is not None:
+            return cls(recovery.chain[-1].facts, recovery.target)
+        if recovery.target != base.Target():
+            raise exception.GuestError(reason="without the log there is no point in time to go to")
+        return None
+
     @property
     def is_reached(self) -> bool:
         """Tell whether the backup itself ends at the transaction to restore to."""
