@@ -36,15 +36,21 @@ def nothing_stays() -> Iterator[None]:
 def make_volume(
     cloud: Cloud, instance_id: str, *, size_gib: int = 1, snapshot_id: str | None = None
 ) -> Volume:
+    """Ask until it is there, as whoever makes an instance does."""
     _made.append((cloud, instance_id))
-    made = cloud.volume.create_volume(
-        instance_id=instance_id,
-        size_gib=size_gib,
-        volume_type=None,
-        project_id="p",
-        snapshot_id=snapshot_id,
-    )
-    cloud.settled(instance_id)
+
+    def ask() -> Volume | None:
+        made = cloud.volume.create_volume(
+            instance_id=instance_id,
+            size_gib=size_gib,
+            volume_type=None,
+            project_id="p",
+            snapshot_id=snapshot_id,
+        )
+        return None if made.status == "creating" else made
+
+    made = wait_until(ask, timeout_s=60)
+    assert made is not None
     return made
 
 
@@ -85,6 +91,29 @@ def test_a_volume_grows_and_never_shrinks(cloud: Cloud, instance_id: str) -> Non
         found = cloud.again().settled(instance_id)
         assert found is not None
         assert (found.id, found.size_gib) == (volume.id, size)
+
+
+def test_volumes_take_each_others_place(cloud: Cloud, instance_id: str) -> None:
+    other_id = str(uuid.uuid4())
+    volume, other = make_volume(cloud, instance_id), make_volume(cloud, other_id, size_gib=2)
+    for _ in range(2):
+        cloud.volume.give_volume(volume.id, other_id)
+        cloud.volume.give_volume(other.id, instance_id)
+    assert cloud.again().volume.find_volume(instance_id).id == other.id  # type: ignore[union-attr]
+    assert cloud.again().volume.find_volume(other_id).id == volume.id  # type: ignore[union-attr]
+    assert (listed(cloud, instance_id), listed(cloud, other_id)) == ([other.id], [volume.id])
+    # each keeps its size, and its snapshots
+    cloud.volume.extend_volume(volume.id, 3)
+    found = cloud.settled(other_id)
+    assert found is not None
+    assert (found.id, found.size_gib) == (volume.id, 3)
+    cloud.volume.delete_volume(volume.id)
+    assert cloud.settled(other_id) is None
+    kept = cloud.settled(instance_id)
+    assert kept is not None
+    assert (kept.id, kept.size_gib) == (other.id, 2)
+    with pytest.raises(exception.DriverError):
+        cloud.volume.give_volume(str(uuid.uuid4()), instance_id)
 
 
 def test_a_volume_that_is_gone_cannot_grow(cloud: Cloud, instance_id: str) -> None:

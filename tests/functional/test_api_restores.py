@@ -188,9 +188,23 @@ def test_a_snapshot_is_restored_as_it_is_and_into_a_volume_of_its_type(
         asked = {"point": {"backupRef": backup_id}, **values}
         answer = create(api, asked.pop("point"), status, **asked)
         assert expected in message(answer)
-    answer = act(api, source, {"backupRef": backup_id}, 501)
-    assert "create an instance of it" in message(answer.json)
     assert len(api.get("/instances")["instances"]) == 1
+
+
+def test_a_snapshot_is_restored_in_place(api: api_fixture.Api, source: str) -> None:
+    backup_id = add_backup(api, source, **SNAPSHOT)
+    # its volume would be of a type that the instance's record does not tell
+    api.set_instance(source, volume_type="ssd")
+    other = api.create_instance(active=True)
+    assert "another type" in message(act(api, other, {"backupRef": backup_id}, 400).json)
+    act(api, source, {"backupRef": backup_id})
+    with api.database.reader() as session:
+        (operation,) = operations.list_operations(session, resource_id=source, active_only=True)
+    assert operation.kind == operations.RESTORE_SNAPSHOT
+    found = restorations.Restoration.from_data(operation.data[restorations.KEY])
+    assert (found.chain, found.snapshot_id) == ((backup_id,), "snapshot-1")
+    assert operation.data["server_id"] > 0
+    assert api.get(f"/instances/{source}")["instance"]["status"] == "BUILD"
 
 
 def test_a_backup_that_is_registered_from_storage_can_be_restored(

@@ -115,6 +115,7 @@ class BackupView:
     container: str | None
     prefix: str | None
     location: str | None
+    volume_owner: str | None
     stored_bytes: int | None
     data_bytes: int | None
     volume_size_gib: int | None
@@ -649,17 +650,37 @@ def list_places(session: orm.Session, storage_driver: str) -> Sequence[tuple[str
 
 
 def list_snapshot_sources(session: orm.Session) -> set[str]:
-    """Return the instances that there are snapshots of, also instances that are deleted."""
+    """Return who has volumes that there are snapshots of, also instances that are deleted."""
+    owner = sa.func.coalesce(_backups.c.volume_owner, _backups.c.instance_id)
     query = (
-        sa.select(_backups.c.instance_id)
-        .where(
-            _LIVE,
-            _backups.c.kind == states.BackupKind.SNAPSHOT,
-            _backups.c.instance_id.is_not(None),
-        )
+        sa.select(owner)
+        .where(_LIVE, _backups.c.kind == states.BackupKind.SNAPSHOT, owner.is_not(None))
         .distinct()
     )
     return set(session.scalars(query))
+
+
+def give_snapshots(session: orm.Session, instance_id: str, *, owner_id: str) -> None:
+    """Note who has the volume from now on that the snapshots of an instance's are of."""
+    session.execute(
+        sa.update(_backups)
+        .where(
+            _LIVE,
+            _backups.c.instance_id == instance_id,
+            _backups.c.kind == states.BackupKind.SNAPSHOT,
+            _backups.c.volume_owner.is_(None),
+        )
+        .values(volume_owner=owner_id)
+    )
+
+
+def take_snapshots_back(session: orm.Session, instance_id: str, *, owner_id: str) -> None:
+    """Note that an instance has the volume again that an owner had."""
+    session.execute(
+        sa.update(_backups)
+        .where(_backups.c.instance_id == instance_id, _backups.c.volume_owner == owner_id)
+        .values(volume_owner=None)
+    )
 
 
 def list_statuses(
@@ -705,6 +726,7 @@ def list_unproven(
             _backups.c.completed < since,
             ~sa.exists().where(
                 proven.c.instance_id == _instances.c.id,
+                proven.c.kind != states.BackupKind.SNAPSHOT,
                 proven.c.verification == states.Verification.PASSED,
                 proven.c.verified >= since,
             ),

@@ -316,7 +316,7 @@ def _is_restored(session: orm.Session, instance_id: str) -> bool:
     """Tell whether another database is being put in the place of an instance's."""
     query = sa.select(models.Operation.id).where(
         models.Operation.resource_id == instance_id,
-        models.Operation.kind == operations.RESTORE_INSTANCE,
+        models.Operation.kind.in_(operations.RESTORATIONS),
         models.Operation.state.in_([state for state in states.OperationState if state.is_active]),
     )
     return session.scalar(query.limit(1)) is not None

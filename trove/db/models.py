@@ -661,6 +661,8 @@ class Backup(Base):
     prefix: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     #: What clients see of where it is: a URL, or the id of a snapshot.
     location: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    #: Who has the volume that a snapshot is of, once the instance has another one.
+    volume_owner: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
     #: What it takes in the storage, and of the engine's data.
     stored_bytes: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger())
     data_bytes: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger())

@@ -47,6 +47,7 @@ UPDATE_SSL = "update_ssl"
 REAPPLY_MODULE = "reapply_module"
 UPGRADE_AGENT = "upgrade_agent"
 RESTORE_INSTANCE = "restore_instance"
+RESTORE_SNAPSHOT = "restore_snapshot"
 VERIFY_BACKUP = "verify_backup"
 VERIFY_ON_SERVER = "verify_on_server"
 VERIFY_ON_HOST = "verify_on_host"
@@ -80,6 +81,7 @@ FIRST_STEPS: Mapping[str, str] = {
     STOP_DATABASE: "stop_engine",
     MIGRATE_INSTANCE: "migrate_server",
     RESTORE_INSTANCE: "await_backup",
+    RESTORE_SNAPSHOT: "await_backup",
     VERIFY_BACKUP: "verify",
     VERIFY_ON_SERVER: "add_server",
     VERIFY_ON_HOST: "choose_host",
@@ -89,6 +91,9 @@ FIRST_STEPS: Mapping[str, str] = {
     DELETE_BACKUP: "await_end",
     DISCARD_BACKUP: "remove_objects",
 }
+
+#: Those that put another database in the place of an instance's.
+RESTORATIONS = (RESTORE_INSTANCE, RESTORE_SNAPSHOT)
 
 
 def instance_lock(instance_id: str) -> str:
@@ -249,8 +254,21 @@ def list_operations(
 
 
 def list_active_resources(session: orm.Session) -> frozenset[str]:
-    """Return the ids of all resources that an active operation works on."""
-    return frozenset(session.scalars(sa.select(models.Operation.resource_id).where(_IS_ACTIVE)))
+    """Return the ids of all resources that an active operation works on.
+
+    Among them are those of operations that have something of their own besides.
+    """
+    query = sa.select(models.Operation.resource_id).where(_IS_ACTIVE)
+    own = sa.select(models.Operation.id).where(
+        _IS_ACTIVE, models.Operation.kind == RESTORE_SNAPSHOT
+    )
+    return frozenset([*session.scalars(query), *session.scalars(own)])
+
+
+def is_active(session: orm.Session, operation_id: str) -> bool:
+    """Tell whether there is an operation of an id that is not over."""
+    query = sa.select(models.Operation.id).where(models.Operation.id == operation_id, _IS_ACTIVE)
+    return session.scalar(query) is not None
 
 
 def has_active(session: orm.Session, *, resource_id: str, exclude_id: str | None = None) -> bool:

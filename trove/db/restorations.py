@@ -23,7 +23,7 @@ KEY = "restoration"
 
 _KINDS = (
     operations.CREATE_INSTANCE,
-    operations.RESTORE_INSTANCE,
+    *operations.RESTORATIONS,
     operations.VERIFY_BACKUP,
     operations.VERIFY_ON_SERVER,
     operations.VERIFY_ON_HOST,

@@ -35,7 +35,8 @@ class Plan:
     difference of the project's quota usage by resource, ``values`` are columns of the instance,
     ``given`` are columns that must still have these values. ``within`` is called in the same
     transaction, before anything is written; what it raises ends it. ``held`` is charged as well,
-    and given back when the operation ends, unless its flow settled it with what it wrote.
+    and given back when the operation ends, unless its flow settled it with what it wrote. ``kind``
+    is the operation's where that is not the change's.
     """
 
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -45,6 +46,7 @@ class Plan:
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     within: Callable[[Any], object] = lambda session: None
+    kind: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +143,7 @@ class Changes:
                 return operations.create(
                     session,
                     operation_id=operation_id,
-                    kind=change.kind,
+                    kind=plan.kind or change.kind,
                     resource_id=instance_id,
                     lock_key=operations.instance_lock(instance_id),
                     deadline=now + datetime.timedelta(seconds=change.timeout_s),

@@ -22,6 +22,7 @@ from trove.db import (
     backups,
     base,
     instance_views,
+    instances,
     log_archives,
     operations,
     restorations,
@@ -276,6 +277,28 @@ def check_volume(chosen: Chosen, *, volume_size_gib: int | None, volume_type: st
         )
 
 
+def _check_replaced(session: Any, chosen: Chosen, view: instance_views.InstanceView) -> None:
+    """Raise BadRequest unless a volume made of what was chosen can be an instance's.
+
+    It is of the type of the volume that the snapshot is of.
+    """
+    if chosen.restoration.snapshot_id is None:
+        return
+    backup = chosen.backup
+    if view.volume_size_gib is None:
+        raise exception.BadRequest(
+            reason=f"restorePoint: backup {backup.id} is a snapshot of a volume, and the instance"
+            " has none"
+        )
+    source = instances.find_instance(session, str(backup.instance_id))
+    own = instances.get_instance(session, view.id)
+    if source is not None and source.volume_type != own.volume_type:
+        raise exception.BadRequest(
+            reason=f"restorePoint: backup {backup.id} is a snapshot of a volume of another type"
+            " than the instance has: create an instance of it"
+        )
+
+
 def hold(session: Any, chosen: Chosen) -> None:
     """Keep what was chosen until the transaction ends, whose operation then keeps it.
 
@@ -330,10 +353,7 @@ class Restores:
             )
             with self._database.reader() as session:
                 chosen = choose(session, caller, point, now=self._clock.now())
-            if chosen.restoration.snapshot_id is not None:
-                raise exception.NotAvailable(
-                    feature="restoring a snapshot of a volume in place; create an instance of it"
-                )
+                _check_replaced(session, chosen, view)
             check_fit(
                 chosen,
                 manager=view.manager,
@@ -341,7 +361,13 @@ class Restores:
                 version_number=view.version_number,
                 volume_size_gib=view.volume_size_gib,
             )
-            data = {restorations.KEY: chosen.restoration.to_data(), "task": view.task.value}
+            data = {
+                restorations.KEY: chosen.restoration.to_data(),
+                "task": view.task.value,
+                # for the agent of another server, if there will be one
+                "server_id": names.server_number(view.id),
+            }
+            is_snapshot = chosen.restoration.snapshot_id is not None
 
             def within(session: Any) -> None:
                 if with_backup:
@@ -353,6 +379,7 @@ class Restores:
                 data=data,
                 given={"task": view.task, "datastore_version_id": view.datastore_version_id},
                 within=within,
+                kind=operations.RESTORE_SNAPSHOT if is_snapshot else None,
             )
 
         times = 2 if with_backup else 1

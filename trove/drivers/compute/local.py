@@ -13,6 +13,7 @@ The id of a server is that of its instance.
 from __future__ import annotations
 
 import configparser
+import contextlib
 import io
 import json
 import os
@@ -304,10 +305,15 @@ class LocalCompute(base.ComputeDriver):
     def _processes(self, instance_id: str) -> list[processes.Process]:
         """Return every process of an instance, by cgroup, pid file and command line."""
         directory = self._state.server(instance_id)
+        record: dict[str, Any] = {}
+        # a damaged one keeps nobody from removing the server
+        with contextlib.suppress(exception.DriverError):
+            record = local_state.read_json(directory / "server.json") or {}
+        volume_id = str(record.get("volume_id") or instance_id)
         found = {
             *self._cgroups.processes(instance_id),
             *processes.using_path(directory),
-            *processes.using_path(self._state.volume(instance_id)),
+            *processes.using_path(self._state.volume(volume_id)),
         }
         for process in (self._agent(directory), self._next_agent(directory)):
             if process is not None:
@@ -369,6 +375,7 @@ class LocalCompute(base.ComputeDriver):
                         "instance_id": spec.instance_id,
                         "name": spec.name,
                         "project_id": spec.project_id,
+                        "volume_id": spec.volume_id,
                         "address": spec.address,
                         "image_id": spec.image_id,
                         "flavor_id": spec.flavor.id,

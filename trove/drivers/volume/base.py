@@ -92,6 +92,14 @@ class VolumeDriver(abc.ABC):
         """Return all volumes made by this service."""
 
     @abc.abstractmethod
+    def give_volume(self, volume_id: str, instance_id: str) -> None:
+        """Have a volume be another instance's; nothing when it is. Raises DriverError.
+
+        Its id stays, and who has it attached. The other instance should have no volume then:
+        which of two is found is not said.
+        """
+
+    @abc.abstractmethod
     def extend_volume(self, volume_id: str, size_gib: int) -> None:
         """Begin to make a volume larger; nothing when it is that large. Raises DriverError.
 

@@ -39,6 +39,15 @@ _DELETABLE_SNAPSHOT = frozenset({"available", "error"})
 _MESSAGES = "3.5"
 
 
+def _marks(instance_id: str) -> dict[str, Any]:
+    """Return what says whose a volume is."""
+    return {
+        "name": cloud.name_of(instance_id),
+        "description": f"Data of database instance {instance_id}",
+        "metadata": {INSTANCE: instance_id},
+    }
+
+
 class CinderVolume(base.VolumeDriver):
     """Volumes in the project of ``[service_credentials]``."""
 
@@ -85,12 +94,7 @@ class CinderVolume(base.VolumeDriver):
         """
         found = self._keep_one(instance_id)
         if not found:
-            values: dict[str, Any] = {
-                "name": cloud.name_of(instance_id),
-                "description": f"Data of database instance {instance_id}",
-                "size": size_gib,
-                "metadata": {INSTANCE: instance_id},
-            }
+            values: dict[str, Any] = {**_marks(instance_id), "size": size_gib}
             if snapshot_id is None:
                 values |= {
                     "volume_type": volume_type or self._type,
@@ -120,6 +124,18 @@ class CinderVolume(base.VolumeDriver):
         with cloud.told(_SERVICE, "list volumes"):
             found = list(self._cinder.volumes())
         return [self._volume(each, explain=False) for each in found if cloud.instance_of(each.name)]
+
+    def give_volume(self, volume_id: str, instance_id: str) -> None:
+        """Name a volume after another instance, in one request."""
+        marks = _marks(instance_id)
+        with cloud.told(_SERVICE, f"find volume {volume_id}"):
+            volume = self._cinder.get_volume(volume_id)
+        if volume.name == marks["name"]:
+            return
+        metadata = {**(volume.metadata or {}), **marks["metadata"]}
+        with cloud.told(_SERVICE, f"rename volume {volume_id}"):
+            self._cinder.update_volume(volume_id, **{**marks, "metadata": metadata})
+        LOG.info("volume %s is the one of instance %s now", volume_id, instance_id)
 
     def extend_volume(self, volume_id: str, size_gib: int) -> None:
         """Begin to make a volume larger; nothing when it is that large, or on its way."""

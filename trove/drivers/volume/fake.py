@@ -28,6 +28,8 @@ class FakeVolume(base.VolumeDriver):
         self.made_of: dict[str, str | None] = {}
         #: What new volumes are.
         self.status = "available"
+        #: Whether a volume can be removed that has snapshots.
+        self.deletes_with_snapshots = False
         self._volumes: dict[str, base.Volume] = {}
         self._snapshots: dict[str, base.Snapshot] = {}
         self._lock = threading.Lock()
@@ -81,6 +83,14 @@ class FakeVolume(base.VolumeDriver):
         with self.injector.around("list_volumes"), self._lock:
             return list(self._volumes.values())
 
+    def give_volume(self, volume_id: str, instance_id: str) -> None:
+        """Have a volume be another instance's."""
+        with self.injector.around("give_volume"), self._lock:
+            volume = self._volumes.get(volume_id)
+            if volume is None:
+                raise exception.DriverError(service="volume", reason=f"no volume {volume_id}")
+            self._volumes[volume_id] = dataclasses.replace(volume, instance_id=instance_id)
+
     def extend_volume(self, volume_id: str, size_gib: int) -> None:
         """Make a volume larger."""
         with self.injector.around("extend_volume"), self._lock:
@@ -95,7 +105,8 @@ class FakeVolume(base.VolumeDriver):
     def delete_volume(self, volume_id: str) -> None:
         """Remove a volume; nothing when it is gone."""
         with self.injector.around("delete_volume"), self._lock:
-            if any(each.volume_id == volume_id for each in self._snapshots.values()):
+            has_snapshots = any(each.volume_id == volume_id for each in self._snapshots.values())
+            if has_snapshots and not self.deletes_with_snapshots:
                 raise exception.DriverError(service="volume", reason="it has snapshots")
             self._volumes.pop(volume_id, None)
 

@@ -5,17 +5,19 @@ file system shares blocks between files (XFS, Btrfs) a copy takes next to no tim
 elsewhere both are those of the data, and the engine stands still for as long.
 
 ``volumes/<id>`` is what the agent gets as its mount point and ``volumes/<id>.json`` says how large
-it was asked for. A size is checked against the free space when the volume is made and not enforced
-afterwards: a directory has no limit of its own.
+it was asked for, and whose it is when it was given to another instance than the one that it was
+made for, whose id it keeps. A size is checked against the free space when the volume is made and
+not enforced afterwards: a directory has no limit of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -28,12 +30,14 @@ LOG = log.getLogger(__name__)
 
 _GIB = 1024**3
 _SUFFIX = ".json"
+#: Key of a volume's record: whose it is, by default of the instance that has its id.
+_OWNER = "instance_id"
 #: Most of what a program said that is told.
 _MAX_TEXT = 300
 
 
 class LocalVolume(base.VolumeDriver):
-    """Directories under ``[local] state_dir``; the id of a volume is that of its instance.
+    """Directories under ``[local] state_dir``; a volume has the id of its first instance.
 
     The id of a snapshot is that of its owner.
     """
@@ -65,6 +69,8 @@ class LocalVolume(base.VolumeDriver):
             volume = self.find_volume(instance_id)
             if volume is not None and volume.status == "available":
                 return volume
+            if volume is None and path.exists():
+                raise local_state.LocalDriverError(f"the volume at {path} is another instance's")
             self._check_space(self._state.directory("volumes"), size_gib)
             if snapshot_id is not None and not path.exists():
                 _copy(self._kept_snapshot(snapshot_id, size_gib), path)
@@ -89,17 +95,22 @@ class LocalVolume(base.VolumeDriver):
 
         It is in status "error" when its directory is gone, "creating" when its record is missing.
         """
-        record = local_state.read_json(self._record(instance_id))
-        is_there = self._state.volume(instance_id).is_dir()
+        own = self._find(instance_id)
+        if own is not None and own.instance_id == instance_id:
+            return own
+        given = (each for each in self.list_volumes() if each.instance_id == instance_id)
+        return next(given, None)
+
+    def _find(self, volume_id: str) -> base.Volume | None:
+        record = local_state.read_json(self._record(volume_id))
+        is_there = self._state.volume(volume_id).is_dir()
         if record is None:
             if not is_there:
                 return None
-            return base.Volume(
-                id=instance_id, instance_id=instance_id, size_gib=0, status="creating"
-            )
+            return base.Volume(id=volume_id, instance_id=volume_id, size_gib=0, status="creating")
         return base.Volume(
-            id=instance_id,
-            instance_id=instance_id,
+            id=volume_id,
+            instance_id=str(record.get(_OWNER, volume_id)),
             size_gib=int(record["size_gib"]),
             status="available" if is_there else "error",
         )
@@ -107,23 +118,39 @@ class LocalVolume(base.VolumeDriver):
     def list_volumes(self) -> Sequence[base.Volume]:
         """Return all volumes."""
         names = local_state.names(self._state.root / "volumes")
-        ids = sorted({name.removesuffix(_SUFFIX) for name in names})
-        found = (self.find_volume(instance_id) for instance_id in ids)
+        found = map(self._find, sorted({name.removesuffix(_SUFFIX) for name in names}))
         return [volume for volume in found if volume is not None]
+
+    def give_volume(self, volume_id: str, instance_id: str) -> None:
+        """Note whose the directory is."""
+        with self._changing(volume_id) as record:
+            record[_OWNER] = local_state.checked_id(instance_id)
+        LOG.info("volume %s is the one of instance %s now", volume_id, instance_id)
+
+    @contextlib.contextmanager
+    def _changing(self, volume_id: str) -> Iterator[dict[str, Any]]:
+        """Give the record of a volume, and write what it is then; raises DriverError."""
+        path = self._record(volume_id)
+        with self._state.lock(f"volume:{volume_id}"):
+            volume = self._find(volume_id)
+            if volume is None or volume.status != "available":
+                raise local_state.LocalDriverError(f"there is no volume {volume_id}")
+            before = local_state.read_json(path) or {}
+            record = dict(before)
+            yield record
+            if record != before:
+                with local_state.told(path):
+                    local_state.replace(path, json.dumps(record))
 
     def extend_volume(self, volume_id: str, size_gib: int) -> None:
         """Note the new size when there is space for what is added; raises DriverError."""
-        with self._state.lock(f"volume:{volume_id}"):
-            volume = self.find_volume(volume_id)
-            if volume is None or volume.status != "available":
-                raise local_state.LocalDriverError(f"instance {volume_id} has no volume to extend")
-            if volume.size_gib >= size_gib:
+        with self._changing(volume_id) as record:
+            added_gib = size_gib - int(record["size_gib"])
+            if added_gib <= 0:
                 return
-            self._check_space(self._state.directory("volumes"), size_gib - volume.size_gib)
-            path = self._record(volume_id)
-            with local_state.told(path):
-                local_state.replace(path, json.dumps({"size_gib": size_gib}))
-        LOG.info("volume of instance %s has %d GiB now", volume_id, size_gib)
+            self._check_space(self._state.directory("volumes"), added_gib)
+            record["size_gib"] = size_gib
+        LOG.info("volume %s has %d GiB now", volume_id, size_gib)
 
     def delete_volume(self, volume_id: str) -> None:
         """Remove a volume with its data; nothing when it is gone."""
@@ -131,7 +158,7 @@ class LocalVolume(base.VolumeDriver):
         with self._state.lock(f"volume:{volume_id}"), local_state.told(path):
             if path.exists():
                 shutil.rmtree(path)
-                LOG.info("volume of instance %s removed", volume_id)
+                LOG.info("volume %s removed", volume_id)
             self._record(volume_id).unlink(missing_ok=True)
 
     # -- snapshots -----
@@ -142,9 +169,9 @@ class LocalVolume(base.VolumeDriver):
             found = self.find_snapshot(owner_id)
             if found is not None:
                 return found
-            volume = self.find_volume(volume_id)
+            volume = self._find(volume_id)
             if volume is None or volume.status != "available":
-                raise local_state.LocalDriverError(f"instance {volume_id} has no volume")
+                raise local_state.LocalDriverError(f"there is no volume {volume_id}")
             self._state.directory("snapshots")
             path = self._snapshot(owner_id)
             if not path.exists():
@@ -152,7 +179,7 @@ class LocalVolume(base.VolumeDriver):
             record: dict[str, Any] = {"volume_id": volume_id, "size_gib": volume.size_gib}
             with local_state.told(path):
                 local_state.replace(_record_of(path), json.dumps(record))
-        LOG.info("snapshot of the volume of instance %s made at %s", volume_id, path)
+        LOG.info("snapshot of volume %s made at %s", volume_id, path)
         return base.Snapshot(id=owner_id, owner_id=owner_id, status="available", **record)
 
     def find_snapshot(self, owner_id: str) -> base.Snapshot | None:
@@ -199,8 +226,8 @@ class LocalVolume(base.VolumeDriver):
             )
         return self._snapshot(snapshot_id)
 
-    def _record(self, instance_id: str) -> pathlib.Path:
-        return _record_of(self._state.volume(instance_id))
+    def _record(self, volume_id: str) -> pathlib.Path:
+        return _record_of(self._state.volume(volume_id))
 
     def _check_space(self, directory: pathlib.Path, size_gib: int) -> None:
         with local_state.told(directory):

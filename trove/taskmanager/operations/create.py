@@ -14,6 +14,7 @@ from oslo_log import log
 from trove import states
 from trove.db import instances, models, operations
 from trove.drivers.compute.base import ServerSpec
+from trove.drivers.volume.base import Volume
 from trove.rpc import payloads
 from trove.services import names
 from trove.taskmanager.operations import (
@@ -81,28 +82,9 @@ class CreateVolume(engine.Step):
         instance = steps.get_instance(ctx)
         if instance.volume_size_gib is None:
             return None
-        driver = ctx.tools.drivers.volume
-        restoration = restore.find(ctx)
-        # asked for again it gives the one that there is, and removes what is one too many
-        volume = driver.create_volume(
-            instance_id=instance.id,
-            size_gib=instance.volume_size_gib,
-            volume_type=instance.volume_type,
-            project_id=instance.project_id,
-            snapshot_id=None if restoration is None else restoration.snapshot_id,
-        )
-        if volume.status == "creating":
-            return steps.volume_wait(ctx, "volume", 1.0)
-        if volume.status == "error":
-            reason = steps.shorten(
-                volume.fault,
-                default="the volume service reports it in error; its operator looks for the reason"
-                " in its log",
-            )
-            raise engine.StepFailed(
-                f"A volume of {instance.volume_size_gib} GiB could not be made: {reason}",
-                details=f"volume {volume.id} is in error",
-            )
+        volume = make_volume(ctx, instance, owner_id=instance.id)
+        if isinstance(volume, engine.Wait):
+            return volume
         steps.record(
             ctx,
             lambda session, now: instances.set_volume(
@@ -114,6 +96,38 @@ class CreateVolume(engine.Step):
     def undo(self, ctx: engine.Context) -> engine.Wait | None:
         """Remove the volume."""
         return steps.remove_volume(ctx)
+
+
+def make_volume(
+    ctx: engine.Context, instance: models.Instance, *, owner_id: str
+) -> Volume | engine.Wait:
+    """Return a volume like that of an instance, made for an owner; or the wait for it.
+
+    It is made of a snapshot when the operation restores one. Raises StepFailed.
+    """
+    size_gib = instance.volume_size_gib or 0
+    restoration = restore.find(ctx)
+    # asked for again it gives the one that there is, and removes what is one too many
+    volume = ctx.tools.drivers.volume.create_volume(
+        instance_id=owner_id,
+        size_gib=size_gib,
+        volume_type=instance.volume_type,
+        project_id=instance.project_id,
+        snapshot_id=None if restoration is None else restoration.snapshot_id,
+    )
+    if volume.status == "creating":
+        return steps.volume_wait(ctx, "volume", 1.0)
+    if volume.status == "error":
+        reason = steps.shorten(
+            volume.fault,
+            default="the volume service reports it in error; its operator looks for the reason"
+            " in its log",
+        )
+        raise engine.StepFailed(
+            f"A volume of {size_gib} GiB could not be made: {reason}",
+            details=f"volume {volume.id} is in error",
+        )
+    return volume
 
 
 class CreateServer(engine.Step):
@@ -143,12 +157,7 @@ def server_spec(
 
     Without ``image_id`` it is that of the datastore version.
     """
-    image_id = image_id or _image_of(ctx, instance.version)
-    if image_id is None:
-        raise engine.StepFailed(
-            f"Datastore version {instance.version.name} has no image: the operator imports one with"
-            " 'trove-manage image import'."
-        )
+    image_id = image_id or get_image_id(ctx, instance.version)
     if instance.key_wrapped is None or instance.port_id is None or not instance.addresses:
         raise engine.StepFailed("The instance was deleted meanwhile.")
     first = channel.first_credentials(ctx)
@@ -189,12 +198,20 @@ def _first_boot(instance: models.Instance) -> int:
     return boot + _BOOTS_APART if boot else 1
 
 
-def _image_of(ctx: engine.Context, version: models.DatastoreVersion) -> str | None:
-    """Return the image of a version: the one it names, else the newest one with its tags."""
-    if version.image_id is not None or not version.image_tags:
+def get_image_id(ctx: engine.Context, version: models.DatastoreVersion) -> str:
+    """Return the image of a version: the one it names, else the newest one with its tags.
+
+    Raises StepFailed when there is none.
+    """
+    if version.image_id is not None:
         return version.image_id
-    image = ctx.tools.drivers.image.find_tagged(version.image_tags)
-    return None if image is None else image.id
+    image = ctx.tools.drivers.image.find_tagged(version.image_tags) if version.image_tags else None
+    if image is None:
+        raise engine.StepFailed(
+            f"Datastore version {version.name} has no image: the operator imports one with"
+            " 'trove-manage image import'."
+        )
+    return image.id
 
 
 def render_guest_conf(

@@ -67,6 +67,11 @@ def find(ctx: engine.Context) -> restorations.Restoration | None:
     return None if data is None else restorations.Restoration.from_data(data)
 
 
+def is_recorded(ctx: engine.Context) -> bool:
+    """Tell whether the restored database is the instance's for good."""
+    return bool(ctx.data.get(_RECORDED))
+
+
 def payload_of(ctx: engine.Context) -> payloads.Restoration | None:
     """Return what the agent is told, with keys and grants; None for a new database."""
     restoration = find(ctx)
@@ -219,7 +224,7 @@ class Restore(engine.Step):
 
     def undo(self, ctx: engine.Context) -> engine.Wait | None:
         """Have the former database put back, unless the restored one is recorded."""
-        if ctx.data.get(_RECORDED):
+        if is_recorded(ctx):
             return None
         self._cancel(ctx)
         outcome = steps.try_job(
@@ -319,7 +324,7 @@ class Finish(engine.Step):
 def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
     """Tell what happened, and which database there is now."""
     outcome = "The database is the one from before."
-    if ctx.data.get(_RECORDED):
+    if is_recorded(ctx):
         outcome = "The database was restored all the same."
     elif ctx.data.get("is_down"):
         outcome = (

@@ -1,17 +1,14 @@
 """Snapshots of volumes that are backups, and volumes that must outlive their instances for them.
 
 Where a volume cannot be removed before its snapshots (Cinder), the volume of a deleted instance
-stays as long as a backup needs it, and goes with the last of them.
+stays as long as a backup needs it, and goes with the last of them. So does one that another took
+the place of when a snapshot was restored.
 """
 
 from __future__ import annotations
 
-from oslo_log import log
-
-from trove.db import backups, instances
+from trove.db import backups, instances, operations
 from trove.taskmanager.operations import engine, steps
-
-LOG = log.getLogger(__name__)
 
 
 def remove(ctx: engine.Context, backup: backups.BackupView) -> engine.Wait | None:
@@ -34,18 +31,13 @@ def remove(ctx: engine.Context, backup: backups.BackupView) -> engine.Wait | Non
 
 def _remove_kept_volume(ctx: engine.Context, backup: backups.BackupView) -> engine.Wait | None:
     driver = ctx.tools.drivers.volume
-    if driver.snapshots_outlive_volumes or backup.instance_id is None:
+    owner_id = backup.volume_owner or backup.instance_id
+    if driver.snapshots_outlive_volumes or owner_id is None:
         return None
     with ctx.tools.database.reader() as session:
-        instance = instances.find_instance(session, backup.instance_id)
-    if instance is None or not instance.is_deleted:
+        owner = instances.find_instance(session, owner_id)
+        # what a restoration goes back to if it fails is its own, and it removes that
+        is_needed = operations.is_active(session, owner_id)
+    if owner is None or not owner.is_deleted or is_needed:
         return None
-    volume = driver.find_volume(backup.instance_id)
-    if volume is None or steps.has_kept_snapshots(ctx, volume):
-        return None
-    if volume.status != "deleting":
-        LOG.info("instance %s: its volume goes with its last snapshot", backup.instance_id)
-        driver.delete_volume(volume.id)
-    if driver.find_volume(backup.instance_id) is None:
-        return None
-    return steps.volume_wait(ctx, "volume-gone", steps.REMOVAL_LOOK_S)
+    return steps.remove_volume_of(ctx, owner_id)

@@ -191,20 +191,10 @@ def group_of(instance: models.Instance) -> str:
 
 
 def remove_volume(ctx: engine.Context) -> engine.Wait | None:
-    """Remove the volume of the instance; None when it is gone.
-
-    One that has snapshots which are backups, and cannot go before them, stays.
-    """
-    driver = ctx.tools.drivers.volume
-    volume = driver.find_volume(ctx.instance_id)
-    if volume is not None and has_kept_snapshots(ctx, volume):
-        LOG.info("instance %s: its volume stays as long as backups need it", ctx.instance_id)
-        volume = None
-    if volume is not None and volume.status != "deleting":
-        driver.delete_volume(volume.id)
-        volume = driver.find_volume(ctx.instance_id)
-    if volume is not None:
-        return volume_wait(ctx, "volume-gone", REMOVAL_LOOK_S)
+    """Remove the volume of the instance; None when it is gone, or has to stay."""
+    wait = remove_volume_of(ctx, ctx.instance_id)
+    if wait is not None:
+        return wait
     record(
         ctx,
         lambda session, now: instances.set_volume(
@@ -212,6 +202,22 @@ def remove_volume(ctx: engine.Context) -> engine.Wait | None:
         ),
     )
     return None
+
+
+def remove_volume_of(ctx: engine.Context, owner_id: str) -> engine.Wait | None:
+    """Remove the volume of an owner; None when it is gone.
+
+    One that has snapshots which are backups, and cannot go before them, stays.
+    """
+    driver = ctx.tools.drivers.volume
+    volume = driver.find_volume(owner_id)
+    if volume is not None and has_kept_snapshots(ctx, volume):
+        LOG.info("instance %s: its volume stays as long as backups need it", owner_id)
+        return None
+    if volume is not None and volume.status != "deleting":
+        driver.delete_volume(volume.id)
+        volume = driver.find_volume(owner_id)
+    return None if volume is None else volume_wait(ctx, "volume-gone", REMOVAL_LOOK_S)
 
 
 def has_kept_snapshots(ctx: engine.Context, volume: Volume) -> bool:

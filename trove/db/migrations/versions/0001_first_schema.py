@@ -96,6 +96,7 @@ def _backups() -> None:
         sa.Column("container", sa.String(length=255), nullable=True),
         sa.Column("prefix", sa.String(length=255), nullable=True),
         sa.Column("location", sa.Text(), nullable=True),
+        sa.Column("volume_owner", sa.String(length=36), nullable=True),
         sa.Column("stored_bytes", sa.BigInteger(), nullable=True),
         sa.Column("data_bytes", sa.BigInteger(), nullable=True),
         sa.Column("volume_size_gib", sa.Integer(), nullable=True),
