@@ -17,6 +17,11 @@ from oslo_service import backend
 
 LOG = log.getLogger(__name__)
 
+#: By how much at least a clock is set; what is less may be a slow look at it.
+_SET_S = 60.0
+#: In which a clock that was set wrong is seen by people, or by what sets it right.
+SETTLED_S = 3600.0
+
 
 def use_native_threads() -> None:
     """Choose native threads for the oslo libraries; must run before oslo.messaging is imported.
@@ -72,6 +77,46 @@ class ManualClock(Clock):
         """Move both clocks forward by ``seconds``."""
         self._now += datetime.timedelta(seconds=seconds)
         self._monotonic += seconds
+
+    def set_forward(self, seconds: float) -> None:
+        """Set the wall clock alone, back with a negative number."""
+        self._now += datetime.timedelta(seconds=seconds)
+
+
+class ClockWatch:
+    """Notices that somebody set the wall clock, by the one that nobody sets.
+
+    A machine that was suspended has its clock set forward, too. For one thread.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Take the clock; what was done to it before is not known."""
+        self._clock = clock
+        self._apart_s = self._read()
+        self._set_at = clock.monotonic()
+        self._is_news = True
+
+    def _read(self) -> float:
+        return self._clock.now().timestamp() - self._clock.monotonic()
+
+    def _look(self) -> None:
+        apart_s = self._read()
+        step_s = apart_s - self._apart_s
+        if abs(step_s) >= _SET_S:
+            LOG.warning("the clock was set by %.0f s", step_s)
+            self._apart_s, self._set_at = apart_s, self._clock.monotonic()
+            self._is_news = True
+
+    def was_set(self) -> bool:
+        """Tell whether it was set since the last call; it may have been before the first."""
+        self._look()
+        is_news, self._is_news = self._is_news, False
+        return is_news
+
+    def is_settled(self) -> bool:
+        """Tell whether it ran for so long as it was that one removes by it what is old."""
+        self._look()
+        return self._clock.monotonic() - self._set_at >= SETTLED_S
 
 
 class PeriodicThread:

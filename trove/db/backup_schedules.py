@@ -202,9 +202,14 @@ def update(
     return bool(changed.rowcount)  # type: ignore[attr-defined]
 
 
-def drop_runs(session: orm.Session, schedule_id: str) -> None:
-    """Remove the runs of a schedule that have not begun."""
-    session.execute(sa.delete(_runs).where(_runs.c.schedule_id == schedule_id))
+def drop_runs(
+    session: orm.Session, schedule_id: str, *, behind: datetime.datetime | None = None
+) -> None:
+    """Remove the runs of a schedule that have not begun; ``behind``: those that begin later."""
+    query = sa.delete(_runs).where(_runs.c.schedule_id == schedule_id)
+    if behind is not None:
+        query = query.where(_runs.c.next_try > behind)
+    session.execute(query)
 
 
 def remove(session: orm.Session, schedule_id: str) -> bool:
@@ -227,6 +232,15 @@ def list_due(session: orm.Session, *, now: datetime.datetime, limit: int) -> Seq
     return _read(session, query)
 
 
+def list_ahead(session: orm.Session, *, now: datetime.datetime, limit: int) -> Sequence[Schedule]:
+    """Return schedules that a clock moved on, or made, that was ahead of ``now``."""
+    query = _SELECT.where(
+        _schedules.c.is_enabled == sa.true(),
+        sa.or_(_schedules.c.last_run > now, _schedules.c.updated > now),
+    ).limit(limit)
+    return _read(session, query)
+
+
 def advance(
     session: orm.Session,
     schedule: Schedule,
@@ -235,15 +249,32 @@ def advance(
     now: datetime.datetime,
 ) -> bool:
     """Move a schedule on; False when somebody else did, or it was changed meanwhile."""
+    return _move(session, schedule, next_run=next_run, last_run=now)
+
+
+def take_back(
+    session: orm.Session,
+    schedule: Schedule,
+    *,
+    next_run: datetime.datetime | None,
+    now: datetime.datetime,
+) -> bool:
+    """Have a schedule go on by a clock that was set back; False as with :func:`advance`."""
+    last_run = min(schedule.last_run, now) if schedule.last_run else None
+    updated = min(schedule.updated, now)
+    return _move(session, schedule, next_run=next_run, last_run=last_run, updated=updated)
+
+
+def _move(session: orm.Session, schedule: Schedule, **values: Any) -> bool:
     moved = session.execute(
         sa.update(_schedules)
         .where(
             _schedules.c.id == schedule.id,
-            _schedules.c.next_run == schedule.next_run,
+            _schedules.c.next_run.is_not_distinct_from(schedule.next_run),
             _schedules.c.updated == schedule.updated,
             _schedules.c.is_enabled == sa.true(),
         )
-        .values(next_run=next_run, last_run=now)
+        .values(**values)
     )
     return bool(moved.rowcount)  # type: ignore[attr-defined]
 
@@ -322,6 +353,25 @@ def end(session: orm.Session, schedule_id: str, *, problem: str) -> None:
 
 
 # -- what was made -----
+
+
+def put_right_backups(
+    session: orm.Session, *, now: datetime.datetime, ahead: datetime.timedelta
+) -> None:
+    """Have backups be of ``now``, in their order, that were made by a clock ahead of it.
+
+    They would be the newest for as long as the clock was ahead, and their rules keep no others.
+    """
+    query = (
+        sa.select(_backups.c.id)
+        .where(_backups.c.created > now + ahead, _backups.c.is_deleted == sa.false())
+        .order_by(_backups.c.created.desc(), _backups.c.id)
+    )
+    for number, backup_id in enumerate(session.scalars(query).all()):
+        created = now - datetime.timedelta(milliseconds=number)
+        session.execute(
+            sa.update(_backups).where(_backups.c.id == backup_id).values(created=created)
+        )
 
 
 def list_instances_with_backups(session: orm.Session, *, after: str, limit: int) -> Sequence[str]:

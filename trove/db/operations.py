@@ -389,6 +389,29 @@ def signal(
     )
 
 
+def put_right(
+    session: orm.Session, *, now: datetime.datetime, ahead: datetime.timedelta, lease_s: float
+) -> list[str]:
+    """Have go on at once what a clock put off that was ahead of ``now``; return the ids.
+
+    Whoever holds a claim keeps it, and loses it in time when nobody prolongs it.
+    """
+    until = now + datetime.timedelta(seconds=lease_s)
+    return _poke(
+        session,
+        sa.or_(
+            models.Operation.updated > now + ahead, models.Operation.lease_until > until + ahead
+        ),
+        now=now,
+        wake_at=_at_most(models.Operation.wake_at, now),
+        lease_until=_at_most(models.Operation.lease_until, until),
+    )
+
+
+def _at_most(column: Any, moment: datetime.datetime) -> sa.ColumnElement[Any]:
+    return sa.case((column > moment, sa.literal(moment, models.UtcDateTime())), else_=column)
+
+
 def request_cancel(
     session: orm.Session,
     *,

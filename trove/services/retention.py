@@ -74,11 +74,12 @@ class Rules:
 
 
 def to_delete(
-    backups: Iterable[Backup], rules: Mapping[str, Rules], now: datetime.datetime
+    backups: Iterable[Backup], rules: Mapping[str, Rules], now: datetime.datetime | None
 ) -> Sequence[str]:
     """Return the ids of those of one instance's backups that may go, increments first.
 
-    ``rules`` are by schedule. With a backup all that build on it are among them.
+    ``rules`` are by schedule. With a backup all that build on it are among them. While nobody knows
+    the time (None) nothing is too old.
     """
     by_id = {backup.id: backup for backup in backups}
     candidates = {
@@ -120,20 +121,20 @@ def _is_whole(backup: Backup, by_id: Mapping[str, Backup]) -> bool:
     return chain[-1].parent_id is None and all(each.is_good for each in chain)
 
 
-def _kept(backups: Sequence[Backup], rules: Rules, now: datetime.datetime) -> set[str]:
+def _kept(backups: Sequence[Backup], rules: Rules, now: datetime.datetime | None) -> set[str]:
     """Return the ids of what the rules keep of a schedule's backups."""
     kept = {backup.id for backup in backups if backup.status.is_running}
     if rules.keeps_all:
         return {backup.id for backup in backups}
     # what cannot be restored takes no place of one that can
     kept |= {
-        backup.id for backup in backups if not backup.is_good and backup.moment > now - FAILED_KEPT
+        each.id for each in backups if not each.is_good and not _is_older(each, FAILED_KEPT, now)
     }
     good = sorted((each for each in backups if each.is_good), key=_order, reverse=True)
     kept |= {backup.id for backup in good[: rules.count]}
     if rules.days:
-        since = now - datetime.timedelta(days=rules.days)
-        kept |= {backup.id for backup in good if backup.moment >= since}
+        age = datetime.timedelta(days=rules.days)
+        kept |= {backup.id for backup in good if not _is_older(backup, age, now)}
     for number, period in (
         (rules.daily, _day),
         (rules.weekly, _week),
@@ -142,6 +143,10 @@ def _kept(backups: Sequence[Backup], rules: Rules, now: datetime.datetime) -> se
     ):
         kept |= _newest_of_periods(good, number, period, rules.zone)
     return kept
+
+
+def _is_older(backup: Backup, age: datetime.timedelta, now: datetime.datetime | None) -> bool:
+    return now is not None and backup.moment < now - age
 
 
 def _newest_of_periods(

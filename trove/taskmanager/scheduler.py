@@ -9,6 +9,10 @@ is held up by others for long:
    not ready is tried again until the end of the window; then it is told.
 3. The backups of some instances are compared with the rules of their schedules.
 
+A clock that was wrong costs no more than a backup too many. What a clock that was ahead put off is
+due by the one that was set back; what is old is removed only after the clock ran for a while
+without being set, so that there is time to set it right.
+
 Several task managers may do so at the same time, and each may end at any moment: see
 :mod:`trove.db.backup_schedules`.
 """
@@ -26,7 +30,7 @@ from oslo_log import log
 
 import trove.datastores.all  # noqa: F401 - fills the registry
 from trove import states
-from trove.common import exception
+from trove.common import concurrency, exception
 from trove.datastores import spec
 from trove.db import (
     backup_schedules,
@@ -53,6 +57,8 @@ _INSTANCES = 50
 _BATCHES = 5
 #: Seconds between two looks at all that is kept.
 _RETENTION_REST_S = 600.0
+#: Schedules go on as they are when the clock was set back by less: no time comes twice.
+_AHEAD = datetime.timedelta(hours=1)
 _REFUSED_REST = datetime.timedelta(days=1)
 #: What is not ready is tried again for at least this long, and no more often than this.
 _LEAST_PATIENCE = datetime.timedelta(minutes=10)
@@ -80,6 +86,7 @@ class Scheduler:
         """Take the tools, who is told of new operations, and who makes backups if it is another."""
         self._database = tools.database
         self._clock = tools.clock
+        self._watch = concurrency.ClockWatch(tools.clock)
         self._hint = hint
         self._backups = makes or Backups(
             conf=tools.conf,
@@ -94,13 +101,44 @@ class Scheduler:
 
     def run(self) -> None:
         """Do what is due."""
+        if self._watch.was_set():
+            self._put_right()
         for part in (self.release, self.begin):
             for _ in range(_BATCHES):
                 if not part():
                     break
         self.tidy()
 
+    def _find_now(self) -> datetime.datetime | None:
+        """Return the time; None while somebody may still set the clock right."""
+        return self._clock.now() if self._watch.is_settled() else None
+
     # -- what is due -----
+
+    def _put_right(self) -> None:
+        """Have schedules go on by this clock that one moved on that was ahead of it."""
+        now = self._clock.now()
+        while True:
+            with self._database.reader() as session:
+                ahead = backup_schedules.list_ahead(session, now=now + _AHEAD, limit=_SCHEDULES)
+            for schedule in ahead:
+                self._take_back(schedule, now)
+            if len(ahead) < _SCHEDULES:
+                return
+
+    @base.retry_on_conflict
+    def _take_back(self, schedule: Schedule, now: datetime.datetime) -> None:
+        try:
+            following = Timetable(schedule.cron, schedule.timezone).find_next(now)
+        except exception.BadRequest:
+            # it is told of when it is due
+            following = now
+        longest = datetime.timedelta(seconds=schedule.window_s) + _LONGEST_RETRY
+        with self._database.writer() as session:
+            if backup_schedules.take_back(session, schedule, next_run=following, now=now):
+                # none of this clock's begins so late
+                backup_schedules.drop_runs(session, schedule.id, behind=now + longest)
+        LOG.info("backup schedule %s: goes on by a clock that was set back", schedule.id)
 
     def release(self) -> bool:
         """Move schedules on whose time has come; tell whether there may be more of them."""
@@ -279,16 +317,43 @@ class Scheduler:
         mark = self._round.find_mark()
         if mark is None:
             return
+        self._put_backups_right()
         with self._database.reader() as session:
             found = backup_schedules.list_instances_with_backups(
                 session, after=mark, limit=_INSTANCES
             )
         for instance_id in found:
             with self._database.reader() as session:
-                going = _find_going(session, instance_id, self._clock.now())
+                going = self._find_going(session, instance_id)
             if going:
                 self._remove(instance_id)
         self._round.go_on(found[-1] if len(found) == _INSTANCES else None)
+
+    @base.retry_on_conflict
+    def _put_backups_right(self) -> None:
+        now = self._find_now()
+        if now is not None:
+            with self._database.writer() as session:
+                backup_schedules.put_right_backups(session, now=now, ahead=_AHEAD)
+
+    def _find_going(self, session: Any, instance_id: str) -> Sequence[str]:
+        """Return what may go of an instance, increments first."""
+        rows = backups.list_of_instance(session, instance_id)
+        schedules = backup_schedules.find_many(
+            session, {row.schedule_id for row in rows if row.schedule_id is not None}
+        )
+        rules: Mapping[str, retention.Rules] = {
+            schedule.id: retention.Rules.from_row(schedule.retention, schedule.timezone)
+            for schedule in schedules.values()
+        }
+        if all(each.keeps_all for each in rules.values()):
+            return ()
+        ahead = self._clock.now() + _AHEAD
+        if any(row.created > ahead for row in rows):
+            # the clock is behind, or was ahead: which of them are new is not known yet
+            return ()
+        there = [_as_kept(row) for row in rows if _may_be_last(row)]
+        return retention.to_delete(there, rules, self._find_now())
 
     @base.retry_on_conflict
     def _remove(self, instance_id: str) -> None:
@@ -297,7 +362,7 @@ class Scheduler:
         with self._database.writer() as session:
             backup_schedules.hold(session, instance_id)
             rows = {row.id: row for row in backups.list_of_instance(session, instance_id)}
-            going = _find_going(session, instance_id, self._clock.now())
+            going = self._find_going(session, instance_id)
             for backup_id in going:
                 # what builds on one goes with it
                 if rows[backup_id].parent_id not in going:
@@ -323,10 +388,11 @@ class Scheduler:
 
     def _expire(self) -> None:
         """Remove what was to be kept until a time; of a live instance never the last good one."""
+        now = self._find_now()
+        if now is None:
+            return
         with self._database.reader() as session:
-            expired = backup_schedules.list_expired(
-                session, now=self._clock.now(), limit=_INSTANCES
-            )
+            expired = backup_schedules.list_expired(session, now=now, limit=_INSTANCES)
         for backup_id in expired:
             self._remove_expired(backup_id)
 
@@ -426,22 +492,6 @@ def _was_replaced(session: Any, instance_id: str, since: datetime.datetime) -> b
         session, resource_id=instance_id, kind=operations.RESTORE_INSTANCE, limit=1
     )
     return bool(found) and found[0].updated >= since
-
-
-def _find_going(session: Any, instance_id: str, now: datetime.datetime) -> Sequence[str]:
-    """Return what may go of an instance, increments first."""
-    rows = backups.list_of_instance(session, instance_id)
-    schedules = backup_schedules.find_many(
-        session, {row.schedule_id for row in rows if row.schedule_id is not None}
-    )
-    rules: Mapping[str, retention.Rules] = {
-        schedule.id: retention.Rules.from_row(schedule.retention, schedule.timezone)
-        for schedule in schedules.values()
-    }
-    if all(each.keeps_all for each in rules.values()):
-        return ()
-    there = [_as_kept(row) for row in rows if _may_be_last(row)]
-    return retention.to_delete(there, rules, now)
 
 
 def _may_be_last(row: backups.BackupView) -> bool:

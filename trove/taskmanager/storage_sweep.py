@@ -14,6 +14,7 @@ import uuid
 
 from oslo_log import log
 
+from trove.common import concurrency
 from trove.db import base, counters, leases
 from trove.services import backup_orphans
 from trove.storage import base as storage
@@ -41,6 +42,7 @@ class StorageSweep:
         """Take the tools."""
         self._database = tools.database
         self._clock = tools.clock
+        self._watch = concurrency.ClockWatch(tools.clock)
         self._interval_s = 3600.0 * tools.conf.backup.sweep_interval_hours
         self._has_store = tools.store is not None
         self._orphans = backup_orphans.BackupOrphans(
@@ -54,10 +56,10 @@ class StorageSweep:
         self._rest_until = tools.clock.monotonic()
 
     def run(self) -> None:
-        """Sweep a page, if it is time to and nobody else does."""
+        """Sweep a page, if it is time to and nobody else does; not while the clock is in doubt."""
         if not self._interval_s or not self._has_store:
             return
-        if self._clock.monotonic() < self._rest_until:
+        if self._clock.monotonic() < self._rest_until or not self._watch.is_settled():
             return
         if not self._hold(_LEASE_S):
             self._places = None

@@ -98,7 +98,10 @@ def store(tmp_path: pathlib.Path) -> Store:
 
 
 @pytest.fixture
-def plane(sqlite_database: base.Database, store: Store) -> ControlPlane:
+def plane(
+    sqlite_database: base.Database, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> ControlPlane:
+    monkeypatch.setattr(concurrency, "SETTLED_S", 0.0)
     plane = ControlPlane(sqlite_database, store=store)
     plane.manual_clock.advance(
         (concurrency.SystemClock().now() - plane.clock.now()).total_seconds()

@@ -45,6 +45,8 @@ _BACKOFF_FIRST_S = 0.5
 _BACKOFF_LARGEST_S = 30.0
 #: Hints beyond this many are dropped: the sweep finds what they were for.
 _MAX_QUEUED = 1000
+#: By so much the clocks of two processes differ without either being wrong.
+_AHEAD = datetime.timedelta(minutes=1)
 #: Its own: Python's shared one is left to whoever seeds or watches it.
 _RANDOM = random.Random()  # noqa: S311 (no secret)
 
@@ -251,6 +253,7 @@ class Runner:
         self._claims: set[str] = set()
         #: Claims that the SQL backend's failure ended, to be given back once it answers again.
         self._broken: set[str] = set()
+        self._watch = concurrency.ClockWatch(tools.clock)
         self._is_started = False
         self._is_stopping = False
         self._sweep_s: float = group.sweep_interval_s
@@ -341,6 +344,7 @@ class Runner:
     def sweep(self) -> None:
         """Run everything that is due, as far as there are threads for it."""
         self.give_back()
+        self.put_right()
         with self._lock:
             room = self._threads * 4 - len(self._in_flight)
         if room <= 0:
@@ -355,6 +359,18 @@ class Runner:
         with self._lock:
             found = [operation_id for operation_id in found if operation_id not in self._in_flight]
         self._hint(found)
+
+    def put_right(self) -> None:
+        """Have operations go on that wait for times of a clock that was set back."""
+        if self._watch.was_set():
+            self._put_right()
+
+    @base.retry_on_conflict
+    def _put_right(self) -> None:
+        with self._tools.database.writer() as session:
+            operations.put_right(
+                session, now=self._tools.clock.now(), ahead=_AHEAD, lease_s=self._lease_s
+            )
 
     @base.retry_on_conflict
     def give_back(self) -> None:
