@@ -297,6 +297,32 @@ def test_a_snapshot_goes_when_it_can_and_what_stops_it_is_told(
     assert driver.find_snapshot(instance_id) is None
 
 
+def test_a_volume_that_is_larger_than_its_snapshot_is_extended_when_it_is_there(
+    driver: CinderVolume, cinder: Cinder, instance_id: str
+) -> None:
+    """Cinder's NFS driver makes one that no server can have, else."""
+    source = str(uuid.uuid4())
+    made = driver.create_snapshot(volume_id=create(driver, source), owner_id=source)
+    driver.find_snapshot(source)
+
+    def ask() -> tuple[str, int]:
+        volume = driver.create_volume(
+            instance_id=instance_id,
+            size_gib=3,
+            volume_type=None,
+            project_id="p",
+            snapshot_id=made.id,
+        )
+        return volume.status, volume.size_gib
+
+    cinder.looks = 2
+    seen = [ask() for _ in range(8)]
+    assert seen[0] == ("creating", 1)
+    assert set(seen) == {("creating", 1), ("available", 3)}
+    assert seen == sorted(seen, key=lambda each: each[1])
+    assert cinder.count("POST", "/action") == 1
+
+
 def test_a_deletion_that_is_under_way_is_not_asked_for_again(
     driver: CinderVolume, cinder: Cinder, instance_id: str
 ) -> None:

@@ -90,7 +90,9 @@ class CinderVolume(base.VolumeDriver):
     ) -> base.Volume:
         """Begin to make a volume, or return the one that there is; a second one is removed.
 
-        One of a snapshot is where the snapshot is, and of its type: Cinder takes no other.
+        One of a snapshot is where the snapshot is, and of its type: Cinder takes no other. It is
+        made as large as the snapshot and extended then: of one that was asked for larger, Cinder's
+        NFS driver (2022) has the size in its books alone, and no server can have it.
         """
         found = self._keep_one(instance_id)
         if not found:
@@ -101,7 +103,8 @@ class CinderVolume(base.VolumeDriver):
                     "availability_zone": self._zone,
                 }
             else:
-                values["snapshot_id"] = snapshot_id
+                size_of_snapshot = self._size_of(snapshot_id)
+                values |= {"snapshot_id": snapshot_id, "size": min(size_of_snapshot, size_gib)}
             with cloud.told(_SERVICE, f"create a volume of {size_gib} GiB"):
                 made = self._cinder.create_volume(
                     **{name: value for name, value in values.items() if value is not None}
@@ -109,8 +112,12 @@ class CinderVolume(base.VolumeDriver):
             LOG.info("instance %s: volume %s is being made", instance_id, made.id)
             found = self._keep_one(instance_id) or [made]
         volume = self._volume(found[0])
-        if volume.status == "available" and len(found) > 1:
-            # whoever waits for it asks again, and the second one is removed then
+        is_small = snapshot_id is not None and volume.size_gib < size_gib
+        if is_small and volume.status == "available":
+            self.extend_volume(volume.id, size_gib)
+        # whoever waits for it asks again, and the second one is removed then
+        is_unfinished = is_small or len(found) > 1
+        if is_unfinished and volume.status in ("available", "busy"):
             return dataclasses.replace(volume, status="creating")
         return volume
 
@@ -283,6 +290,10 @@ class CinderVolume(base.VolumeDriver):
         except cloud.CloudNotFound:
             return
         LOG.info("snapshot %s is being deleted", snapshot_id)
+
+    def _size_of(self, snapshot_id: str) -> int:
+        with cloud.told(_SERVICE, f"find snapshot {snapshot_id}"):
+            return int(self._cinder.get_snapshot(snapshot_id).size)
 
     def _find_snapshots(self, owner_id: str) -> list[Any]:
         name = cloud.name_of(owner_id)
