@@ -5,6 +5,7 @@ Nothing but the standard library, since guests use it too.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
@@ -12,10 +13,37 @@ from typing import Any, BinaryIO
 
 from trove.storage import base
 
+_PIECE_BYTES = 256 * 1024
+
 
 def content_type_of(text: str) -> str:
     """Return a content type in one form: listings leave out the space before a parameter."""
     return "; ".join(part.strip() for part in text.split(";"))
+
+
+class Whole(Iterable[bytes]):
+    """A content that is in memory as a whole: who sends it need not gather it first.
+
+    It may be sent again and again, and must not change as long as it is.
+    """
+
+    def __init__(
+        self, content: bytes | memoryview, *, check: Callable[[], object] = lambda: None
+    ) -> None:
+        """Take it; ``check`` is called before each piece, and may raise."""
+        self._content = memoryview(content)
+        self._check = check
+        self.size_bytes = len(content)
+        digest = hashlib.md5(content, usedforsecurity=False)
+        self.etag = digest.hexdigest()
+        #: As the header of that name has it.
+        self.content_md5 = base64.b64encode(digest.digest()).decode()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield it in pieces."""
+        for start in range(0, self.size_bytes, _PIECE_BYTES):
+            self._check()
+            yield bytes(self._content[start : start + _PIECE_BYTES])
 
 
 class Content:

@@ -11,7 +11,6 @@ are asked for together with the one that is wanted: the more of them, the more o
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from oslo_log import log
 from trove.common import concurrency, exception
 from trove.guestagent.backup import progress as progresses
 from trove.rpc import payloads
-from trove.storage import base, factory
+from trove.storage import base, contents, factory
 
 LOG = log.getLogger(__name__)
 
@@ -95,24 +94,18 @@ class Place:
     def _put(
         self, name: str, view: memoryview, progress: progresses.Progress | None
     ) -> base.StoredObject:
-        etag = hashlib.md5(view, usedforsecurity=False).hexdigest()
-
-        def pieces() -> Iterator[bytes]:
-            for start in range(0, len(view), _PIECE_BYTES):
-                if progress is not None:
-                    progress.check()
-                yield bytes(view[start : start + _PIECE_BYTES])
+        whole = contents.Whole(view, check=(progress or progresses.Progress()).check)
 
         def put(account: base.Account, container: str, full: str) -> base.StoredObject:
             try:
-                stored = account.put(container, full, pieces())
+                stored = account.put(container, full, whole)
             except base.ObjectNotFound:
                 raise base.StorageError(
                     reason="it said that it stored the object, and does not have it"
                 ) from None
-            if (stored.size_bytes, stored.etag) != (len(view), etag):
+            if (stored.size_bytes, stored.etag) != (whole.size_bytes, whole.etag):
                 raise base.StorageError(
-                    reason=f"{len(view)} bytes with the MD5 {etag} were sent, it has"
+                    reason=f"{whole.size_bytes} bytes with the MD5 {whole.etag} were sent, it has"
                     f" {stored.size_bytes} with {stored.etag[:64]}"
                 )
             return stored

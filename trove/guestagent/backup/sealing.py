@@ -43,7 +43,7 @@ class Cipher:
         self._aead = AESGCM(derived)
         self._stream = f"trove backup {FORMAT}:{stream}".encode()
 
-    def seal(self, chunk: bytes, number: int, *, is_last: bool) -> bytes:
+    def seal(self, chunk: bytes | bytearray | memoryview, number: int, *, is_last: bool) -> bytes:
         """Return a chunk sealed; no number may be used twice."""
         return self._aead.encrypt(_nonce(number), chunk, self._associated(number, is_last))
 
@@ -78,16 +78,17 @@ class Sealer:
         start, end = 0, len(self._pending)
         with memoryview(self._pending) as view:
             while end - start > CHUNK_BYTES:
-                sealed.append(self._seal(bytes(view[start : start + CHUNK_BYTES]), is_last=False))
+                with view[start : start + CHUNK_BYTES] as chunk:
+                    sealed.append(self._seal(chunk, is_last=False))
                 start += CHUNK_BYTES
         del self._pending[:start]
         return sealed
 
     def finish(self) -> bytes:
         """Return the last chunk."""
-        return self._seal(bytes(self._pending), is_last=True)
+        return self._seal(self._pending, is_last=True)
 
-    def _seal(self, chunk: bytes, *, is_last: bool) -> bytes:
+    def _seal(self, chunk: bytearray | memoryview, *, is_last: bool) -> bytes:
         sealed = self._cipher.seal(chunk, self._number, is_last=is_last)
         self._number += 1
         return sealed

@@ -7,6 +7,7 @@ writer is gone ends by itself; :meth:`Program.close` ends it in any case.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import select
@@ -20,6 +21,10 @@ from trove.guestagent.system import filesystem, users
 _NICE = 10
 #: Of them, where 1000 is to end at once and an engine has what the agent has, less than 0.
 _OOM_SCORE = 500
+#: What a pipe holds, so that the two sides wait less: the most that all may ask for (pipe(7)).
+_PIPE_BYTES = 1024 * 1024
+#: Most that is read at once: memory for more is taken from the system each time, and given back.
+_READ_BYTES = 64 * 1024
 #: Seconds that a program may take to end once it was told to.
 _PATIENCE_S = 5.0
 
@@ -83,6 +88,11 @@ class Program:
             os.close(said)
         stdout = self._process.stdout
         self._output = stdout.fileno() if stdout is not None else -1
+        for descriptor in (self.input, self._output):
+            if descriptor >= 0:
+                # users have only so many pages for all their pipes
+                with contextlib.suppress(OSError):
+                    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         give_way(self._process.pid)
 
     @property
@@ -105,7 +115,7 @@ class Program:
             poller.register(self._output, select.POLLIN)
             if not poller.poll(self._stall_s * 1000):
                 raise TimeoutError(f"{self.name} gave nothing for {self._stall_s:.0f} s")
-        return os.read(self._output, most)
+        return os.read(self._output, min(most, _READ_BYTES))
 
     def write(self, data: bytes) -> None:
         """Have the program read data; raises OSError, BrokenPipeError when it ended."""
