@@ -6,6 +6,7 @@
 # Installs missing packages (as root or by sudo), engines that Debian lacks (tools/test-engines.sh)
 # and a virtual environment of its own (.venv-tests; TROVE_VENV names another place). The tests are
 # shared by as many workers as there are cores, at most four; TROVE_TEST_WORKERS says another number.
+# Their files are in memory where there is plenty of it, else below /tmp; TMPDIR says another place.
 # The last line is pytest's own; the exit code tells.
 set -Eeuo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
@@ -15,6 +16,17 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 VENV=${TROVE_VENV:-$PWD/.venv-tests}
 LOG=$(mktemp -t trove-run-tests-XXXXXX.log)
 trap 'restore_policy || true; exit 130' INT TERM
+
+# memory_directory: print a new directory in memory, where there is plenty of it. Engines sync what
+# they write, and on a disk wait for what all others wrote. Short: sockets lie in it.
+memory_directory() {
+    local free available
+    [ "$(stat -f -c %T /dev/shm 2>/dev/null)" = tmpfs ] || return 0
+    free=$(df --output=avail /dev/shm | tail -n 1)
+    available=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
+    [ "${free:-0}" -gt $((8 << 20)) ] && [ "${available:-0}" -gt $((12 << 20)) ] || return 0
+    mktemp -d /dev/shm/t-XXXXXX
+}
 
 check_python
 mapfile -t missing < <(
@@ -65,10 +77,21 @@ export PYTHONHASHSEED=${PYTHONHASHSEED:-$RANDOM}
 # A module at a time, so that its database servers are started by one worker only; in order, so that
 # the small modules of tests/unit are left for whoever is done first.
 distribution="-n $workers --dist loadfile --no-loadscope-reorder"
+memory=
+if [ -z "${TMPDIR:-}" ]; then
+    memory=$(memory_directory)
+fi
+if [ -n "$memory" ]; then
+    # users of engines pass through, and make files of their own
+    chmod 1777 "$memory"
+    export TMPDIR=$memory
+    echo "==> files of the tests are in $memory, and stay there when one fails"
+fi
 echo "==> PYTHONHASHSEED=$PYTHONHASHSEED python -m pytest $distribution $*"
 code=0
 # shellcheck disable=SC2086
 python -m pytest $distribution "$@" || code=$?
+[ -z "$memory" ] || [ "$code" -ne 0 ] || rm -rf "$memory"
 rm -f "$LOG"
 [ "$code" -ne 0 ] || code=$result
 exit "$code"
