@@ -65,7 +65,6 @@ check() {
 }
 check ruff check .
 check ruff format --check .
-check mypy
 check lint-imports
 [ "$result" -eq 0 ] || echo "==> the checks above found something; the tests run nevertheless"
 
@@ -87,11 +86,24 @@ if [ -n "$memory" ]; then
     export TMPDIR=$memory
     echo "==> files of the tests are in $memory, and stay there when one fails"
 fi
+# Types take a while of one processor, and the tests wait for servers at first: pytest tells of mypy
+# when both are done.
+TROVE_TEST_BESIDE=$(mktemp -t trove-run-tests-XXXXXX.log)
+export TROVE_TEST_BESIDE
+{
+    types=0
+    mypy >"$TROVE_TEST_BESIDE" 2>&1 || types=$?
+    echo "$types" >"$TROVE_TEST_BESIDE.code"
+    exit "$types"
+} &
+beside=$!
+trap 'kill "$beside"; restore_policy || true; exit 130' INT TERM
 echo "==> PYTHONHASHSEED=$PYTHONHASHSEED python -m pytest $distribution $*"
 code=0
 # shellcheck disable=SC2086
 python -m pytest $distribution "$@" || code=$?
 [ -z "$memory" ] || [ "$code" -ne 0 ] || rm -rf "$memory"
-rm -f "$LOG"
+wait "$beside" || result=1
+rm -f "$LOG" "$TROVE_TEST_BESIDE" "$TROVE_TEST_BESIDE.code"
 [ "$code" -ne 0 ] || code=$result
 exit "$code"
