@@ -12,7 +12,6 @@ import os
 import pathlib
 import signal
 import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +21,7 @@ import psutil
 import pymysql
 import pytest
 
+from tests.fixtures import full_disk
 from tests.fixtures.rest import Rest, create_body, left_over, processes_of
 from tests.fixtures.stack import NO_RATES, CommandFailed, Stack, destroy_stack, make_stack
 from tests.fixtures.waiting import wait_until
@@ -384,38 +384,9 @@ def test_a_volume_larger_than_the_disk_is_told(stack: Stack, rest: Rest, instanc
 
 
 @contextlib.contextmanager
-def _mounted(path: pathlib.Path, options: str) -> Iterator[None]:
-    """Put a small file system over a directory; what was open below it stays usable."""
-    try:
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)],
-            check=True,
-            capture_output=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("a file system can only be mounted by root")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def _fill(path: pathlib.Path) -> pathlib.Path:
-    """Use up the space of a file system; return the file that takes it."""
-    filling = path / "filling"
-    # unbuffered: nothing is left to be written when it is closed
-    with filling.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        for size in (1 << 20, 1 << 12, 1):
-            with contextlib.suppress(OSError):
-                while file.write(b"x" * size):
-                    pass
-    return filling
-
-
-@contextlib.contextmanager
 def _full_disk(path: pathlib.Path) -> Iterator[None]:
-    with _mounted(path, "size=64k,nr_inodes=3,mode=0711"):
-        _fill(path)
+    with full_disk.mounted(path, "size=64k,nr_inodes=3,mode=0711"):
+        full_disk.fill(path)
         yield
 
 
@@ -533,7 +504,7 @@ def test_a_service_whose_own_disk_is_full_says_so_and_goes_on_once_it_is_not() -
     """Its SQLite file, its logs and its broker share the disk with everything else."""
     with tempfile.TemporaryDirectory(prefix="trove-full-") as directory:
         root = pathlib.Path(directory)
-        with _mounted(root, "size=400m,mode=0755"):
+        with full_disk.mounted(root, "size=400m,mode=0755"):
             stack = make_stack(_OPTIONS, state_dir=root)
             try:
                 _on_a_full_disk(stack)
@@ -544,14 +515,14 @@ def test_a_service_whose_own_disk_is_full_says_so_and_goes_on_once_it_is_not() -
 def _on_a_full_disk(stack: Stack) -> None:
     rest = stack.rest()
     before = _usage(stack)
-    filling = _fill(stack.state_dir)
+    full_disk.fill(stack.state_dir)
     for path in ("/instances", "/datastores", "/flavors"):
         assert rest("GET", path, status=200).took_s < 2
     answer = rest("POST", "/instances", create_body("no-room"))
     assert answer.status == 503, answer.text
     assert "disk" in answer.message
     assert answer.took_s < 5
-    filling.unlink()
+    full_disk.free(stack.state_dir)
     assert _records(rest) == set()
     assert _usage(stack) == before
     # 400 MB are no room for a database, and the driver says so: everything works again

@@ -20,8 +20,12 @@
 ``storage``
     A MariaDB that is written to is backed up, and its log archived, to a Swift that fails, is full,
     slow, drops connections, lies, or changes bits.
+``full``
+    A MariaDB that is written to, on a small volume, with a store on a small disk: one of them gets
+    full while it is backed up, its log archived, or a backup restored in place or proven. Needs
+    root.
 ``clock``
-    The same, while the clock of the agent is set forward and back.
+    The same as ``storage``, while the clock of the agent is set forward and back.
 ``schedules``
     400 days of schedules by random times in random time zones, on a clock that is moved.
 ``moments``
@@ -57,7 +61,13 @@ from trove.common import concurrency  # noqa: E402
 
 concurrency.use_native_threads()
 
-from tests.fixtures import backup_bad_days, backup_damage, backup_deaths, swift  # noqa: E402
+from tests.fixtures import (  # noqa: E402
+    backup_bad_days,
+    backup_damage,
+    backup_deaths,
+    backup_full_disks,
+    swift,
+)
 from tests.fixtures.stack import Options, Stack, destroy_stack, make_stack  # noqa: E402
 from tests.fixtures.trials import Found, Trials  # noqa: E402
 from tests.unit.guestagent.backup import making, stores  # noqa: E402
@@ -300,6 +310,17 @@ def _storage(run: Run) -> None:
             _told(run, kind, number, is_well=is_well)
 
 
+def _full(run: Run) -> None:
+    filesystem.sync_file_system = lambda path: None
+    kinds = list(backup_full_disks.KINDS)
+    with backup_full_disks.tight() as made:
+        for number in run.numbers:
+            kind = kinds[number % len(kinds)]
+            trial = functools.partial(backup_full_disks.KINDS[kind], made)
+            is_well = run.trials.run(f"full: {kind}", number, trial)
+            _told(run, kind, number, is_well=is_well)
+
+
 def _clock(run: Run) -> None:
     with _shop() as made:
         for number in run.numbers:
@@ -435,6 +456,7 @@ _WHAT: Mapping[str, tuple[Callable[[Run], None], int]] = {
     "volume-lost": (_volume_lost, 5),
     "moments": (_moments, 100),
     "storage": (_storage, 27),
+    "full": (_full, 35),
     "clock": (_clock, 10),
     "schedules": (_schedules, 20),
 }

@@ -55,7 +55,8 @@ def _translated(function: Callable[_P, _T]) -> Callable[_P, _T]:
         try:
             return function(*args, **kwargs)
         except OSError as e:
-            raise base.StorageError(reason=f"{os.strerror(e.errno or 0)} ({e.filename})") from e
+            where = f" ({e.filename})" if e.filename else ""
+            raise base.StorageError(reason=f"{os.strerror(e.errno or 0)}{where}") from e
 
     return translated
 
@@ -113,10 +114,10 @@ class FilesystemAccount(base.Account):
         base.check_names(container, name)
         place = self._place(container, name)
         data = place.with_name(f"{place.name}.{secrets.token_hex(8)}.data")
-        with self._locked(container):
-            self._make(place.parent)
-            stream = self._create(data)
         try:
+            with self._locked(container):
+                self._make(place.parent)
+                stream = self._create(data)
             with stream:
                 size_bytes, etag = _write(stream, content)
             with self._locked(container):
@@ -132,9 +133,16 @@ class FilesystemAccount(base.Account):
                 )
                 self._commit(place, data, stored)
         except BaseException:
-            data.unlink(missing_ok=True)
+            self._remove_left(container, data)
             raise
         return stored
+
+    def _remove_left(self, container: str, data: pathlib.Path) -> None:
+        """Remove what there is of an object that could not be stored."""
+        with contextlib.suppress(OSError):
+            data.unlink(missing_ok=True)
+            with self._locked(container):
+                self._remove_empty(container, data.parent)
 
     def _commit(self, place: pathlib.Path, data: pathlib.Path, stored: base.StoredObject) -> None:
         """Make ``data`` the content of an object, and remove any other."""
@@ -205,12 +213,17 @@ class FilesystemAccount(base.Account):
             for data in _contents(place):
                 data.unlink(missing_ok=True)
             _sync(place.parent)
-            directory, top = place.parent, self._objects(container)
-            with contextlib.suppress(OSError):
-                while directory != top:
-                    directory.rmdir()
-                    directory = directory.parent
+            self._remove_empty(container, place.parent)
         return existed
+
+    def _remove_empty(self, container: str, directory: pathlib.Path) -> None:
+        """Remove directories of a locked container that have nothing in them, upwards."""
+        top = self._objects(container)
+        with contextlib.suppress(OSError):
+            while directory != top:
+                with contextlib.suppress(FileNotFoundError):
+                    directory.rmdir()
+                directory = directory.parent
 
     @_translated
     def list_containers(self) -> Sequence[str]:
@@ -304,11 +317,15 @@ class FilesystemAccount(base.Account):
     def _replace(self, path: pathlib.Path, text: str) -> None:
         temporary = path.with_name(f"{path.name}.new")
         temporary.unlink(missing_ok=True)
-        with self._create(temporary) as stream:
-            stream.write(text.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        try:
+            with self._create(temporary) as stream:
+                stream.write(text.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         _sync(path.parent)
 
 

@@ -901,6 +901,37 @@ def test_store_or_volume_that_fails_proves_nothing(
     assert world.names() <= {"data", "agent"}
 
 
+@pytest.mark.parametrize("part", ["restore", "verify"])
+def test_what_fails_for_want_of_space_is_no_bad_backup(
+    world: World, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restoration = payloads.Restoration(chain=(world.back_up("b1"),))
+    proof = payloads.VerifyBackupJob(restoration=restoration)
+    free = {"bytes": 2**30}
+
+    def disk_use(path: pathlib.Path) -> filesystem.DiskUse:
+        return filesystem.DiskUse(used_bytes=0, total_bytes=2**30, available_bytes=free["bytes"])
+
+    def fail_with(left_bytes: int) -> Callable[..., Any]:
+        def stop(*_: object) -> Any:
+            free["bytes"] = left_bytes
+            raise exception.GuestError(reason="a page is damaged")
+
+        return stop
+
+    monkeypatch.setattr(filesystem, "disk_use", disk_use)
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeBackup, part, fail_with(2**20))
+        with pytest.raises(exception.NotProven, match=r"got full .* 1 MiB left: a page is"):
+            world.jobs.verify(proof)
+        free["bytes"] = 2**30
+        patch.setattr(FakeBackup, part, fail_with(2**29))
+        with pytest.raises(exception.GuestError, match="a page is damaged") as caught:
+            world.jobs.verify(proof)
+        assert not isinstance(caught.value, exception.NotProven)
+    assert world.names() <= {"data", "agent"}
+
+
 def test_proof_of_a_killed_agent_is_done_again_and_leaves_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

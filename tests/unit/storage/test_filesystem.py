@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import pathlib
+from collections.abc import Callable
 
 import pytest
 
+from tests.fixtures import full_disk
 from trove import conf as trove_conf
 from trove.common import exception
 from trove.storage import base, factory, filesystem
@@ -75,6 +77,41 @@ def test_directory_that_cannot_be_written_is_an_error_with_its_cause(
     (tmp_path / "objects" / "p").write_text("in the way")
     with pytest.raises(base.StorageError, match="directory"):
         filesystem.FilesystemStore(tmp_path / "objects").account("p").put("box", "x", [b""])
+
+
+def _try_to_put(account: base.Account, name: str) -> str:
+    try:
+        account.put("box", name, [b"x" * 20_000])
+    except base.StorageError as e:
+        return str(e)
+    return ""
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda path, leave: full_disk.fill(path, leave_bytes=4096 * leave),
+        lambda path, leave: full_disk.use_up_inodes(path, leave=leave),
+    ],
+    ids=["space", "files"],
+)
+def test_a_full_disk_is_told_and_has_nothing_of_what_was_to_be_stored(
+    tmp_path: pathlib.Path, fill: Callable[[pathlib.Path, int], None]
+) -> None:
+    with full_disk.mounted(tmp_path, "size=256k,nr_inodes=64"):
+        account = filesystem.FilesystemStore(tmp_path / "objects").account("p")
+        account.put("box", "b/old", [b"old"])
+        before = set(tmp_path.rglob("*"))
+        told: list[str] = []
+        for leave in range(12):
+            fill(tmp_path, leave)
+            told.append(_try_to_put(account, "b/c/d"))
+            full_disk.free(tmp_path)
+            assert account.delete("box", "b/c/d") == (not told[-1])
+            assert set(tmp_path.rglob("*")) == before
+        assert [bool(each) for each in told] == sorted(map(bool, told), reverse=True)
+        assert {told[0], told[-1]} == {told[0], ""}
+        assert all("No space left on device" in each for each in told if each)
 
 
 def test_guest_does_not_make_the_directory_of_a_store_that_it_does_not_share(

@@ -328,7 +328,8 @@ class Backups:
         except (exception.TroveError, OSError) as e:
             if self._is_closing:
                 raise
-            reason = str(e.kwargs.get("reason", e)) if isinstance(e, exception.TroveError) else e
+            cause = e.kwargs.get("reason", e) if isinstance(e, exception.TroveError) else e
+            reason = f"{str(cause).rstrip('.')}{self._restorer.describe_shortage()}"
             LOG.warning("the restored database does not run, having the former: %s", reason)
             self._give_up(memory, f"the restored database does not run: {reason}")
         return memory.facts

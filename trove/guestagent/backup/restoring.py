@@ -251,6 +251,37 @@ class Restorer:
                 " or restore into an instance with a larger one"
             )
 
+    def describe_shortage(self) -> str:
+        """Return what an engine that does not run may be short of; nothing when it is not."""
+        try:
+            available = filesystem.disk_use(self._layout.mount_point).available_bytes
+        except OSError:
+            # whatever is wrong with the volume, this is not the place to find out
+            return ""
+        if available >= _HEADROOM_BYTES:
+            return ""
+        return f"; the volume has only {available // _MIB} MiB left"
+
+    @contextlib.contextmanager
+    def _needing_space(self, checked: Checked, work: pathlib.Path) -> Iterator[None]:
+        """Have what fails for want of space say so; by itself it may look like a bad backup.
+
+        The space that was there at first may have been taken by somebody else.
+        """
+        try:
+            yield
+        except (progresses.Cancelled, places.StorageFailed):
+            raise
+        except (exception.TroveError, OSError) as e:
+            available = filesystem.disk_use(self._layout.mount_point).available_bytes
+            if available + filesystem.tree_bytes(work) >= checked.needed_bytes:
+                raise
+            cause = e.kwargs.get("reason", e) if isinstance(e, exception.TroveError) else e
+            raise NoSpace(
+                reason="the volume got full while the backup was restored, with"
+                f" {available // _MIB} MiB left: {cause}"
+            ) from e
+
     # -- restoring -----
 
     def restore(
@@ -260,7 +291,8 @@ class Restorer:
         filesystem.remove_tree(work)
         self.check_space(checked)
         try:
-            facts = self._part.restore(checked.recovery, work)
+            with self._needing_space(checked, work):
+                facts = self._part.restore(checked.recovery, work)
             if not work.is_dir():
                 raise exception.GuestError(reason="restoring the backup made no database")
             progress.check()
@@ -283,10 +315,12 @@ class Restorer:
             checked = self.check(restoration, progress)
             facts = self.restore(checked, self.proof, progress)
             mark = checked.recovery.chain[-1].facts.get(probes.KEY)
+            with self._needing_space(checked, self.proof):
+                found = self._part.verify(self.proof)
             findings = probes.compare(
                 # the log behind a backup may hold the mark of another one
                 mark if restoration.archive is None else None,
-                self._part.verify(self.proof),
+                found,
             )
         except (places.StorageFailed, NoSpace) as e:
             raise exception.NotProven(reason=e.kwargs["reason"]) from e
