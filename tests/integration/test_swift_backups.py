@@ -92,7 +92,7 @@ def test_backups_are_made_registered_and_deleted_in_swift(
 
 
 @needs_mariadb
-def test_a_store_that_fails_and_a_clock_that_jumps_lose_nothing(
+def test_a_store_that_fails_and_clocks_that_jump_lose_nothing(
     swift: Swift, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many more: ``tools/faults/backup.py --what storage`` and ``--what clock``."""
@@ -104,5 +104,5 @@ def test_a_store_that_fails_and_a_clock_that_jumps_lose_nothing(
             Fault(method="PUT", action="drop", times=1),
             Fault(method="GET", action=500, times=1),
         ]
-        trials.run("clock", 1, functools.partial(backup_bad_days.with_jumps, made))
+        trials.run("clock", 1, functools.partial(backup_bad_days.with_jumps, made, "both"))
     trials.check()

@@ -14,18 +14,18 @@
 ``deaths``
     A trove-standalone with a MariaDB that is written to: one of its processes, or all, are killed
     while a backup is made, while the log is archived, and while one is restored, also in place.
+``engines``
+    MariaDB, PostgreSQL and MongoDB that are written to: the engine is killed while it is backed up,
+    its log archived, or it is restored, in place or anew; also the one that only replays the log.
 ``volume-lost``
-    The same: a volume is destroyed under writes. How much of what was acknowledged is missing in
-    what is restored?
+    As ``deaths``: a volume is destroyed under writes. How much of what was acknowledged is missing
+    in what is restored?
 ``storage``
     A MariaDB that is written to is backed up, and its log archived, to a Swift that fails, is full,
     slow, drops connections, lies, or changes bits.
-``full``
-    A MariaDB that is written to, on a small volume, with a store on a small disk: one of them gets
-    full while it is backed up, its log archived, or a backup restored in place or proven. Needs
-    root.
 ``clock``
-    The same as ``storage``, while the clock of the agent is set forward and back.
+    The same as ``storage``, while the clock of the agent is set forward and back, or of who grants
+    access to the store, or both; and days of a task manager whose clock is: schedules, retention.
 ``schedules``
     400 days of schedules by random times in random time zones, on a clock that is moved.
 ``moments``
@@ -65,9 +65,10 @@ from tests.fixtures import (  # noqa: E402
     backup_bad_days,
     backup_damage,
     backup_deaths,
-    backup_full_disks,
+    engine_deaths,
     swift,
 )
+from tests.fixtures.engine import is_available  # noqa: E402
 from tests.fixtures.stack import Options, Stack, destroy_stack, make_stack  # noqa: E402
 from tests.fixtures.trials import Found, Trials  # noqa: E402
 from tests.unit.guestagent.backup import making, stores  # noqa: E402
@@ -310,23 +311,24 @@ def _storage(run: Run) -> None:
             _told(run, kind, number, is_well=is_well)
 
 
-def _full(run: Run) -> None:
-    filesystem.sync_file_system = lambda path: None
-    kinds = list(backup_full_disks.KINDS)
-    with backup_full_disks.tight() as made:
-        for number in run.numbers:
-            kind = kinds[number % len(kinds)]
-            trial = functools.partial(backup_full_disks.KINDS[kind], made)
-            is_well = run.trials.run(f"full: {kind}", number, trial)
-            _told(run, kind, number, is_well=is_well)
+_DAYS = (
+    "tests/functional/flows/test_clock_jumps.py"
+    "::test_a_clock_that_is_set_right_again_costs_no_backup"
+)
 
 
 def _clock(run: Run) -> None:
     with _shop() as made:
         for number in run.numbers:
-            trial = functools.partial(backup_bad_days.with_jumps, made)
-            is_well = run.trials.run("clock: jumps", number, trial)
-            _told(run, "clock: jumps", number, is_well=is_well)
+            whose = backup_bad_days.CLOCKS[number % len(backup_bad_days.CLOCKS)]
+            trial = functools.partial(backup_bad_days.with_jumps, made, whose)
+            is_well = run.trials.run(f"clock: {whose}", number, trial)
+            _told(run, f"clock: {whose}", number, is_well=is_well)
+    variables = {
+        "TROVE_TEST_CLOCKS": str(run.count),
+        "TROVE_TEST_CLOCKS_SEED": f"{run.trials.seed}:{run.first}",
+    }
+    _run_test(run, "clock: task manager, days", _DAYS, variables, trials_of_each=1)
 
 
 #: A journal is as long as it may be, then another instance is written to.
@@ -449,14 +451,35 @@ def _run_test(
     _told(run, f"{kind}, {tests} tests", run.first, is_well=not done.returncode)
 
 
+def _engines(run: Run) -> None:
+    """Each stage of an engine in turn, then the next engine."""
+    filesystem.sync_file_system = lambda path: None
+    rows = [row for row in engine_deaths.ROWS if is_available(row)]
+    stages = list(engine_deaths.STAGES.items())
+    numbers = list(run.numbers)
+    for first in range(0, len(numbers), len(stages)):
+        row = rows[numbers[first] // len(stages) % len(rows)]
+        with (
+            tempfile.TemporaryDirectory(prefix="trove-faults-") as directory,
+            engine_deaths.written(row, pathlib.Path(directory)) as made,
+        ):
+            for number in numbers[first : first + len(stages)]:
+                stage, trial = stages[number % len(stages)]
+                kind = f"engine: {row}, {stage}"
+                is_well = run.trials.run(kind, number, functools.partial(trial, made))
+                _told(run, kind, number, is_well=is_well)
+                if not is_well:
+                    break
+
+
 _WHAT: Mapping[str, tuple[Callable[[Run], None], int]] = {
     "pipeline": (_pipeline, 1000),
     "corruption": (_corruption, 39),
     "deaths": (_deaths, 28),
+    "engines": (_engines, 32),
     "volume-lost": (_volume_lost, 5),
     "moments": (_moments, 100),
     "storage": (_storage, 27),
-    "full": (_full, 35),
     "clock": (_clock, 10),
     "schedules": (_schedules, 20),
 }
