@@ -23,6 +23,10 @@
 ``storage``
     A MariaDB that is written to is backed up, and its log archived, to a Swift that fails, is full,
     slow, drops connections, lies, or changes bits.
+``full``
+    A MariaDB that is written to, on a small volume, with a store on a small disk: one of them gets
+    full while it is backed up, its log archived, or a backup restored in place or proven. Needs
+    root.
 ``clock``
     The same as ``storage``, while the clock of the agent is set forward and back, or of who grants
     access to the store, or both; and days of a task manager whose clock is: schedules, retention.
@@ -65,6 +69,7 @@ from tests.fixtures import (  # noqa: E402
     backup_bad_days,
     backup_damage,
     backup_deaths,
+    backup_full_disks,
     engine_deaths,
     swift,
 )
@@ -311,6 +316,17 @@ def _storage(run: Run) -> None:
             _told(run, kind, number, is_well=is_well)
 
 
+def _full(run: Run) -> None:
+    filesystem.sync_file_system = lambda path: None
+    kinds = list(backup_full_disks.KINDS)
+    with backup_full_disks.tight() as made:
+        for number in run.numbers:
+            kind = kinds[number % len(kinds)]
+            trial = functools.partial(backup_full_disks.KINDS[kind], made)
+            is_well = run.trials.run(f"full: {kind}", number, trial)
+            _told(run, kind, number, is_well=is_well)
+
+
 _DAYS = (
     "tests/functional/flows/test_clock_jumps.py"
     "::test_a_clock_that_is_set_right_again_costs_no_backup"
@@ -480,6 +496,7 @@ _WHAT: Mapping[str, tuple[Callable[[Run], None], int]] = {
     "volume-lost": (_volume_lost, 5),
     "moments": (_moments, 100),
     "storage": (_storage, 27),
+    "full": (_full, 35),
     "clock": (_clock, 10),
     "schedules": (_schedules, 20),
 }
