@@ -6,11 +6,12 @@ others it asks the control plane again. Nothing can be listed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from trove.storage import base, plain_http, s3_objects, signed
+from trove.storage import base, contents, plain_http, s3_objects, signed
 
 #: What a guest may do with each object.
 METHODS = ("GET", "HEAD", "PUT", "DELETE")
@@ -71,17 +72,23 @@ class PresignedAccount(signed.SignedAccount):
     ) -> base.StoredObject:
         """Store an object of at most 5 GiB, replacing one of this name."""
         self._check(container, name)
-        with s3_objects.Spool(content) as spool:
-            headers = {
-                "Content-Type": content_type,
-                "Content-Disposition": s3_objects.disposition(spool.etag, metadata or {}),
-                "Content-Length": str(spool.size_bytes),
+        headers = {"Content-Type": content_type}
+        with contextlib.ExitStack() as stack:
+            sized: contents.Whole | s3_objects.Spool
+            if isinstance(content, contents.Whole):
+                sized, body = content, iter(content)
+            else:
+                sized = stack.enter_context(s3_objects.Spool(content))
+                body = sized.file
+            headers |= {
+                "Content-Disposition": s3_objects.disposition(sized.etag, metadata or {}),
+                "Content-Length": str(sized.size_bytes),
                 # what comes otherwise is refused
-                "Content-MD5": spool.content_md5,
+                "Content-MD5": sized.content_md5,
             }
-            with self._request("PUT", name, headers, spool.file) as answer:
+            with self._request("PUT", name, headers, body) as answer:
                 self._require(answer, 200, 201)
-                if s3_objects.etag_of(answer.headers, spool.etag) != spool.etag:
+                if s3_objects.etag_of(answer.headers, sized.etag) != sized.etag:
                     raise base.StorageError(reason=f"not all of object {name} was stored")
         return self.get(container, name)
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
-import io
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from trove.storage import base, contents, plain_http, signed, swift_objects
@@ -77,20 +76,33 @@ class TempUrlAccount(signed.SignedAccount):
             "Content-Type": content_type,
             **swift_objects.metadata_headers(metadata or {}, is_public=True),
         }
-        pieces = contents.Content(content)
-        first = pieces.take(swift_objects.DIRECT_BYTES)
-        if pieces.is_over():
-            headers |= {"ETag": pieces.etag, "Content-Length": str(len(first))}
-            # read block by block, since the timeout is for each
-            sent: Any = io.BytesIO(first)
-        else:
-            headers["Transfer-Encoding"] = "chunked"
-            sent = pieces.pieces(first, _MOST_BYTES - len(first))
-        with self._request("PUT", name, headers, sent) as answer:
-            self._require(answer, 201)
-            if answer.headers.get("etag", "").strip('"') != pieces.etag or not pieces.is_over():
-                raise base.StorageError(reason=f"not all of object {name} was stored")
+        if not isinstance(content, contents.Whole):
+            pieces = contents.Content(content)
+            first = pieces.take(swift_objects.DIRECT_BYTES)
+            if not pieces.is_over():
+                self._put_unsized(name, headers, pieces, first)
+                return self.get(container, name)
+            content = contents.Whole(first)
+        headers |= {"ETag": content.etag, "Content-Length": str(content.size_bytes)}
+        # piece by piece, since the timeout is for each
+        if self._send(name, headers, iter(content)) != content.etag:
+            raise _incomplete(name)
         return self.get(container, name)
+
+    def _put_unsized(
+        self, name: str, headers: Mapping[str, str], pieces: contents.Content, first: bytes
+    ) -> None:
+        """Store what does not say how much there is of it; ``first`` was taken already."""
+        headers = {**headers, "Transfer-Encoding": "chunked"}
+        told = self._send(name, headers, pieces.pieces(first, _MOST_BYTES - len(first)))
+        if told != pieces.etag or not pieces.is_over():
+            raise _incomplete(name)
+
+    def _send(self, name: str, headers: Mapping[str, str], pieces: Iterator[bytes]) -> str:
+        """Put an object; return its MD5 as Swift says."""
+        with self._request("PUT", name, headers, pieces) as answer:
+            self._require(answer, 201)
+            return answer.headers.get("etag", "").strip('"')
 
     def delete(self, container: str, name: str) -> bool:
         """Delete an object; returns whether there was one."""
@@ -126,6 +138,10 @@ class TempUrlAccount(signed.SignedAccount):
         return plain_http.send(
             method, grant.url, target, headers=headers, body=body, ca_pem=grant.ca_pem
         )
+
+
+def _incomplete(name: str) -> base.StorageError:
+    return base.StorageError(reason=f"not all of object {name} was stored")
 
 
 def open_grant(grant: Mapping[str, Any]) -> base.Account:
