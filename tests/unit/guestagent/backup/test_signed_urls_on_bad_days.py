@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from tests.fixtures import s3
+from tests.fixtures.ceph import ceph, is_wanted
 from tests.fixtures.faulty_proxy import Fault, FaultyProxy
 from tests.fixtures.swift import Swift, swift
 from tests.unit.guestagent.backup import making
@@ -21,7 +22,7 @@ from trove.rpc import payloads
 from trove.storage import base as storage
 from trove.storage import grants, manifests
 
-__all__ = ["swift"]
+__all__ = ["ceph", "swift"]
 
 _BOX = "database_backups"
 _DATA = making.noise(3 * sealing.CHUNK_BYTES)
@@ -49,13 +50,18 @@ class _Granted:
         return [each.name for each in self.store.account(self.project).list(_BOX)]
 
 
-@pytest.fixture(params=["swift", "s3"])
+@pytest.fixture(params=["swift", "s3", *(["ceph"] if is_wanted() else [])])
 def granted(
     request: pytest.FixtureRequest, swift: Swift, tmp_path: pathlib.Path
 ) -> Iterator[_Granted]:
-    is_s3 = request.param == "s3"
-    store = s3.make_store(swift.s3, tmp_path) if is_s3 else swift.make_store(tmp_path)
-    with FaultyProxy(swift.s3.url if is_s3 else swift.url) as proxy:
+    served: Swift | s3.Endpoint = swift
+    store: storage.Store
+    if request.param == "swift":
+        store = swift.make_store(tmp_path)
+    else:
+        served = swift.s3 if request.param == "s3" else request.getfixturevalue("ceph")
+        store = s3.make_store(served, tmp_path)
+    with FaultyProxy(served.url) as proxy:
         yield _Granted(store, proxy)
 
 
