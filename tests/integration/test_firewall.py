@@ -14,7 +14,7 @@ import pytest
 from oslo_config import cfg
 
 from tests.fixtures.local import conf, short_dir
-from trove.drivers.network import base, firewall
+from trove.drivers.network import base, egress, firewall
 from trove.drivers.network.local import LocalNetwork
 
 __all__ = ["conf", "short_dir"]
@@ -233,3 +233,33 @@ def test_without_a_firewall_the_rules_are_stored_and_one_line_says_so(
     with listening(port, engine[1]) as target:
         assert can_connect("127.0.0.1", target)
     assert caplog.text.count("stored but not enforced") == 1
+
+
+@needs_nftables
+def test_processes_of_a_user_reach_what_they_are_to_and_nothing_else() -> None:
+    # nobody has this number, so that nobody's processes are kept from anything
+    uid = 54321 + os.getpid() % 1000
+    with (
+        socket.create_server(("127.0.0.1", 0)) as wanted,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        ports = [each.getsockname()[1] for each in (wanted, other)]
+        limits = egress.Egress(uid, [egress.Endpoint(host="localhost", port=ports[0])])
+
+        def reached(number: int) -> list[bool]:
+            scripts = [f"exec 3<>/dev/tcp/127.0.0.1/{port}" for port in ports]
+            runs = [
+                subprocess.run(["bash", "-c", each], user=number, capture_output=True, check=False)
+                for each in scripts
+            ]
+            return [run.returncode == 0 for run in runs]
+
+        limits.enforce()
+        try:
+            assert reached(uid) == [True, False]
+            assert reached(uid + 1000) == [True, True]
+            # again, as after a restart
+            egress.Egress(uid, [egress.Endpoint(host="127.0.0.1", port=ports[1])]).enforce()
+            assert reached(uid) == [False, True]
+        finally:
+            firewall.change(f"delete table inet trove_egress_{uid}")

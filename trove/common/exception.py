@@ -245,6 +245,10 @@ class GuestError(TroveError):
     code = "trove.guest_error"
 
 
+class ProgramMissing(GuestError):
+    """A program that helps the engine is not installed."""
+
+
 class NotProven(GuestError):
     """Nothing was found out about a backup: it is as proven as it was."""
 

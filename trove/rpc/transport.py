@@ -55,6 +55,7 @@ UP_EXCHANGE = "amq.direct"
 #: From control processes to agents; a topic exchange, so that rights can be given by topic.
 DOWN_EXCHANGE = "amq.topic"
 _ANSWER_PREFIX = "answer."
+_AMQP_PORT, _AMQPS_PORT = 5672, 5671
 #: Where control processes get their answers.
 CONTROL_INBOX = f"{_ANSWER_PREFIX}control"
 #: Where oslo.messaging looks for parts of its own.
@@ -210,6 +211,15 @@ def guest_url(conf: cfg.ConfigOpts, *, username: str, password: str) -> str:
     for host in url.hosts:
         host.username, host.password = username, password
     return str(url)
+
+
+def guest_hosts(conf: cfg.ConfigOpts) -> list[tuple[str, int]]:
+    """Return name or address and port of the brokers of the guest bus."""
+    prepare(conf)
+    url = oslo_messaging.TransportURL.parse(conf, conf.guest.transport_url)
+    is_tls = str(url.query.get("ssl", "")).lower() in ("1", "true")
+    port = _AMQPS_PORT if is_tls else _AMQP_PORT
+    return [(host.hostname, host.port or port) for host in url.hosts if host.hostname]
 
 
 class Sender:

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import socket
+import stat
 from collections.abc import Mapping, Sequence
 
 from oslo_config import cfg
@@ -40,16 +41,27 @@ def host_name(conf: cfg.ConfigOpts) -> str:
 
 
 def prepare_directory(conf: cfg.ConfigOpts, *, group: int | None = None) -> pathlib.Path:
-    """Return the directory of a verifier, made when it is missing; nobody else gets in.
+    """Return the directory of a verifier, made when it is missing; nobody else looks in.
 
-    ``group`` may pass through. Raises ConfigurationError for one that something else is in.
+    The group of the user that proofs run as, ``group``, may pass through; without one, where this
+    process is root, engines may do so that run as users of their own. Raises ConfigurationError
+    for a directory that something else is in, and one that they do not get to.
     """
     path = pathlib.Path(conf.verifier.state_dir).absolute()
+    is_root = os.geteuid() == 0
     try:
         path.mkdir(parents=True, exist_ok=True)
         if group is not None:
             os.chown(path, -1, group)
-        path.chmod(0o700 if group is None else 0o710)
+            path.chmod(0o710)
+        else:
+            path.chmod(0o711 if is_root else 0o700)
+        closed = [each for each in path.parents if not each.stat().st_mode & stat.S_IXOTH]
+        if closed and is_root:
+            raise exception.ConfigurationError(
+                reason=f"[verifier] state_dir: {closed[-1]} is closed to other users, and proofs do"
+                " not run as root: name another directory, or run 'chmod o+x' on it"
+            )
         if not (path / _MARK).exists():
             if local_state.names(path):
                 raise exception.ConfigurationError(

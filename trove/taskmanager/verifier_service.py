@@ -8,16 +8,22 @@ import cotyledon
 from oslo_config import cfg
 from oslo_log import log
 
-from trove.common import exception
+from trove.common import concurrency, exception
 from trove.drivers import factory
 from trove.drivers.compute import users
 from trove.drivers.compute.local import LocalCompute
 from trove.drivers.image.local import LocalImage
+from trove.drivers.network.egress import Egress, Endpoint
 from trove.drivers.network.local import LocalNetwork
 from trove.drivers.volume.local import LocalVolume
+from trove.rpc import transport
 from trove.taskmanager import service, verifier
+from trove.taskmanager.operations import engine
 
 LOG = log.getLogger(__name__)
+
+#: How often it is looked whether what proofs may reach has another address.
+_RESOLVE_INTERVAL_S = 60.0
 
 
 def prepare(conf: cfg.ConfigOpts) -> None:
@@ -43,6 +49,21 @@ def prepare(conf: cfg.ConfigOpts) -> None:
         )
     service.check_backends(conf)
     find_engines(conf)
+    LocalCompute(conf).check_agent()
+    egress = make_egress(conf)
+    if egress is not None:
+        engine.tell_troubles("limiting whom proofs reach", egress.enforce)
+
+
+def make_egress(conf: cfg.ConfigOpts) -> Egress | None:
+    """Return what limits whom proofs reach; None where they are not limited."""
+    user = users.find(conf.verifier.user)
+    if user is None or not conf.verifier.use_firewall:
+        LOG.warning("proofs reach all that this host does: set [verifier] user, and use_firewall")
+        return None
+    brokers = [Endpoint(host=host, port=port) for host, port in transport.guest_hosts(conf)]
+    others = [Endpoint.parse(each) for each in conf.guestagent.endpoints]
+    return Egress(user.uid, [*brokers, *others])
 
 
 def find_engines(conf: cfg.ConfigOpts) -> verifier.Engines:
@@ -83,6 +104,14 @@ class Parts:
         versions = {manager: [each for _, each in found] for manager, found in engines.items()}
         told = [f"{manager} {each}" for manager, found in versions.items() for each in found]
         LOG.info("backups can be proven here of: %s", ", ".join(told))
+        egress = make_egress(conf)
+        self._limiting = None
+        if egress is not None:
+            self._limiting = concurrency.PeriodicThread(
+                "egress",
+                lambda: engine.tell_troubles("limiting whom proofs reach", egress.enforce),
+                interval_s=_RESOLVE_INTERVAL_S,
+            )
         self._backends = service.Backends(conf, drivers=drivers)
         self.verifier = verifier.Verifier(
             self._backends.tools, name=verifier.host_name(conf), engines=versions
@@ -90,11 +119,15 @@ class Parts:
 
     def start(self) -> None:
         """Begin to work."""
+        if self._limiting is not None:
+            self._limiting.start()
         self.verifier.start()
 
     def stop(self) -> None:
         """Let the steps in work end and close everything."""
         self.verifier.stop()
+        if self._limiting is not None:
+            self._limiting.stop()
         self._backends.close()
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import pwd
 import signal
 import stat
 import tempfile
 import threading
+import uuid
 
 import pytest
 from oslo_config import cfg
@@ -19,8 +21,10 @@ from trove import states
 from trove.common import concurrency, exception
 from trove.drivers.compute import cgroups, local, processes
 from trove.drivers.compute.local import LocalCompute
+from trove.drivers.volume.local import LocalVolume
 
 MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
+CPU_LIMITS = ("cpu.max", "cpu.cfs_quota_us")
 ACTIVE, SHUTOFF = states.ServerStatus.ACTIVE, states.ServerStatus.SHUTOFF
 
 
@@ -258,10 +262,11 @@ def test_agent_and_engine_live_in_the_cgroup_with_the_limits_of_the_flavor(
     agent_conf: cfg.ConfigOpts,
 ) -> None:
     try:
-        parents = cgroups.find_parents()
+        parents = cgroups.find_parents(has_cpu=True)
     except cgroups.NotPossible as e:
         pytest.skip(f"this machine allows no cgroups: {e}")
     agent_conf.set_override("use_cgroups", True, group="local")
+    agent_conf.set_override("max_cpus", 0.5, group="local")
     instance_id = _create(agent_conf)
     groups = {controller: parent / instance_id for controller, parent in parents.items()}
     try:
@@ -272,9 +277,62 @@ def test_agent_and_engine_live_in_the_cgroup_with_the_limits_of_the_flavor(
         memory = groups["memory"]
         limit = next(filter(pathlib.Path.exists, map(memory.joinpath, MEMORY_LIMITS)))
         assert int(limit.read_text()) == 256 * 1024 * 1024
+        if "cpu" in groups:
+            cpu = groups["cpu"]
+            limit = next(filter(pathlib.Path.exists, map(cpu.joinpath, CPU_LIMITS)))
+            assert limit.read_text().split()[0] == "50000"
     finally:
         _delete(agent_conf, instance_id)
     assert not any(group.exists() for group in groups.values())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have agents run as another user")
+def test_an_agent_of_another_user_has_its_own_directories_and_nothing_else(
+    agent_conf: cfg.ConfigOpts,
+) -> None:
+    user = pwd.getpwnam("nobody")
+    text = "cat ../guest.conf ../local.conf ../instance.key > read; touch ../x; exec tail -f \"$2\""
+    agent_conf.set_override("agent_command", f"/bin/sh -c '{text}' agent", group="local")
+    agent_conf.set_override("agent_user", user.pw_name, group="local")
+    volume = LocalVolume(agent_conf)
+    spec = server_spec(instance_id=(made := str(uuid.uuid4())), volume_id=made)
+    volume.create_volume(
+        instance_id=spec.instance_id, size_gib=1, volume_type=None, project_id="p1"
+    )
+    compute = LocalCompute(agent_conf)
+    compute.create_server(spec)
+    directory = _directory(agent_conf, spec.instance_id)
+    data = pathlib.Path(agent_conf.local.state_dir) / "volumes" / spec.instance_id
+    try:
+        wait_until(lambda: (directory / "own" / "read").exists(), timeout_s=20)
+        (pid,) = wait_until(lambda: _pids(agent_conf, spec.instance_id), timeout_s=20) or ()
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert fields["Uid"].split() == [str(user.pw_uid)] * 4
+        assert fields["Gid"].split() == [str(user.pw_gid)] * 4
+        assert (fields["Groups"].strip(), fields["NoNewPrivs"]) == ("", "1")
+        limits = pathlib.Path(f"/proc/{pid}/limits").read_text()
+        assert "Max core file size        0 " in limits
+        for path in (directory / "own", data):
+            found = path.stat()
+            assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (user.pw_uid, 0o700)
+        assert not (directory / "x").exists()
+        assert (directory / "agent.pid").stat().st_uid == 0
+        # the program of the tests is maybe not for everybody
+        agent_conf.set_override("agent_command", "/bin/false", group="local")
+        with pytest.raises(exception.DriverError, match="by the user nobody"):
+            LocalCompute(agent_conf).check_agent()
+    finally:
+        _delete(agent_conf, spec.instance_id)
+    assert not _pids(agent_conf, spec.instance_id)
+
+
+def test_agents_cannot_be_made_to_run_as_users_that_there_are_not(
+    agent_conf: cfg.ConfigOpts,
+) -> None:
+    agent_conf.set_override("agent_user", "no-such-user", group="local")
+    with pytest.raises(exception.ConfigurationError, match="useradd --system"):
+        LocalCompute(agent_conf)
 
 
 def test_without_cgroups_the_log_says_why(

@@ -11,6 +11,7 @@ import pathlib
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -22,7 +23,7 @@ from trove.common import concurrency, exception
 from trove.guestagent import state
 from trove.guestagent import supervisor as supervisors
 from trove.guestagent.backup import archiver as archivers
-from trove.guestagent.backup import jobs, pieces, progress
+from trove.guestagent.backup import jobs, pieces, progress, restoring
 from trove.guestagent.backup import place as places
 from trove.guestagent.datastores import base, upgrade
 from trove.guestagent.system import filesystem, users
@@ -883,7 +884,12 @@ def test_store_or_volume_that_fails_proves_nothing(
     full = filesystem.DiskUse(used_bytes=2**30, total_bytes=2**30, available_bytes=2**20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(filesystem, "disk_use", lambda path: full)
-        with pytest.raises(exception.NotProven, match="1 MiB left"):
+        with pytest.raises(exception.NotProvable, match="1 MiB left"):
+            world.jobs.verify(job)
+    missing = exception.ProgramMissing(reason="the program check is missing")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restoring.Restorer, "check", mock.Mock(side_effect=missing))
+        with pytest.raises(exception.NotProvable, match="the program check is missing"):
             world.jobs.verify(job)
     monkeypatch.setattr(
         places.Place.__init__,

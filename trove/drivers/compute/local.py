@@ -223,6 +223,34 @@ class LocalCompute(base.ComputeDriver):
         ids = local_state.names(self._state.root / "servers")
         return [instance_id for instance_id in ids if self._processes(instance_id)]
 
+    def check_agent(self) -> None:
+        """Raise DriverError when another user, whom agents are to run as, cannot run them."""
+        if self._user is None:
+            return
+        argv = [*find_agent(self._conf.local.agent_command), "--version"]
+        try:
+            done = subprocess.run(
+                argv,
+                env=_agent_environment(),
+                user=self._user.uid,
+                group=self._user.gid,
+                extra_groups=[],
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+            reason = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        except (OSError, subprocess.TimeoutExpired) as e:
+            reason = [str(e)]
+        else:
+            if done.returncode == 0:
+                return
+        raise local_state.LocalDriverError(
+            f"the agent cannot be run by the user {self._user.name}: {' '.join(reason)}"
+        )
+
     # -- one server -----
 
     def _lock(self, instance_id: str) -> Any:

@@ -71,17 +71,11 @@ class Firewall:
         if not self._enabled:
             LOG.info("access rules are stored but not enforced: [local] use_firewall is off")
             return None
-        program = shutil.which("nft", path=_PATH)
-        reason = "there is no program nft (package nftables)"
-        if program is not None:
-            try:
-                _run([program, "list", "tables"])
-            except exception.DriverError as e:
-                reason = e.message
-            else:
-                return program
-        LOG.warning("access rules are stored but not enforced: %s", reason)
-        return None
+        try:
+            return _find_program()
+        except exception.DriverError as e:
+            LOG.warning("access rules are stored but not enforced: %s", e.kwargs["reason"])
+            return None
 
     @property
     def is_possible(self) -> bool:
@@ -118,6 +112,20 @@ class Firewall:
             return frozenset()
         found = _TABLE.findall(_run([self._program, "list", "tables"]))
         return frozenset(instance for owner, instance in found if owner == self._owner)
+
+
+def change(text: str) -> None:
+    """Change the rules of this machine as a document of nft(8) says; raises DriverError."""
+    _run([_find_program(), "-f", "-"], text)
+
+
+def _find_program() -> str:
+    """Return the program that changes rules; raises DriverError when we may not use it."""
+    program = shutil.which("nft", path=_PATH)
+    if program is None:
+        raise local_state.LocalDriverError("there is no program nft (package nftables)")
+    _run([program, "list", "tables"])
+    return program
 
 
 def _run(argv: Sequence[str], text: str = "") -> str:

@@ -291,7 +291,8 @@ class Restorer:
         filesystem.remove_tree(work)
         self.check_space(checked)
         try:
-            with self._needing_space(checked, work):
+            # what is restored is on its way to the disk before it is waited for
+            with self._needing_space(checked, work), writeback.running(work):
                 facts = self._part.restore(checked.recovery, work)
             if not work.is_dir():
                 raise exception.GuestError(reason="restoring the backup made no database")
@@ -309,7 +310,7 @@ class Restorer:
         """Restore beside the database, have the engine check that, remove it.
 
         Raises GuestError for what cannot be restored or is damaged, NotProven where nothing was
-        found out: the store fails, or there is no space.
+        found out: the store fails, or, which is NotProvable, space or a program lacks here.
         """
         try:
             checked = self.check(restoration, progress)
@@ -322,7 +323,9 @@ class Restorer:
                 mark if restoration.archive is None else None,
                 found,
             )
-        except (places.StorageFailed, NoSpace) as e:
+        except (NoSpace, exception.ProgramMissing) as e:
+            raise exception.NotProvable(reason=e.kwargs["reason"]) from e
+        except places.StorageFailed as e:
             raise exception.NotProven(reason=e.kwargs["reason"]) from e
         except OSError as e:
             raise exception.NotProven(reason=filesystem.explain(e, "proving a backup")) from e

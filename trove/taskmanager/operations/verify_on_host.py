@@ -44,7 +44,7 @@ FLAVOR = "verifier"
 _ADDRESS = "127.0.0.1"
 #: How often one looks for a host that has room.
 _LOOK_S = 5.0
-#: How long one waits for any host to be heard of.
+#: How long one waits for any host to be heard of, where there is nothing else.
 _HOSTS_WITHIN_S = 600.0
 #: Hosts that may be lost over one proof.
 _MOST_TRIES = 3
@@ -60,12 +60,12 @@ class ChooseHost(engine.Step):
         """Pin the operation to a host once one has room; raises StepFailed when none can."""
         if ctx.operation.host is not None:
             return None
-        now = ctx.tools.clock.now()
         with ctx.tools.database.reader() as session:
             chain = backups.chain(session, ctx.data["backup_id"])
             hosts = [each for each in verifier_hosts.list_hosts(session) if _is_heard(ctx, each)]
         if not hosts:
-            if now - ctx.operation.created < datetime.timedelta(seconds=_HOSTS_WITHIN_S):
+            waited = ctx.tools.clock.now() - ctx.operation.created
+            if waited.total_seconds() < _HOSTS_WITHIN_S and not _has_fallback(ctx):
                 return engine.Wait(event="host", timeout_s=_LOOK_S)
             ctx.data[LACKS] = True
             raise engine.StepFailed(
@@ -80,6 +80,10 @@ class ChooseHost(engine.Step):
             return engine.Wait(event="room", timeout_s=_LOOK_S)
         ctx.data[HOST] = chosen
         return None
+
+
+def _has_fallback(ctx: engine.Context) -> bool:
+    return str(ctx.tools.conf.backup.verify_fallback) == "server"
 
 
 def _is_heard(ctx: engine.Context, host: verifier_hosts.VerifierHost) -> bool:
@@ -264,12 +268,13 @@ def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> Non
 
 def _begin_again(ctx: engine.Context, session: Any) -> bool:
     """Begin another proof of the backup in place of this one, if that is to be."""
-    data, conf = ctx.data, ctx.tools.conf
+    data = ctx.data
     is_lost = data.get(HOST) is not None and ctx.operation.host is None
     tries = int(data.get("tries") or 0) + 1
-    if data.get(verify_backup.RECORDED) or ctx.operation.cancel is not None:
+    is_known = data.get(verify_backup.RECORDED) or "result" in data
+    if is_known or ctx.operation.cancel is not None:
         return False
-    if data.get(LACKS) and conf.backup.verify_fallback == "server":
+    if data.get(LACKS) and _has_fallback(ctx):
         kind = operations.VERIFY_ON_SERVER
     elif is_lost and tries < _MOST_TRIES:
         kind = operations.VERIFY_ON_HOST
@@ -282,7 +287,7 @@ def _begin_again(ctx: engine.Context, session: Any) -> bool:
     try:
         operation_id = proofs.begin(
             session,
-            conf,
+            ctx.tools.conf,
             backup,
             now=ctx.tools.clock.now(),
             request_id=ctx.operation.request_id,

@@ -315,7 +315,7 @@ class MongodbBackup(base.Backup):
             found = process.find_program(name, basedir=basedir)
             if found is not None:
                 return found
-        raise exception.GuestError(
+        raise exception.ProgramMissing(
             reason=f"the program {name} is missing: install the package {_PACKAGE}, or rebuild the"
             " image"
         )

@@ -51,7 +51,7 @@ def find_program(program: tuple[str, str], *, basedir: str | None) -> str:
     name, package = program
     found = process.find_program(name, basedir=basedir)
     if found is None:
-        raise exception.GuestError(
+        raise exception.ProgramMissing(
             reason=f"the program {name} is missing: install {package}, or rebuild the image with it"
         )
     return str(found)

@@ -115,7 +115,7 @@ class PostgresqlBackup(base.Backup):
             needed.append(copies.COMBINE_PROGRAM)
         for name in needed:
             if not self._program.with_name(name).exists():
-                raise exception.GuestError(
+                raise exception.ProgramMissing(
                     reason=f"the program {name} is missing: rebuild the image"
                 )
 

@@ -296,7 +296,7 @@ class RedisBackup(base.Backup):
         name = self._dialect.server_program.replace("-server", "-check-rdb")
         tool = process.find_program(name, basedir=self._environment.basedir)
         if tool is None:
-            raise exception.GuestError(
+            raise exception.ProgramMissing(
                 reason=f"the program {name} is missing: install it, or rebuild the image"
             )
         try:
