@@ -42,7 +42,7 @@ from trove.guestagent.backup import place as places
 from trove.guestagent.backup import progress as progresses
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores import upgrade as engine_upgrade
-from trove.guestagent.system import filesystem, process
+from trove.guestagent.system import filesystem, process, writeback
 from trove.rpc import payloads
 from trove.storage import manifests
 
