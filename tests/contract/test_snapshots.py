@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import subprocess
 import threading
 
@@ -42,6 +43,25 @@ class Writer(threading.Thread):
         assert not self.is_alive()
 
 
+def prove(row: str, directory: pathlib.Path) -> None:
+    """Have an agent prove what is on a volume, and find what is damaged then."""
+    directory.chmod(0o755)
+    prover = Guest(directory=directory, row=row, template=template_of(row))
+    job = payloads.VerifyBackupJob(
+        restoration=payloads.Restoration(chain=(), snapshot="b"),
+    )
+    try:
+        prover.start_agent()
+        outcome = prover.run(job)
+        assert outcome.succeeded, outcome.error
+        findings = dict(outcome.result)["findings"]
+        assert findings["objects"] > 0
+        assert findings.get("probe") in (None, "equal")
+        assert not (prover.layout.data_dir).exists()
+    finally:
+        prover.destroy()
+
+
 @pytest.mark.parametrize("row", ROWS)
 def test_a_database_comes_back_as_it_stood_still(row: str) -> None:
     with running(row) as subject, passable_directory() as directory:
@@ -52,12 +72,15 @@ def test_a_database_comes_back_as_it_stood_still(row: str) -> None:
         wait_until(lambda: writer.acknowledged > 20, what="writes")
         guest.call("freeze", payloads.Freeze(freeze_id="f", backup_id="b", timeout_s=60.0))
         least, most = writer.acknowledged, writer.tried
-        volume = str(directory / "volume")
-        subprocess.run(["cp", "-a", str(guest.layout.mount_point), volume], check=True)
+        copies = [directory / "volume", directory / "proof" / "volume"]
+        for copied in copies:
+            copied.parent.mkdir(exist_ok=True)
+            subprocess.run(["cp", "-a", guest.layout.mount_point, copied], check=True)
         assert guest.call("thaw", payloads.Thaw(freeze_id="f")).was_frozen
         wait_until(lambda: writer.acknowledged > most, what="the writer to go on")
         writer.end()
 
+        prove(row, directory / "proof")
         other = Guest(directory=directory, row=row, template=template_of(row))
         try:
             other.start_agent()

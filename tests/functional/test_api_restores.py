@@ -493,11 +493,19 @@ def test_a_backup_is_proven_at_once(api: api_fixture.Api, source: str) -> None:
     }
 
 
+def test_a_snapshot_is_proven_on_a_server_of_its_own(api: api_fixture.Api, source: str) -> None:
+    backup_id = add_backup(api, source, **SNAPSHOT)
+    api.set_instance(source, is_deleted=True)
+    assert prove(api, backup_id)["backup"]["verification"]["status"] == "running"
+    with api.database.reader() as session:
+        (operation,) = operations.list_operations(session, kind=operations.VERIFY_ON_SERVER)
+    assert operation.data[restorations.KEY]["snapshot_id"] == "snapshot-1"
+
+
 def test_what_cannot_be_proven_is_refused(api: api_fixture.Api, source: str) -> None:
     prove(api, str(uuid.uuid4()), 404)
     prove(api, add_backup(api, source, project_id="project-b"), 404)
     prove(api, add_backup(api, source, status=states.BackupStatus.FAILED), 409)
-    prove(api, add_backup(api, source, kind=states.BackupKind.SNAPSHOT), 501)
     backup_id = add_backup(api, source)
     prove(api, backup_id, 403, roles="reader")
     api.set_instance(source, is_deleted=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -24,6 +25,7 @@ pytestmark = needs_mariadb
 
 ALICE = payloads.User(name="alice", password="secret", databases=("app",))
 APP = payloads.Database(name="app")
+PROOF = payloads.VerifyBackupJob(restoration=payloads.Restoration(chain=(), snapshot="b1"))
 
 
 def freeze(guest: Guest, freeze_id: str = "f1", *, timeout_s: float = 60.0) -> payloads.Frozen:
@@ -103,10 +105,11 @@ def test_a_database_that_is_written_to_comes_back_from_a_snapshot_of_its_volume(
     before, tried = journal.acknowledged, journal.tried
     # asked for again, nothing happens
     assert freeze(prepared) == frozen
-    with passable_directory() as directory:
-        subprocess.run(
-            ["cp", "-a", str(prepared.layout.mount_point), str(directory / "volume")], check=True
-        )
+    with passable_directory() as directory, passable_directory() as apart:
+        for place in (directory, apart):
+            subprocess.run(
+                ["cp", "-a", str(prepared.layout.mount_point), str(place / "volume")], check=True
+            )
         assert thaw(prepared) == payloads.Thawed(was_frozen=True)
         # told again when the answer was lost
         assert thaw(prepared) == payloads.Thawed(was_frozen=True)
@@ -115,6 +118,11 @@ def test_a_database_that_is_written_to_comes_back_from_a_snapshot_of_its_volume(
         assert not (prepared.layout.volume_agent_dir / freezing.MARKER).exists()
         prepared.wait_status("HEALTHY")
 
+        # the running database is no place for a proof
+        outcome = prepared.run(PROOF)
+        assert "on a server of its own" in str(outcome.error)
+        assert outcome.error_code == exception.NotProven.code
+        prove(apart, mariadb_template)
         other = Guest(directory=directory, template=mariadb_template)
         try:
             other.start_agent()
@@ -127,6 +135,9 @@ def test_a_database_that_is_written_to_comes_back_from_a_snapshot_of_its_volume(
             for _ in range(2):
                 other.prepare(restoration=restoration)
             other.wait_status("HEALTHY")
+            # its log is its own, not the one that the former instance goes on with
+            logged = (other.layout.data_dir / "mysql-bin.index").read_text()
+            assert str(prepared.layout.mount_point) not in logged
             found = read(other)
             # all that was acknowledged, and at most what was on its way besides
             assert found == list(range(1, len(found) + 1))
@@ -142,6 +153,28 @@ def test_a_database_that_is_written_to_comes_back_from_a_snapshot_of_its_volume(
             assert len(read(prepared)) == journal.acknowledged
         finally:
             other.destroy()
+
+
+def prove(directory: pathlib.Path, template: pathlib.Path) -> None:
+    """Have an agent prove what is on a volume; it finds another database's mark, and damage."""
+    prover = Guest(directory=directory, template=template)
+    try:
+        prover.start_agent()
+        good = prover.run(PROOF)
+        assert good.succeeded, good.error
+        assert dict(good.result)["findings"]["probe"] == "equal"
+        assert not prover.layout.data_dir.exists()
+        table = prover.layout.mount_point / "data.restored" / "app" / "journal.ibd"
+        content = bytearray(table.read_bytes())
+        content[3 * 16384 + 200 : 3 * 16384 + 300] = bytes(100)
+        table.write_bytes(content)
+        assert not prover.run(PROOF).succeeded
+        marker = prover.layout.volume_agent_dir / freezing.MARKER
+        document = json.loads(marker.read_text())
+        marker.write_text(json.dumps({**document, "manager": "mysql"}))
+        assert "a snapshot of mysql" in str(prover.run(PROOF).error)
+    finally:
+        prover.destroy()
 
 
 def test_nobody_comes_and_the_engine_goes_on_by_itself(prepared: Guest) -> None:

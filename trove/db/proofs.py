@@ -24,6 +24,7 @@ class Provable:
     """A backup that can be proven, and what came of that when it last was."""
 
     id: str
+    kind: states.BackupKind
     created: datetime.datetime
     completed: datetime.datetime | None
     verification: states.Verification | None
@@ -33,7 +34,12 @@ class Provable:
 def list_provable(
     session: orm.Session, instance_ids: Collection[str], *, with_deleted: bool = False
 ) -> Mapping[str, list[Provable]]:
-    """Return the backups of instances, of live ones else, that can be proven, the newest first."""
+    """Return the backups of instances that can be proven, the newest first.
+
+    Without ``with_deleted`` there are only snapshots of instances that are deleted.
+    """
+    is_live = _instances.c.is_deleted == sa.false()
+    is_snapshot = _backups.c.kind == states.BackupKind.SNAPSHOT
     columns = [_backups.c[field.name] for field in dataclasses.fields(Provable)]
     query = (
         sa.select(_backups.c.instance_id, *columns)
@@ -41,10 +47,9 @@ def list_provable(
         .where(
             _backups.c.instance_id.in_(list(instance_ids)),
             _backups.c.is_deleted == sa.false(),
-            sa.true() if with_deleted else _instances.c.is_deleted == sa.false(),
+            sa.true() if with_deleted else sa.or_(is_live, is_snapshot),
             _backups.c.deleted.is_(None),
             _backups.c.status.in_(sorted(backups.RESTORABLE)),
-            _backups.c.kind != states.BackupKind.SNAPSHOT,
         )
         .order_by(_backups.c.instance_id, _backups.c.created.desc(), _backups.c.id)
     )

@@ -507,7 +507,17 @@ class Manager:
 
     def _verify_backup(self, job: payloads.VerifyBackupJob) -> dict[str, Any]:
         self._volume.ensure()
-        return self._backups.verify(job)
+        backup_id = job.restoration.snapshot
+        return self._backups.verify(job) if backup_id is None else self._verify_snapshot(backup_id)
+
+    def _verify_snapshot(self, backup_id: str) -> dict[str, Any]:
+        """Prove the database that the volume holds, which is of no use afterwards."""
+        if self._supervisor.find_engine() is not None:
+            raise exception.NotProven(reason="a snapshot is proven on a server of its own")
+        version = self._adoption.check(backup_id)
+        self._transition.check_restored(version)
+        self._clear_adopted()
+        return self._adoption.verify()
 
     def _archive(self, job: payloads.ArchiveJob) -> dict[str, Any]:
         self._volume.ensure()

@@ -42,21 +42,26 @@ def is_wanted(conf: cfg.ConfigOpts, backup_id: str) -> bool:
     return drawn < float(conf.backup.verify_sample_rate) * _RATES
 
 
-def is_on_server(conf: cfg.ConfigOpts) -> bool:
+def is_on_server(conf: cfg.ConfigOpts, kind: states.BackupKind = states.BackupKind.FULL) -> bool:
     """Tell whether backups are proven apart from their instances: these may be gone."""
-    return _kind(conf) != operations.VERIFY_BACKUP
+    return _kind(conf, kind) != operations.VERIFY_BACKUP
 
 
-def _kind(conf: cfg.ConfigOpts) -> str:
-    """Return the kind of the operations that prove backups."""
+def _kind(conf: cfg.ConfigOpts, kind: states.BackupKind) -> str:
+    """Return the kind of the operations that prove backups of a kind."""
+    if kind is states.BackupKind.SNAPSHOT:
+        # it takes a volume that is made of it, and a server that has that
+        return operations.VERIFY_ON_SERVER
     return _KINDS[str(conf.backup.verify_place)]
 
 
-def _has_place(conf: cfg.ConfigOpts, instance: models.Instance | None) -> bool:
+def _has_place(
+    conf: cfg.ConfigOpts, kind: states.BackupKind, instance: models.Instance | None
+) -> bool:
     """Tell whether there is a place to prove a backup of an instance: servers are made like it."""
-    if _kind(conf) == operations.VERIFY_ON_HOST:
+    if _kind(conf, kind) == operations.VERIFY_ON_HOST:
         return True
-    return instance is not None and (is_on_server(conf) or not instance.is_deleted)
+    return instance is not None and (is_on_server(conf, kind) or not instance.is_deleted)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +91,11 @@ def begin(
     Raises Conflict while it is being proven, BackupNotFound when a part of its chain is gone.
     """
     chain = backups.chain(session, backup.id)
-    restoration = restorations.Restoration(chain=tuple(each.id for each in chain))
-    again = again or Again(kind=_kind(conf), before=backup.verification)
+    restoration = restorations.Restoration(
+        chain=tuple(each.id for each in chain),
+        snapshot_id=backup.location if backup.kind is states.BackupKind.SNAPSHOT else None,
+    )
+    again = again or Again(kind=_kind(conf, backup.kind), before=backup.verification)
     operation_id = models.new_id()
     is_at_instance = again.kind == operations.VERIFY_BACKUP
     operations.create(
@@ -121,12 +129,8 @@ def begin_wanted(
     The last backup of an instance is not proven on it: the instance is being deleted. Returns the
     id of the operation, if there is one.
     """
-    is_out = (
-        not is_wanted(conf, backup.id)
-        or backup.kind is states.BackupKind.SNAPSHOT
-        or backup.instance_id is None
-    )
-    if not is_out and not is_on_server(conf):
+    is_out = not is_wanted(conf, backup.id) or backup.instance_id is None
+    if not is_out and not is_on_server(conf, backup.kind):
         is_out = backup.purpose is states.BackupPurpose.FINAL or operations.is_locked(
             session, operations.delete_lock(str(backup.instance_id))
         )
@@ -160,7 +164,7 @@ class Proofs:
         """Begin to prove a backup on the instance that it was made of, or a server like that.
 
         Raises BackupNotFound; Conflict for one that is not completed, and while it is being proven;
-        NotAvailable when its instance is gone or it is a snapshot.
+        NotAvailable when its instance is gone, and no place is made for the proof.
         """
         operation_id = self._begin(caller, backup_id)
         self._run_operation(operation_id)
@@ -176,12 +180,10 @@ class Proofs:
                     reason=f"backup {backup_id} is {backup.status.value}: only one that is"
                     " COMPLETED can be proven"
                 )
-            if backup.kind is states.BackupKind.SNAPSHOT:
-                raise exception.NotAvailable(feature="proofs of snapshots of volumes")
             instance = None
             if backup.instance_id is not None:
                 instance = instances.find_instance(session, backup.instance_id)
-            if not _has_place(self._conf, instance):
+            if not _has_place(self._conf, backup.kind, instance):
                 raise exception.NotAvailable(
                     feature="a proof, since the instance that the backup is of is gone; restore it"
                     " to a new one"

@@ -23,6 +23,8 @@ MAX_CONTAINER_NAME_BYTES = 256
 #: Most objects of one listing, as Swift has it.
 MAX_LISTING = 10000
 
+#: An id that no project has: of what is the service's own.
+SERVICE_PROJECT = "trove service"
 TEXT = "text/plain; charset=utf-8"
 BINARY = "application/octet-stream"
 

@@ -40,7 +40,6 @@ _READ_ATTEMPTS = 20
 _MAX_PATH_BYTES = 3000
 _MAX_SEGMENTS = 200
 _MAX_CONTAINER_FILE_NAME = 255
-_SERVICE_PROJECT = "trove service"
 _OBJECT, _DIRECTORY, _CONTINUED = "+o", "+d", "+c"
 
 _P = ParamSpec("_P")
@@ -450,7 +449,7 @@ class FilesystemStore(base.Store):
 
     def service_project(self) -> str:
         """Return an id that no project has."""
-        return _SERVICE_PROJECT
+        return base.SERVICE_PROJECT
 
     @staticmethod
     def open_grant(grant: Mapping[str, Any]) -> base.Account:

@@ -37,7 +37,6 @@ from trove.storage import base, contents, presigned, s3_objects
 
 LOG = log.getLogger(__name__)
 
-_SERVICE_PROJECT = "trove service"
 _PAGE = 1000
 #: Most objects that one grant is for.
 _MOST_NAMES = 256
@@ -306,7 +305,7 @@ class S3Store(base.Store):
 
     def service_project(self) -> str:
         """Return an id that no project has."""
-        return _SERVICE_PROJECT
+        return base.SERVICE_PROJECT
 
     def grant(
         self,

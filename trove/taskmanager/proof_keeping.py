@@ -94,13 +94,15 @@ class ProofKeeping:
         """Begin the first proof that can be had now; return its operation."""
         now = self._clock.now()
         with self._database.writer() as session:
-            if not proofs.is_on_server(self._conf):
-                view = instance_views.find_view(session, instance_id, project_id=None)
-                if view is None or not view.is_ready:
-                    return None
+            view = instance_views.find_view(session, instance_id, project_id=None)
+            is_ready = view is not None and view.is_ready
             for backup_id in wanted:
                 found = backups.find(session, backup_id)
-                if found is None or not backups.hold(session, backup_id):
+                if found is None:
+                    continue
+                if not is_ready and not proofs.is_on_server(self._conf, found.kind):
+                    continue
+                if not backups.hold(session, backup_id):
                     continue
                 try:
                     begun = proofs.begin(session, self._conf, found, now=now)
@@ -117,10 +119,22 @@ def choose(
 ) -> list[str]:
     """Return which of an instance's backups are to be proven, in this order.
 
-    ``provable`` are in order, the newest first. None while one is being proven.
+    ``provable`` are in order, the newest first. None while one is being proven. A snapshot lies
+    where its database does: a good one makes up for no other backup.
     """
     if any(each.verification is states.Verification.RUNNING for each in provable):
         return []
+    snapshots = [each for each in provable if each.kind is states.BackupKind.SNAPSHOT]
+    others = [each for each in provable if each.kind is not states.BackupKind.SNAPSHOT]
+    return [
+        *_choose_alike(conf, others, now=now),
+        *_choose_alike(conf, snapshots, now=now),
+    ]
+
+
+def _choose_alike(
+    conf: cfg.ConfigOpts, provable: Sequence[kept.Provable], *, now: datetime.datetime
+) -> list[str]:
     since = now - datetime.timedelta(days=conf.backup.verify_max_age_days) * _EARLY
     passed = states.Verification.PASSED
     is_kept = any(each.verification is passed and _is_since(each, since) for each in provable)

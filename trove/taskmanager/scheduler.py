@@ -488,10 +488,12 @@ def _choose_parent(
 
 def _was_replaced(session: Any, instance_id: str, since: datetime.datetime) -> bool:
     """Tell whether the database was restored in place since a time."""
-    found = operations.list_operations(
-        session, resource_id=instance_id, kind=operations.RESTORE_INSTANCE, limit=1
-    )
-    return bool(found) and found[0].updated >= since
+    found = [
+        each
+        for kind in operations.RESTORATIONS
+        for each in operations.list_operations(session, resource_id=instance_id, kind=kind, limit=1)
+    ]
+    return any(each.updated >= since for each in found)
 
 
 def _may_be_last(row: backups.BackupView) -> bool:

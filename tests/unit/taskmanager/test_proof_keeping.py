@@ -57,14 +57,19 @@ def add(
     return new.id
 
 
-def renewed(at: Scheduling, keeping: proof_keeping.ProofKeeping | None = None) -> list[str]:
+def renewed(
+    at: Scheduling,
+    keeping: proof_keeping.ProofKeeping | None = None,
+    *,
+    kind: str = operations.VERIFY_BACKUP,
+) -> list[str]:
     """Have one look at all; return the backups whose proofs began."""
     before = len(at.hints)
     keeping = keeping or proof_keeping.ProofKeeping(at.plane.tools, hint=at.hints.extend)
     keeping.run()
     with at.plane.database.reader() as session:
         begun = [operations.get(session, each) for each in at.hints[before:]]
-    assert all(each.kind == operations.VERIFY_BACKUP for each in begun)
+    assert all(each.kind == kind for each in begun)
     return [each.data["backup_id"] for each in begun]
 
 
@@ -123,7 +128,6 @@ def test_what_cannot_be_proven_is_left_alone(at: Scheduling) -> None:
     stopped, gone, busy = at.instance(), at.instance(), at.instance()
     for each in (stopped, gone, busy):
         add(at, each, made=20)
-    add(at, at.instance(), made=20, kind=states.BackupKind.SNAPSHOT)
     add(at, at.instance(), made=20, status=states.BackupStatus.FAILED)
     with at.plane.database.writer() as session:
         for instance_id, values in (
@@ -135,6 +139,21 @@ def test_what_cannot_be_proven_is_left_alone(at: Scheduling) -> None:
                 sa.update(models.Instance).where(models.Instance.id == instance_id).values(**values)
             )
     assert renewed(at) == []
+
+
+def test_snapshots_are_proven_apart_and_make_up_for_no_other_backup(at: Scheduling) -> None:
+    kind = states.BackupKind.SNAPSHOT
+    instance_id, gone = at.instance(), at.instance()
+    stored = add(at, instance_id, made=20, proven=20)
+    add(at, instance_id, made=3, proven=3, kind=kind)
+    assert renewed(at) == [stored]
+    snapshot = add(at, gone, made=20, proven=20, kind=kind)
+    with at.plane.database.writer() as session:
+        session.execute(
+            sa.update(models.Instance).where(models.Instance.id == gone).values(is_deleted=True)
+        )
+    # its instance is gone, and is not needed
+    assert renewed(at, kind=operations.VERIFY_ON_SERVER) == [snapshot]
 
 
 def test_what_nobody_could_prove_is_tried_again_after_a_day(at: Scheduling) -> None:

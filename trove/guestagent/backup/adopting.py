@@ -23,7 +23,7 @@ from oslo_log import log
 
 from trove.common import exception
 from trove.guestagent import state
-from trove.guestagent.backup import freezing
+from trove.guestagent.backup import freezing, probes
 from trove.guestagent.datastores import base
 from trove.guestagent.system import filesystem
 
@@ -106,6 +106,20 @@ class Adoption:
         self._work.rename(layout.data_dir)
         filesystem.sync_directory(layout.mount_point)
         LOG.info("the database of snapshot %s is in its place", backup_id)
+
+    def verify(self) -> dict[str, Any]:
+        """Have the engine check the data that are out of their place, and look for their mark.
+
+        Raises GuestError for what is damaged, NotProven where nothing was found out. The data are
+        of no use afterwards.
+        """
+        facts = (_read(self._marker) or {}).get("facts") or {}
+        try:
+            found = self._part.verify(self._work)
+        except OSError as e:
+            reason = filesystem.explain(e, "proving a snapshot")
+            raise exception.NotProven(reason=reason) from e
+        return {"findings": probes.compare(facts.get(probes.KEY), found), "facts": {}}
 
     def forget(self) -> None:
         """Remove what says that the volume is a snapshot."""

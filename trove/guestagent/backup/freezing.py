@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import secrets
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,7 @@ from oslo_log import log
 from trove.common import concurrency, exception
 from trove.guestagent import state
 from trove.guestagent import supervisor as supervisors
+from trove.guestagent.backup import probes
 from trove.guestagent.datastores import base
 from trove.guestagent.system import filesystem, process, stillness
 from trove.rpc import payloads
@@ -160,10 +162,11 @@ class Freezer:
             raise exception.GuestError(
                 reason="the database does not run: a snapshot is made of one that does"
             )
+        marks = self._write_probe()
         # what has been written so far goes to the volume while the engine runs
         filesystem.sync_file_system(mount_point)
         self._supervisor.pause()
-        facts = held.opened.enter_context(self._part.quiesce())
+        facts = {**held.opened.enter_context(self._part.quiesce()), **marks}
         self._check(held)
         self._write_marker(request.backup_id, str(running.version or ""), facts)
         held.engine = engine
@@ -177,6 +180,15 @@ class Freezer:
             at_s=self._clock.now().timestamp(),
             facts=dict(facts),
         )
+
+    def _write_probe(self) -> dict[str, str]:
+        """Mark the database; return what tells of it, nothing of one that takes no mark."""
+        mark = secrets.token_hex(8)
+        try:
+            return {probes.KEY: mark} if self._part.write_probe(mark) else {}
+        except exception.TroveError as e:
+            LOG.warning("the snapshot has no probe: %s", e)
+            return {}
 
     @staticmethod
     def _check(held: _Held) -> None:

@@ -229,20 +229,21 @@ class Complete(engine.Step):
             get_running(ctx)
             raise engine.StepFailed("The backup was not being stored.")
         LOG.info("backup %s: completed", ctx.data["backup_id"])
-        self._have_proven(ctx)
+        have_proven(ctx)
         return None
 
-    def _have_proven(self, ctx: engine.Context) -> None:
-        """Begin the proof of it, if one is wanted."""
-        backup = backup_storage.get_backup(ctx)
-        begun: list[str] = []
-        steps.record(
-            ctx,
-            lambda session, now: begun.extend(
-                proofs.begin_wanted(session, ctx.tools.conf, backup, now=now)
-            ),
-        )
-        ctx.hint(begun)
+
+def have_proven(ctx: engine.Context) -> None:
+    """Begin the proof of a backup that was just completed, if one is wanted."""
+    backup = backup_storage.get_backup(ctx)
+    begun: list[str] = []
+    steps.record(
+        ctx,
+        lambda session, now: begun.extend(
+            proofs.begin_wanted(session, ctx.tools.conf, backup, now=now)
+        ),
+    )
+    ctx.hint(begun)
 
 
 def _check(ctx: engine.Context, backup: backups.BackupView, manifest: manifests.Manifest) -> None:

@@ -183,6 +183,7 @@ class Complete(engine.Step):
             create_backup.get_running(ctx)
             raise engine.StepFailed("The snapshot was not being made.")
         LOG.info("backup %s: completed, snapshot %s", ctx.data["backup_id"], snapshot["id"])
+        create_backup.have_proven(ctx)
         return None
 
 

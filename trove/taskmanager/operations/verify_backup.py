@@ -117,6 +117,11 @@ def result_of(ctx: engine.Context, job: guest_jobs.GuestJob) -> dict[str, Any]:
     return {"is_passed": bool(job.succeeded), "details": details}
 
 
+def disproven(reason: str) -> dict[str, Any]:
+    """Return that a backup turned out to be bad before anybody looked into it."""
+    return {"is_passed": False, "details": {"seconds": 0.0, "reason": reason}}
+
+
 class Record(engine.Step):
     """Write what came of it."""
 
@@ -126,24 +131,23 @@ class Record(engine.Step):
         """Write it with the backup, and tell."""
         if ctx.data.get(RECORDED):
             return None
-        result = ctx.data["result"]
-        is_passed = result["is_passed"]
-
-        def write(session: Any, now: datetime.datetime) -> None:
-            status = states.Verification.PASSED if is_passed else states.Verification.FAILED
-            _write(
-                ctx,
-                session,
-                now,
-                kind=PROVEN if is_passed else DISPROVEN,
-                details=result["details"],
-                verification=status,
-                verified=now,
-            )
-
-        steps.record(ctx, write)
+        steps.record(ctx, lambda session, now: _write_result(ctx, session, now))
         ctx.data[RECORDED] = True
         return None
+
+
+def _write_result(ctx: engine.Context, session: Any, now: datetime.datetime) -> None:
+    result = ctx.data["result"]
+    is_passed = result["is_passed"]
+    _write(
+        ctx,
+        session,
+        now,
+        kind=PROVEN if is_passed else DISPROVEN,
+        details=result["details"],
+        verification=states.Verification.PASSED if is_passed else states.Verification.FAILED,
+        verified=now,
+    )
 
 
 def _write(
@@ -188,8 +192,11 @@ def _write(
 
 
 def on_failed(ctx: engine.Context, session: Any, failure: engine.Failure) -> None:
-    """Tell that nothing was found out; what was proven before stays so."""
+    """Tell that nothing was found out, unless something was; what was proven before stays so."""
     if ctx.data.get(RECORDED):
+        return
+    if "result" in ctx.data:
+        _write_result(ctx, session, ctx.tools.clock.now())
         return
     restored = ctx.data.get("before") or {}
     before = restored.get("verification")

@@ -150,9 +150,7 @@ class AddRow(engine.Step):
         if ctx.tools.store is None:
             raise engine.StepFailed("There is no object store: see [storage] driver.")
         memory_mib = ctx.tools.conf.verifier.memory_mib
-        verify_on_server.add_row(
-            ctx, backup, ctx.tools.store, flavor_id=FLAVOR, flavor_ram_mib=memory_mib
-        )
+        verify_on_server.add_row(ctx, backup, flavor_id=FLAVOR, flavor_ram_mib=memory_mib)
         return None
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from oslo_log import log
 
+from trove import states
 from trove.common import crypto
 from trove.db import backups, guest_keys, instances, models, operations
 from trove.rpc import payloads
@@ -47,14 +48,15 @@ class AddServer(engine.Step):
             source = None
             if backup.instance_id is not None:
                 source = instances.find_instance(session, backup.instance_id)
-        if source is None or ctx.tools.store is None:
+        if source is None:
             raise engine.StepFailed("There is no record of the instance that the backup is of.")
+        if backup.kind is states.BackupKind.SNAPSHOT:
+            _expect_snapshot(ctx, backup)
         flavor = ctx.tools.drivers.compute.get_flavor(source.flavor_id)
         sizes = [each for each in (source.volume_size_gib, backup.volume_size_gib) if each]
         add_row(
             ctx,
             backup,
-            ctx.tools.store,
             flavor_id=source.flavor_id,
             flavor_ram_mib=flavor.ram_mib,
             volume_size_gib=max(sizes, default=None),
@@ -64,16 +66,30 @@ class AddServer(engine.Step):
         return None
 
 
-def add_row(
-    ctx: engine.Context, backup: backups.BackupView, store: storage.Store, **values: Any
-) -> None:
+def _expect_snapshot(ctx: engine.Context, backup: backups.BackupView) -> None:
+    """Raise StepFailed unless there is the snapshot; that it is gone is what came of the proof."""
+    driver = ctx.tools.drivers.volume
+    if not driver.has_snapshots:
+        raise engine.StepFailed(
+            "The volumes that this service has now have no snapshots: the operator sets [drivers]"
+            " volume."
+        )
+    if driver.find_snapshot(backup.id) is None:
+        reason = "The volume service does not have the snapshot any more."
+        ctx.data["result"] = verify_backup.disproven(reason)
+        raise engine.StepFailed(reason)
+
+
+def add_row(ctx: engine.Context, backup: backups.BackupView, **values: Any) -> None:
     """Add the row of what a proof is made on; ``values`` are more of NewInstance."""
     key = ctx.tools.key_ring.wrap(
         crypto.generate_key(), purpose=guest_keys.purpose(ctx.instance_id)
     )
+    store = ctx.tools.store
     new = instances.NewInstance(
         id=ctx.instance_id,
-        project_id=store.service_project(),
+        # where there is no store there are snapshots all the same
+        project_id=storage.SERVICE_PROJECT if store is None else store.service_project(),
         user_id=None,
         name=f"proof-{backup.id}",
         datastore_version_id=backup.datastore_version_id,

@@ -19,6 +19,7 @@ from trove.datastores import spec as datastore_spec
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import (
     binlog,
+    binlog_index,
     connection,
     copies,
     mbstream,
@@ -121,6 +122,10 @@ class MariadbBackup(base.Backup):
             session.execute("BACKUP STAGE END")
 
     # -- databases from them -----
+
+    def adopt(self, work: pathlib.Path, kept: pathlib.Path) -> None:
+        """Have the list of the log's files name those that are there."""
+        binlog_index.make_relative(work, owner=self._layout.engine_user)
 
     def check(self, facts: Mapping[str, Any]) -> None:
         """Raise GuestError unless this is a backup of this engine, of this series."""

@@ -18,6 +18,7 @@ from trove.common import exception
 from trove.datastores import spec as datastore_spec
 from trove.guestagent.datastores import base
 from trove.guestagent.datastores.mysql import (
+    binlog_index,
     connection,
     definitions,
     dumps,
@@ -88,6 +89,7 @@ class MysqlBackup(base.Backup):
     def adopt(self, work: pathlib.Path, kept: pathlib.Path) -> None:
         """Be another server than the one of the snapshot."""
         (work / _IDENTITY).unlink(missing_ok=True)
+        binlog_index.make_relative(work, owner=self._layout.engine_user)
 
     # -- making them -----
 

@@ -1,6 +1,7 @@
 """A server on restored data that nobody but the agent reaches: no network, a socket of its own.
 
-It writes no binary log, runs no events, and has the agent's account asserted as at every start.
+It runs no events, writes no binary log unless there is one to recover from, and has the agent's
+account asserted as at every start.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ import os
 import pathlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from trove.common import exception
 from trove.datastores import mysql, mysql_configuration
 from trove.guestagent.datastores import base
-from trove.guestagent.datastores.mysql import connection, template
+from trove.guestagent.datastores.mysql import binlog, binlog_index, connection, template
 from trove.guestagent.datastores.mysql import dialect as dialects
 from trove.guestagent.system import filesystem, pipes, process
 
@@ -206,6 +207,20 @@ class PrivateServer:
         finally:
             running.close()
 
+    def _log_options(self) -> Sequence[str]:
+        """Have no binary log; one of a server that crashed says what of its data counts."""
+        index = binlog_index.path_in(self._data_dir)
+        if not index.exists():
+            return ("skip-log-bin",)
+        return (
+            "server-id = 1",
+            f"log-bin = {self._data_dir / binlog.BASE_NAME}",
+            f"log-bin-index = {index}",
+            "log-slave-updates = ON",
+            "loose-gtid-mode = ON",
+            "loose-enforce-gtid-consistency = ON",
+        )
+
     def _write_files(self, program: pathlib.Path) -> None:
         environment, layout = self._environment, self._layout
         lines = (
@@ -218,7 +233,7 @@ class PrivateServer:
             f"init-file = {self._statements}",
             f"secure-file-priv = {layout.exchange_dir}",
             "skip-networking",
-            "skip-log-bin",
+            *self._log_options(),
             "loose-skip-slave-start",
             "skip-name-resolve",
             "local-infile = OFF",

@@ -32,6 +32,8 @@ _CHECK_TIMEOUT_S = 86400.0
 #: Up to this size every row is looked up in every index of its.
 _THOROUGH_BYTES = 1024 * 1024 * 1024
 _SCANNED = re.compile(r"Blocks scanned: +(\d+)")
+#: What pg_controldata calls a server that has ended.
+_ENDED = ("shut down", "shut down in recovery")
 _BAD = re.compile(r"Bad checksums: +(\d+)")
 
 
@@ -131,6 +133,7 @@ class PostgresqlBackup(base.Backup):
 
     def verify(self, work: pathlib.Path) -> dict[str, Any]:
         """Check every page of a restored directory, then what is in them."""
+        self._recover(work)
         findings: dict[str, Any] = {"check": "pg_checksums", "blocks": self._check_pages(work)}
         with private.running(program=self._program, data=work, owner=self._owner) as server:
             server.await_ready()
@@ -140,6 +143,14 @@ class PostgresqlBackup(base.Backup):
                 findings["check"] = "pg_checksums, pg_amcheck"
             server.stop()
         return findings
+
+    def _recover(self, work: pathlib.Path) -> None:
+        """Have data of a server that did not end, as those of a snapshot, be whole on the disk."""
+        state = private.control_data(self._program, work).get("Database cluster state")
+        if state not in _ENDED:
+            with private.running(program=self._program, data=work, owner=self._owner) as server:
+                server.await_ready()
+                server.stop()
 
     def _find_probe(self, server: private.PrivateServer) -> str | None:
         with server.connector.session() as session:

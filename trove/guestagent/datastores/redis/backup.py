@@ -323,20 +323,20 @@ class RedisBackup(base.Backup):
         A server is not started when its data do not fit into the memory that is left beside the
         one that runs: ``loaded`` is False then.
         """
-        try:
-            document = json.loads((work / user_lists.RESTORED).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as e:
-            raise exception.GuestError(reason=f"the users cannot be read: {e}") from None
-        counts = self._check_snapshot(work / _LOG_DIRECTORY / _BASE_FILE)
+        document = _read_users(work)
+        counts = self._check_snapshot(_find_base(work))
         found: dict[str, Any] = {
             "check": self._dialect.server_program.replace("-server", "-check-rdb"),
             "objects": counts.get("keys_read", 0),
             "users": len(user_lists.parse(document)[0]),
             "loaded": False,
         }
-        if int(document["memory_bytes"]) < _available_bytes() * _SHARE_OF_MEMORY // 10:
+        # of a snapshot of a volume nobody wrote that down: it fits where it is proven
+        if int(document.get("memory_bytes", 0)) < _available_bytes() * _SHARE_OF_MEMORY // 10:
             keys = self._load(work)
-            found |= {"loaded": True, "keys": keys}
+            # what was written since is in the log behind it
+            objects = max(found["objects"], sum(keys.values()))
+            found |= {"loaded": True, "keys": keys, "objects": objects}
         return found
 
     def _load(self, work: pathlib.Path) -> dict[str, int]:
@@ -396,6 +396,34 @@ class RedisBackup(base.Backup):
             running.signal(signal.SIGKILL)
             running.wait(_STOP_TIMEOUT_S)
             running.close()
+
+
+def _read_users(work: pathlib.Path) -> dict[str, Any]:
+    """Return the list of users beside restored data; raises GuestError."""
+    path = work / user_lists.RESTORED
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        # a server that never had any has no list on its volume
+        return {"users": [], "root": None}
+    except (OSError, ValueError) as e:
+        raise exception.GuestError(reason=f"the users cannot be read: {e}") from None
+    return document
+
+
+def _find_base(work: pathlib.Path) -> pathlib.Path:
+    """Return the snapshot that a log of writes begins with; raises GuestError."""
+    directory = work / _LOG_DIRECTORY
+    try:
+        lines = (directory / _MANIFEST).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as e:
+        raise exception.GuestError(reason=f"the log of writes cannot be read: {e}") from None
+    for line in lines:
+        words = line.split()
+        # file <name> seq <number> type <b, h or i>
+        if words[:1] == ["file"] and words[-2:] == ["type", "b"]:
+            return directory / pathlib.PurePath(words[1]).name
+    raise exception.GuestError(reason="the log of writes begins with no snapshot")
 
 
 def _series(version: str) -> tuple[int, ...]:
