@@ -99,10 +99,15 @@ def test_a_store_that_fails_and_clocks_that_jump_lose_nothing(
     monkeypatch.setattr(filesystem, "sync_file_system", lambda path: None)
     trials = Trials("a few")
     with backup_bad_days.shop(swift.make_store(tmp_path), swift.url) as made:
-        made.proxy.faults = [
+        faults = [
+            # the first pieces of the log
+            Fault(method="PUT", action="swallow", name="000000000000", times=1),
+            Fault(method="PUT", action="lie", name="000000000001", times=1),
             Fault(method="PUT", action=503, times=2),
             Fault(method="PUT", action="drop", times=1),
             Fault(method="GET", action=500, times=1),
         ]
+        made.proxy.faults = list(faults)
         trials.run("clock", 1, functools.partial(backup_bad_days.with_jumps, made, "both"))
     trials.check()
+    assert not any(each.times for each in faults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -31,3 +32,12 @@ def test_documentation_builds_without_warnings(tmp_path: pathlib.Path) -> None:
     assert {"quickstart.html", "configuration.html", "policies.html", "operations.html"} <= pages
     assert "key_encryption_keys" in (tmp_path / "html/reference/configuration.html").read_text()
     assert "instance:create" in (tmp_path / "html/reference/policies.html").read_text()
+
+
+def test_the_faults_that_are_listed_are_tried() -> None:
+    page = project.ROOT / "doc" / "source" / "contributor" / "backup-faults.rst"
+    listed = re.findall(r"``([\w/]+\.py)::(\w+)``", page.read_text(encoding="utf-8"))
+    assert len(listed) > 30
+    for path, name in listed:
+        text = (project.ROOT / "tests" / path).read_text(encoding="utf-8")
+        assert f"def {name}(" in text, f"{path}::{name}"
