@@ -2,10 +2,12 @@
 
 For each engine an instance of our own is filled with --size MiB of generated rows
 (backup_engines.py says which). In one run, on the same data: the usual tool into files
-(pg_basebackup -Ft -z, mariabackup | gzip), and the agent's own copies through its pipeline, with
-and without encryption, into a store of files. Then the way back: to bytes, and by the agent's own
-restore to the first accepted connection. Figures are the best of --runs. MB are 1,000,000 bytes of
-what the engine gives.
+(pg_basebackup -Ft -z, mariabackup | gzip), and the agent's own copies through its pipeline into a
+store of files. What encryption costs is measured with a store in memory, so that the disk is not
+taken for it. Then the way back: to bytes, and by the agent's own restore, durable, to the first
+accepted connection. Memory is measured with objects in Swift and in S3 as well, both of one process
+of our own that is far from being fast. Figures are the best of --runs, of memory the worst. MB are
+1,000,000 bytes of what the engine gives.
 """
 
 from __future__ import annotations
@@ -13,23 +15,32 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import backup_engines
 import harness
 
 from trove.guestagent.datastores import base
+from trove.storage import base as storage_base
 
 _KEY = b"k" * 32
 _BACKUP = "bench"
+_ATTEMPT = "0" * 16
 _MB = 1_000_000
+#: How many a grant is for that is good for single objects: 2 GB of them.
+_MOST_SEGMENTS = 250
+#: Where files are in memory.
+_MEMORY = pathlib.Path("/dev/shm")
+_STORES = ("swift", "s3")
 
 
 # -- one backup or one restore, in a process of its own: memory is that of a fresh agent -----
@@ -39,25 +50,14 @@ def _work(task: Mapping[str, Any]) -> dict[str, Any]:
     """Do a task; return what it took."""
     from trove.guestagent.backup import place as places
     from trove.rpc import payloads
-    from trove.storage.filesystem import FilesystemStore
 
-    store = FilesystemStore(pathlib.Path(task["directory"]))
-    storage = payloads.ObjectStorage(
-        kind="filesystem",
-        account="p",
-        container="backups",
-        prefix="b/",
-        grant=dict(store.grant("p", container="backups", prefix="b/")),
-    )
-    place = places.Place(storage)
-    datastore = backup_engines.Engine.of_task(dict(task)).guest.datastore
-    assert datastore is not None
-    part = datastore.backup
-    assert isinstance(part, base.Backup)
+    storage = json.loads(pathlib.Path(task["storage"]).read_text())
+    place = places.Place(payloads.ObjectStorage.from_wire(storage))
+    guest = backup_engines.Engine.of_task(dict(task)).guest
     before = _memory("VmRSS")
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     began, began_cpu_s = time.monotonic(), time.process_time()
-    figures = _ACTIONS[task["action"]](task, place, part)
+    figures = _ACTIONS[task["action"]](task, place, guest)
     figures["seconds"] = time.monotonic() - began
     figures["cpu_s"] = time.process_time() - began_cpu_s
     figures["growth_mib"] = _memory("VmHWM") - before
@@ -69,25 +69,31 @@ def _memory(name: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def _store(task: Mapping[str, Any], place: Any, part: base.Backup) -> dict[str, Any]:
+def _part(guest: Any) -> base.Backup:
+    part = guest.datastore.backup
+    assert isinstance(part, base.Backup)
+    return part
+
+
+def _store(task: Mapping[str, Any], place: Any, guest: Any) -> dict[str, Any]:
     from trove import states
     from trove.guestagent.backup import sealing, writer
 
     if not task["is_encrypted"]:
         sealing.Cipher.seal = (  # type: ignore[method-assign]
-            lambda self, chunk, number, *, is_last: chunk + bytes(sealing.TAG_BYTES)
+            lambda self, chunk, number, *, is_last: b"".join((chunk, bytes(sealing.TAG_BYTES)))
         )
     description = writer.Description(
         kind=states.BackupKind.FULL, manager="bench", engine_version="1", wrapped_key="a2V5"
     )
-    with part.open_full() as stream:
+    with _part(guest).open_full() as stream:
         manifest = writer.store(
             stream,
             place,
             key=_KEY,
             backup_id=_BACKUP,
             describe=lambda facts: description,
-            options=writer.Options(compression_level=task["level"]),
+            options=writer.Options(compression_level=task["level"], attempt=_ATTEMPT),
         )
     return {
         "data_bytes": manifest.data_bytes,
@@ -96,7 +102,7 @@ def _store(task: Mapping[str, Any], place: Any, part: base.Backup) -> dict[str, 
     }
 
 
-def _usual(task: Mapping[str, Any], place: Any, part: base.Backup) -> dict[str, Any]:
+def _usual(task: Mapping[str, Any], place: Any, guest: Any) -> dict[str, Any]:
     """Give the agent's stream to gzip; without a file, throw it away."""
     with contextlib.ExitStack() as stack:
         sink = None
@@ -105,7 +111,7 @@ def _usual(task: Mapping[str, Any], place: Any, part: base.Backup) -> dict[str, 
             gzip = subprocess.Popen(["gzip"], stdin=subprocess.PIPE, stdout=file)
             stack.callback(gzip.wait)
             sink = stack.enter_context(gzip.stdin)  # type: ignore[arg-type]
-        stream = stack.enter_context(part.open_full())
+        stream = stack.enter_context(_part(guest).open_full())
         while block := stream.read(1 << 20):
             if sink is not None:
                 sink.write(block)
@@ -113,18 +119,28 @@ def _usual(task: Mapping[str, Any], place: Any, part: base.Backup) -> dict[str, 
     return {}
 
 
-def _restore(task: Mapping[str, Any], place: Any, part: base.Backup) -> dict[str, Any]:
-    from trove.guestagent.backup import reader
+def _restore(task: Mapping[str, Any], place: Any, guest: Any) -> dict[str, Any]:
+    from trove.guestagent.backup import progress, reader, restoring
 
-    kept = reader.open_backup(
-        place, key=_KEY, backup_id=_BACKUP, manifest_sha256=task["sha256"]
-    ).kept
+    stored = reader.open_backup(place, key=_KEY, backup_id=_BACKUP, manifest_sha256=task["sha256"])
     if task["work"] is None:
-        with kept.open() as content:
+        with stored.kept.open() as content:
             while content.read(1 << 20):
                 pass
         return {}
-    part.restore(base.Recovery(chain=[kept]), pathlib.Path(task["work"]))
+    restorer = restoring.Restorer(
+        _part(guest),
+        manager=stored.manifest.manager,
+        layout=guest.layout,
+        open_place=lambda request, storage: place,
+        check_version=lambda version: None,
+    )
+    checked = restoring.Checked(
+        recovery=base.Recovery(chain=[stored.kept]),
+        engine_version=stored.manifest.engine_version,
+        needed_bytes=stored.manifest.data_bytes,
+    )
+    restorer.restore(checked, pathlib.Path(task["work"]), progress.Progress())
     return {}
 
 
@@ -153,6 +169,55 @@ def _do(**task: Any) -> _Result:
     return _Result(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def _back_up(common: Mapping[str, Any], *, is_encrypted: bool = True) -> _Result:
+    """Back up into a store that has nothing yet."""
+    if "objects" in common:
+        shutil.rmtree(common["objects"], ignore_errors=True)
+    return _do(**common, action="store", is_encrypted=is_encrypted)
+
+
+# -- stores -----
+
+
+def _grant(store: storage_base.Store, directory: pathlib.Path) -> dict[str, str]:
+    """Return the part of a task that opens a store; it holds signed URLs, in a file."""
+    from trove.storage import grants, manifests
+
+    names = [manifests.segment_name(_ATTEMPT, number) for number in range(_MOST_SEGMENTS)]
+    storage = grants.make(
+        store, "p", container="backups", prefix="b/", names=[manifests.MANIFEST_NAME, *names]
+    )
+    file = directory / f"{store.kind}.json"
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(storage.to_wire()))
+    return {"storage": str(file)}
+
+
+@contextlib.contextmanager
+def _files(parent: pathlib.Path) -> Iterator[dict[str, str]]:
+    """Give a store of files below a directory."""
+    from trove.storage.filesystem import FilesystemStore
+
+    with tempfile.TemporaryDirectory(prefix="trove-bench-", dir=parent) as directory:
+        objects = pathlib.Path(directory) / "objects"
+        yield {
+            **_grant(FilesystemStore(objects), pathlib.Path(directory)),
+            "objects": str(objects / "p"),
+        }
+
+
+@contextlib.contextmanager
+def _server(kind: str, directory: pathlib.Path) -> Iterator[dict[str, str]]:
+    """Give a store of a server of our own."""
+    from tests.fixtures import s3, swift
+
+    home = directory / kind
+    home.mkdir()
+    with swift.serving(home) as running:
+        is_s3 = kind == "s3"
+        yield _grant(s3.make_store(running.s3, home) if is_s3 else running.make_store(home), home)
+
+
 # -- the measurement -----
 
 
@@ -163,41 +228,72 @@ def _measure(
     engine.fill(args.size)
     engine.settle()
     rows = engine.count()
-    objects = engine.directory / "objects"
-    common = {**engine.task(), "directory": str(objects), "level": args.level}
-    usual_s, usual_bytes = _best_of_the_usual(engine, common, args.runs)
-    drained = [_do(**common, action="usual", file=None) for _ in range(args.runs)]
+    common = {**engine.task(), "level": args.level}
+    name = engine.name
+    with _files(engine.directory) as files:
+        stored = _measure_backups(engine, figures, {**common, **files}, args.runs)
+        with _files(_MEMORY if _MEMORY.is_dir() else engine.directory) as in_memory:
+            _measure_encryption(name, figures, {**common, **in_memory}, args.runs)
+        _measure_the_way_back(
+            engine, figures, {**common, **files}, stored, rows=rows, runs=args.runs
+        )
+    for kind in args.store:
+        with _server(kind, engine.directory) as served:
+            _measure_memory(f"{name} in {kind}", figures, {**common, **served})
+
+
+def _measure_encryption(
+    name: str, figures: harness.Figures, common: Mapping[str, Any], runs: int
+) -> None:
     results: dict[bool, list[_Result]] = {False: [], True: []}
-    # in turn, so that what else goes on meets both; the last is kept
-    for _ in range(args.runs):
-        for is_encrypted, done in results.items():
-            shutil.rmtree(objects, ignore_errors=True)
-            done.append(_do(**common, action="store", is_encrypted=is_encrypted))
-    sealed = min(results[True], key=lambda result: result.seconds)
-    plain = min(results[False], key=lambda result: result.seconds)
+    # in turn, so that what else goes on meets both
+    for number in range(2 * runs):
+        is_encrypted = number % 4 in (1, 2)
+        results[is_encrypted].append(_back_up(common, is_encrypted=is_encrypted))
+    plain_s, sealed_s = (
+        min(each.seconds for each in results[is_encrypted]) for is_encrypted in (False, True)
+    )
+    megabytes = results[True][0].data_bytes / _MB
+    figures.add(f"{name}: into memory, not encrypted", megabytes / plain_s, "MB/s")
+    figures.add(f"{name}: into memory", megabytes / sealed_s, "MB/s")
+    figures.add(f"{name}: cost of encryption", 100 * (sealed_s / plain_s - 1), "%", at_most=15)
+    cpu = min(each.cpu_s for each in results[True]) / min(each.cpu_s for each in results[False])
+    figures.add(f"{name}: cost of encryption in CPU", 100 * (cpu - 1), "%")
+
+
+def _measure_memory(name: str, figures: harness.Figures, common: Mapping[str, Any]) -> None:
+    stored = _back_up(common)
+    figures.add(f"{name}: memory for a backup", stored.growth_mib, "MiB", at_most=64)
+    read = _do(**common, action="restore", sha256=stored.sha256, work=None)
+    figures.add(f"{name}: memory to read it back", read.growth_mib, "MiB", at_most=64)
+
+
+def _measure_backups(
+    engine: backup_engines.Engine, figures: harness.Figures, common: Mapping[str, Any], runs: int
+) -> _Result:
+    """Print what backups take; return one that is stored."""
+    name = engine.name
+    usual_s, usual_bytes = _best_of_the_usual(engine, common, runs)
+    drained = [_do(**common, action="usual", file=None) for _ in range(runs)]
+    results = [_back_up(common) for _ in range(runs)]
+    sealed = min(results, key=lambda result: result.seconds)
 
     def speed(seconds: float) -> float:
         return sealed.data_bytes / _MB / seconds
 
-    name = engine.name
     figures.add(f"{name}: data of a copy", sealed.data_bytes / _MB, "MB")
     figures.add(f"{name}: {engine.usual}", speed(usual_s), "MB/s")
     raw_s = min(each.seconds for each in drained)
     figures.add(f"{name}: the copy alone, thrown away", speed(raw_s), "MB/s")
-    figures.add(f"{name}: backup, not encrypted", speed(plain.seconds), "MB/s")
     figures.add(f"{name}: backup", speed(sealed.seconds), "MB/s")
     figures.add(f"{name}: backup, of a second of the agent's CPU", speed(sealed.cpu_s), "MB")
     figures.add(f"{name}: times as fast as usual", usual_s / sealed.seconds, "x", at_least=5)
-    cost = 100 * (sealed.seconds - plain.seconds) / plain.seconds
-    figures.add(f"{name}: cost of encryption", cost, "%", at_most=15)
-    cpu = min(each.cpu_s for each in results[True]) / min(each.cpu_s for each in results[False])
-    figures.add(f"{name}: cost of encryption in CPU", 100 * (cpu - 1), "%")
     figures.add(f"{name}: size, usual", usual_bytes / _MB, "MB")
     figures.add(f"{name}: size", sealed.stored_bytes / _MB, "MB")
     figures.add(f"{name}: part of usual size", sealed.stored_bytes / usual_bytes, "", at_most=1)
-    growth = max(each.growth_mib for each in results[True])
+    growth = max(each.growth_mib for each in results)
     figures.add(f"{name}: memory for a backup", growth, "MiB", at_most=64)
-    _measure_the_way_back(engine, figures, common, results[True][-1], rows=rows, runs=args.runs)
+    return results[-1]
 
 
 def _measure_the_way_back(
@@ -267,11 +363,20 @@ def main() -> int:
         choices=[each.name for each in backup_engines.ALL],
         help="measure this one (may be repeated; default: all that are installed)",
     )
+    parser.add_argument(
+        "--store",
+        action="append",
+        choices=_STORES,
+        help="measure memory with this one as well (may be repeated; default: both, where Swift is"
+        " installed)",
+    )
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.task:
         print(json.dumps(_work(args.task)))
         return 0
+    if args.store is None:
+        args.store = _STORES if importlib.util.find_spec("swift") else ()
     load = pathlib.Path("/proc/loadavg").read_text().split()[0]
     figures = harness.Figures(f"Backups of {args.size} MiB of rows; load before: {load}")
     for engine in backup_engines.ALL:

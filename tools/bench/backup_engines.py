@@ -1,7 +1,7 @@
 """What ``backup.py`` has to know of each engine: how to fill it, and what people back it up with.
 
 The data are those of a shop: rows with keys, times, words of a vocabulary in which few are frequent
-(Zipf), and a token of random digits. gzip makes about a third of it, as of what people keep; filler
+(Zipf), and a token of random digits. gzip makes two fifths of it, as of what people keep; filler
 as in pgbench, which vanishes, would flatter everybody. Servers are those of an agent, with all
 their durability on.
 """
