@@ -373,7 +373,8 @@ def test_the_last_stored_backup_is_kept_whatever_snapshots_there_are(setup: Setu
     with plane.database.writer() as session:
         assert backups.create(session, stored, now=now)
     setup.made()
+    each = scheduler.Scheduler(plane.tools, hint=lambda ids: None)
     plane.manual_clock.advance(2 * 86400)
-    scheduler.Scheduler(plane.tools, hint=lambda ids: None).run()
+    each.run()
     found = setup.get(stored.id)
     assert (found.status, found.is_deleting) == (Status.COMPLETED, False)

@@ -48,3 +48,26 @@ def test_a_failure_after_a_success_is_told_in_full(caplog: pytest.LogCaptureFixt
     thread.stop()
     told = [record for record in caplog.records if record.name == concurrency.__name__]
     assert [bool(record.exc_info) for record in told] == [True, True]
+
+
+def test_a_clock_that_is_set_is_noticed_and_settles() -> None:
+    clock = concurrency.ManualClock()
+    watch = concurrency.ClockWatch(clock)
+    # what was before nobody knows
+    assert watch.was_set()
+    assert not watch.was_set()
+    assert not watch.is_settled()
+    clock.advance(concurrency.SETTLED_S)
+    assert watch.is_settled()
+    # a slow look, or what a time server does
+    clock.set_forward(59)
+    assert watch.is_settled()
+    for step_s in (-7200, 7200):
+        clock.set_forward(step_s)
+        assert not watch.is_settled()
+        assert watch.was_set()
+        assert not watch.was_set()
+        clock.advance(concurrency.SETTLED_S - 1)
+        assert not watch.is_settled()
+        clock.advance(1)
+        assert watch.is_settled()

@@ -173,6 +173,25 @@ def sweep_all(plane: ControlPlane, sweep: storage_sweep.StorageSweep | None = No
     raise AssertionError("it goes on for ever")
 
 
+def test_nothing_goes_while_the_clock_may_be_wrong(
+    plane: ControlPlane, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrency, "SETTLED_S", 3600.0)
+    put(store, segments(unknown(), 1))
+    sweep = storage_sweep.StorageSweep(plane.tools)
+    sweep.run()
+    assert len(names(store)) == 1
+    plane.manual_clock.advance(3601)
+    # it went a year too far, and nobody noticed yet
+    plane.manual_clock.set_forward(365 * 86400)
+    sweep.run()
+    assert len(names(store)) == 1
+    plane.manual_clock.set_forward(-365 * 86400)
+    plane.manual_clock.advance(3601)
+    sweep.run()
+    assert not names(store)
+
+
 def test_what_nobody_has_goes_and_all_else_stays(plane: ControlPlane, store: Store) -> None:
     made, failed, nobodys = (
         register(plane, states.BackupStatus.BUILDING),
