@@ -112,6 +112,10 @@ def test_a_full_disk_is_told_and_has_nothing_of_what_was_to_be_stored(
         assert [bool(each) for each in told] == sorted(map(bool, told), reverse=True)
         assert {told[0], told[-1]} == {told[0], ""}
         assert all("No space left on device" in each for each in told if each)
+        # space is made by deleting what is there
+        fill(tmp_path, 0)
+        assert account.delete("box", "b/old")
+        assert account.list("box") == []
 
 
 def test_guest_does_not_make_the_directory_of_a_store_that_it_does_not_share(
