@@ -19,7 +19,8 @@ import botocore.auth
 import pytest
 
 from tests.fixtures import s3
-from tests.fixtures.ceph import ceph, endpoint, is_wanted
+from tests.fixtures.ceph import STRANGER, ceph, endpoint, find_stranger, is_wanted
+from tests.fixtures.project import ROOT
 from tests.fixtures.swift import swift
 from trove.common import concurrency, exception
 from trove.storage import base, presigned, s3_objects, stored_backups
@@ -258,6 +259,52 @@ def test_urls_are_those_that_the_library_signs(
         assert urllib.parse.parse_qs(ours) == urllib.parse.parse_qs(theirs)
 
 
+# -- rights -----
+
+
+def _documented_policy() -> dict[str, Any]:
+    """Return what the key has to be allowed, as operators are told."""
+    text = (ROOT / "doc/source/admin/storage.rst").read_text(encoding="utf-8")
+    block = text.partition(".. code-block:: json")[2].partition("\n``")[0]
+    policy: dict[str, Any] = json.loads(block)
+    for statement in policy["Statement"]:
+        statement["Principal"] = {"AWS": [f"arn:aws:iam:::user/{STRANGER}"]}
+    return policy
+
+
+@pytest.mark.skipif(not is_wanted(), reason="TROVE_TEST_CEPH is not set")
+def test_rights_that_are_documented_are_enough_and_that_to_list_is_needed(
+    ceph: s3.Endpoint, tmp_path: pathlib.Path
+) -> None:
+    owner = s3.make_store(ceph, tmp_path).client()
+    store = S3Store(s3.make_conf(find_stranger(ceph), tmp_path))
+    account = store.account("p")
+    with pytest.raises(base.StorageError, match=r"403 AccessDenied .*s3_access_key has to be"):
+        account.put(_BOX, "x", [b"x"])
+    policy = _documented_policy()
+    try:
+        owner.put_bucket_policy(Bucket=s3.BUCKET, Policy=json.dumps(policy))
+        for name, content in (("i/small", [b"x"]), ("i/large", [b"x" * _MIB] * 6)):
+            account.put(_BOX, name, content)
+        assert [each.name for each in account.list(_BOX)] == ["i/large", "i/small"]
+        granted = _open(store, "new", "none")
+        granted.put(_BOX, "i/new", [b"new"])
+        for each in (account, granted):
+            assert _read(each, "i/new") == b"new"
+            assert each.find(_BOX, "i/none") is None
+        _expect_aborted_upload(store, owner)
+        for name in ("small", "large", "new"):
+            assert account.delete(_BOX, f"i/{name}")
+        # without the right to list the end of an archive could not be told
+        policy["Statement"] = policy["Statement"][1:]
+        owner.put_bucket_policy(Bucket=s3.BUCKET, Policy=json.dumps(policy))
+        for each in (account, granted):
+            with pytest.raises(base.StorageError):
+                each.find(_BOX, "i/none")
+    finally:
+        owner.delete_bucket_policy(Bucket=s3.BUCKET)
+
+
 # -- large objects -----
 
 
@@ -273,17 +320,19 @@ def test_object_in_parts_has_the_md5_of_its_content(account: base.Account) -> No
 
 def test_upload_in_parts_that_fails_is_aborted(store: S3Store, account: base.Account) -> None:
     account.put(_BOX, "large", [b"old"])
-    client = store.client()
+    _expect_aborted_upload(store, store.client())
+    assert _read(account, "large") == b"old"
 
+
+def _expect_aborted_upload(store: S3Store, owner: Any) -> None:
     def fail(request: Any, **kwargs: Any) -> None:
         if "partNumber=2" in request.url:
             raise ConnectionResetError
 
-    client.meta.events.register("before-send.s3.UploadPart", fail)
+    store.client().meta.events.register("before-send.s3.UploadPart", fail)
     with pytest.raises(base.StorageError, match="cannot be reached"):
-        account.put(_BOX, "large", [b"x" * _MIB] * 6)
-    assert _read(account, "large") == b"old"
-    assert "Uploads" not in client.list_multipart_uploads(
+        store.account("p").put(_BOX, "large", [b"x" * _MIB] * 6)
+    assert "Uploads" not in owner.list_multipart_uploads(
         Bucket=s3.BUCKET, Prefix=store._conf.storage.s3_prefix
     )
 
