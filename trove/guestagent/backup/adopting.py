@@ -116,6 +116,8 @@ class Adoption:
         facts = (_read(self._marker) or {}).get("facts") or {}
         try:
             found = self._part.verify(self._work)
+        except exception.ProgramMissing as e:
+            raise exception.NotProvable(reason=e.kwargs["reason"]) from e
         except OSError as e:
             reason = filesystem.explain(e, "proving a snapshot")
             raise exception.NotProven(reason=reason) from e
