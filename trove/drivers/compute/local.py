@@ -227,7 +227,7 @@ class LocalCompute(base.ComputeDriver):
         """Raise DriverError when another user, whom agents are to run as, cannot run them."""
         if self._user is None:
             return
-        argv = [*find_agent(self._conf.local.agent_command), "--version"]
+        argv = [*find_agent(self._conf.local.agent_command), "--help"]
         try:
             done = subprocess.run(
                 argv,
