@@ -10,6 +10,8 @@ from sqlalchemy import orm
 
 from trove.db import models
 
+#: By so much the clocks of two processes differ without either being wrong.
+_AHEAD = datetime.timedelta(minutes=1)
 _leases = cast(sa.Table, models.Lease.__table__)
 #: Adds a row unless there is one already.
 _INSERT = (
@@ -21,15 +23,26 @@ _INSERT = (
 
 
 def take(
-    session: orm.Session, name: str, *, owner: str, now: datetime.datetime, lease_s: float
+    session: orm.Session,
+    name: str,
+    *,
+    owner: str,
+    now: datetime.datetime,
+    lease_s: float,
+    longest_s: float | None = None,
 ) -> bool:
-    """Take a lease, or prolong one's own; False while somebody else holds it."""
+    """Take a lease, or prolong one's own; False while somebody else holds it.
+
+    Nobody takes one for longer than ``longest_s``, by default ``lease_s``: what lasts for longer is
+    of a clock that was ahead, and holds nobody up.
+    """
     until = now + datetime.timedelta(seconds=lease_s)
+    longest = now + datetime.timedelta(seconds=longest_s or lease_s) + _AHEAD
     taken = session.execute(
         sa.update(_leases)
         .where(
             _leases.c.name == name,
-            sa.or_(_leases.c.owner == owner, _leases.c.until < now),
+            sa.or_(_leases.c.owner == owner, _leases.c.until < now, _leases.c.until > longest),
         )
         .values(owner=owner, until=until)
     )

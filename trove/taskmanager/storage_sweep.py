@@ -105,7 +105,12 @@ class StorageSweep:
     def _hold(self, lease_s: float) -> bool:
         with self._database.writer() as session:
             return leases.take(
-                session, _LEASE, owner=self._owner, now=self._clock.now(), lease_s=lease_s
+                session,
+                _LEASE,
+                owner=self._owner,
+                now=self._clock.now(),
+                lease_s=lease_s,
+                longest_s=max(_LEASE_S, self._interval_s),
             )
 
     @base.retry_on_conflict

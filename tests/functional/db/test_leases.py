@@ -23,6 +23,12 @@ def test_a_lease_is_held_by_one(database: base.Database) -> None:
     assert not take(database, "a", after_s=20)
 
 
+def test_a_lease_of_a_clock_that_was_ahead_holds_nobody_up(database: base.Database) -> None:
+    assert take(database, "a", after_s=365 * 86400)
+    assert take(database, "b")
+    assert not take(database, "c")
+
+
 def test_a_lease_that_is_given_back_is_free(database: base.Database) -> None:
     assert take(database, "a")
     with database.writer() as session:
