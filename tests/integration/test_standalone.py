@@ -20,7 +20,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.fixtures.stack import free_port
+from tests.fixtures.stack import free_port, status_of
 from tests.fixtures.waiting import wait_until
 from trove.drivers.compute import processes
 
@@ -56,7 +56,7 @@ def _ok(root: pathlib.Path, *args: str) -> str:
 
 
 def _status(root: pathlib.Path) -> dict[str, Any]:
-    return dict(json.loads(_run(root, "status", "--json").stdout))
+    return status_of(root / "s")
 
 
 def _processes(root: pathlib.Path) -> dict[str, list[int]]:
