@@ -119,6 +119,12 @@ def api(keystone: Keystone, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "service_token_roles = service\nservice_token_roles_required = true\n"
     )
     with _running_api(config, url):
+        # the first token takes Keystone longer than the API waits on a busy machine
+        wait_until(
+            lambda: _ask(keystone, url, ANN, "GET", "/instances").status_code == 200,
+            timeout_s=60,
+            what="a token to be validated",
+        )
         yield url
 
 
