@@ -491,11 +491,12 @@ def test_reading_the_log_of_an_idle_server_costs_nothing(running: Guest) -> None
     shipper = Shipper(log)
     assert not shipper.ship()
     before = _questions(running)
-    began = time.perf_counter()
+    # of this thread alone: the machine may be busy
+    began = time.thread_time()
     for _ in range(100):
         assert not shipper.ship()
         assert log.pending_bytes(shipper.position) == 0
-    assert (time.perf_counter() - began) / 100 < 0.001
+    assert (time.thread_time() - began) / 100 < 0.001
     assert _questions(running) - before <= 3
 
 

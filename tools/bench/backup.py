@@ -41,6 +41,8 @@ _MOST_SEGMENTS = 250
 #: Where files are in memory.
 _MEMORY = pathlib.Path("/dev/shm")
 _STORES = ("swift", "s3")
+_LOOKS = 200
+_MOST_PIECE_BYTES = 16 * 1024 * 1024
 
 
 # -- one backup or one restore, in a process of its own: memory is that of a fresh agent -----
@@ -144,7 +146,30 @@ def _restore(task: Mapping[str, Any], place: Any, guest: Any) -> dict[str, Any]:
     return {}
 
 
-_ACTIONS = {"store": _store, "usual": _usual, "restore": _restore}
+def _look(task: Mapping[str, Any], place: Any, guest: Any) -> dict[str, Any]:
+    """Look for what is new in the log of an idle engine."""
+    archive = guest.datastore.archive
+    assert isinstance(archive, base.Archive)
+    position = archive.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(archive.stop)
+        # what the engine itself wrote since
+        while (piece := archive.read(position, most_bytes=_MOST_PIECE_BYTES)) is not None:
+            stack.enter_context(piece.stream)
+            position = piece.until
+        began_s, began_cpu_s = time.monotonic(), time.process_time()
+        pieces = 0
+        for _ in range(_LOOKS):
+            archive.pending_bytes(position)
+            pieces += archive.read(position, most_bytes=_MOST_PIECE_BYTES) is not None
+        return {
+            "pieces": pieces,
+            "look_s": (time.monotonic() - began_s) / _LOOKS,
+            "look_cpu_s": (time.process_time() - began_cpu_s) / _LOOKS,
+        }
+
+
+_ACTIONS = {"store": _store, "usual": _usual, "restore": _restore, "look": _look}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +182,9 @@ class _Result:
     data_bytes: int = 0
     stored_bytes: int = 0
     sha256: str = ""
+    pieces: int = 0
+    look_s: float = 0.0
+    look_cpu_s: float = 0.0
 
 
 def _do(**task: Any) -> _Result:
@@ -231,6 +259,7 @@ def _measure(
     common = {**engine.task(), "level": args.level}
     name = engine.name
     with _files(engine.directory) as files:
+        _measure_looks(name, figures, {**common, **files})
         stored = _measure_backups(engine, figures, {**common, **files}, args.runs)
         with _files(_MEMORY if _MEMORY.is_dir() else engine.directory) as in_memory:
             _measure_encryption(name, figures, {**common, **in_memory}, args.runs)
@@ -240,6 +269,13 @@ def _measure(
     for kind in args.store:
         with _server(kind, engine.directory) as served:
             _measure_memory(f"{name} in {kind}", figures, {**common, **served})
+
+
+def _measure_looks(name: str, figures: harness.Figures, common: Mapping[str, Any]) -> None:
+    looked = _do(**common, action="look")
+    figures.add(f"{name}: pieces of an idle log", looked.pieces, "", at_most=0)
+    figures.add(f"{name}: a look at an idle log", 1000 * looked.look_s, "ms")
+    figures.add(f"{name}: agent's CPU for it", 1000 * looked.look_cpu_s, "ms")
 
 
 def _measure_encryption(
