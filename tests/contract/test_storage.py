@@ -19,7 +19,7 @@ from tests.fixtures.ceph import ceph, is_wanted
 from tests.fixtures.cloud.fixtures import real_cloud_name
 from tests.fixtures.swift import Swift, empty, make_cloud_store, swift
 from trove.common import exception
-from trove.storage import base, factory, filesystem
+from trove.storage import base, contents, factory, filesystem
 from trove.storage.s3 import S3Store
 from trove.storage.swift import SwiftStore
 
@@ -344,6 +344,26 @@ def test_upload_that_fails_leaves_the_old_object_and_nothing_else(
     assert sorted(path.name for path in tmp_path.rglob("*.data")) == before
     for box in stored.account.list_containers():
         assert len(stored.account.list(box)) == (box == _BOX)
+
+
+def test_guest_stores_what_is_in_its_memory_as_a_whole_or_not_at_all(stored: Stored) -> None:
+    grant = stored.store.grant("project-a", container=_BOX, prefix="i/", names=("x",))
+    granted = factory.open_grant(stored.store.kind, grant)
+    content = hashlib.shake_256(b"segment").digest(600_000)
+    whole = contents.Whole(content)
+    for _ in range(2):
+        put = granted.put(_BOX, "i/x", whole)
+        assert (put.size_bytes, put.etag) == (len(content), whole.etag)
+    assert _read(granted, "i/x") == content
+    checks = iter((True, False))
+
+    def check() -> None:
+        if not next(checks):
+            raise ConnectionError
+
+    with pytest.raises((base.StorageError, ConnectionError)):
+        granted.put(_BOX, "i/x", contents.Whole(bytes(600_000), check=check))
+    assert _read(granted, "i/x") == content
 
 
 def test_many_writers_leave_one_whole_object(stored: Stored) -> None:
