@@ -321,8 +321,10 @@ def test_a_database_that_stood_still_makes_no_host_gone(backed: Backed) -> None:
     assert plane.operation(operation_id).state is State.SUCCEEDED
 
 
-@pytest.mark.parametrize("lack", ["hosts", "engine", "program", "room"])
-def test_where_no_host_can_the_reason_is_told_or_a_server_does(backed: Backed, lack: str) -> None:
+@pytest.mark.parametrize("lack", ["hosts", "engine", "program", "room", "memory"])
+def test_where_no_host_can_the_reason_is_told_or_a_server_does(
+    backed: Backed, lack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plane = backed.plane
     hosts = Hosts(backed, *([] if lack == "hosts" else ["a"]))
     values = {"engine_version": "10.11.12"} if lack == "engine" else {}
@@ -333,7 +335,14 @@ def test_where_no_host_can_the_reason_is_told_or_a_server_does(backed: Backed, l
             "mariadb-backup is missing" if hosts["a"].compute.find_server(instance_id) else None
         )
         plane.guests.codes["verify_backup"] = exception.NotProvable.code
+    if lack == "memory":
+        plane.guests.refuse = lambda instance_id, job: (
+            "the database is damaged" if hosts["a"].compute.find_server(instance_id) else None
+        )
+        killed = "programs were killed since they took more than 1024 MiB of memory"
+        monkeypatch.setattr(hosts["a"].compute, "find_setback", lambda server_id: killed)
     words = {
+        "memory": "On host a programs were killed",
         "hosts": "No host",
         "engine": "10.6.1, 10.11.11",
         "program": "mariadb-backup is missing",

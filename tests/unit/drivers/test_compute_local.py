@@ -291,7 +291,7 @@ def test_an_agent_of_another_user_has_its_own_directories_and_nothing_else(
     agent_conf: cfg.ConfigOpts,
 ) -> None:
     user = pwd.getpwnam("nobody")
-    text = "cat ../guest.conf ../local.conf ../instance.key > read; touch ../x; exec tail -f \"$2\""
+    text = 'cat ../guest.conf ../local.conf ../instance.key > read; touch ../x; exec tail -f "$2"'
     agent_conf.set_override("agent_command", f"/bin/sh -c '{text}' agent", group="local")
     agent_conf.set_override("agent_user", user.pw_name, group="local")
     volume = LocalVolume(agent_conf)
@@ -347,6 +347,25 @@ def test_without_cgroups_the_log_says_why(
     groups.delete("i1")
     assert "without limits" in caplog.text
     assert "no group belongs to this user" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("memory.events", "low 0\noom 3\noom_kill 2\noom_group_kill 0\n"),
+        ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
+    ],
+)
+def test_what_was_killed_for_want_of_memory_is_counted(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    parents = dict.fromkeys(("memory", "pids"), tmp_path)
+    monkeypatch.setattr(cgroups, "find_parents", lambda has_cpu: parents)
+    groups = cgroups.Cgroups()
+    assert groups.count_killed("i1") == 0
+    (tmp_path / "i1").mkdir()
+    (tmp_path / "i1" / name).write_text(text)
+    assert groups.count_killed("i1") == 2
 
 
 def test_version_2_groups_are_made_in_the_highest_group_that_is_ours(

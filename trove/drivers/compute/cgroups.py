@@ -197,6 +197,18 @@ class Cgroups:
         for directory in self._groups(instance_id):
             yield from processes.in_cgroup(directory / "cgroup.procs")
 
+    def count_killed(self, instance_id: str) -> int:
+        """Return how many processes of an instance the kernel killed for want of memory."""
+        killed = 0
+        for directory in set(self._groups(instance_id)):
+            # of version 2 and 1
+            for name in ("memory.events", "memory.oom_control"):
+                with contextlib.suppress(OSError):
+                    for line in (directory / name).read_text(encoding="ascii").splitlines():
+                        key, _, value = line.partition(" ")
+                        killed += int(value) if key == "oom_kill" else 0
+        return killed
+
     def kill(self, instance_id: str) -> None:
         """Kill what is in the groups of an instance."""
         for process in self.processes(instance_id):

@@ -223,6 +223,13 @@ class LocalCompute(base.ComputeDriver):
         ids = local_state.names(self._state.root / "servers")
         return [instance_id for instance_id in ids if self._processes(instance_id)]
 
+    def find_setback(self, server_id: str) -> str | None:
+        """Tell that a limit of memory was too low; None when it was not reached."""
+        if not self._cgroups.count_killed(server_id):
+            return None
+        memory_mib = self._record(server_id)["memory_mib"]
+        return f"programs were killed since they took more than {memory_mib} MiB of memory"
+
     def check_agent(self) -> None:
         """Raise DriverError when another user, whom agents are to run as, cannot run them."""
         if self._user is None:

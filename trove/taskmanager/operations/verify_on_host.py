@@ -238,12 +238,22 @@ class Verify(verify_on_server.Verify):
     """Have the agent prove the backup."""
 
     def run(self, ctx: engine.Context) -> engine.Wait | None:
-        """Send the job until its outcome is known; note when something lacks here."""
+        """Send the job until its outcome is known; note when something lacks here.
+
+        What fails where programs were killed for want of memory tells nothing of the backup.
+        """
         try:
-            return super().run(ctx)
+            outcome = super().run(ctx)
         except verify_backup.NotFoundOut as e:
             ctx.data[LACKS] = e.is_of_place
             raise
+        if outcome is None and not ctx.data["result"]["is_passed"]:
+            reason = ctx.tools.drivers.compute.find_setback(ctx.instance_id)
+            if reason is not None:
+                del ctx.data["result"]
+                ctx.data[LACKS] = True
+                raise engine.StepFailed(f"On host {ctx.data[HOST]} {reason}: see [verifier].")
+        return outcome
 
 
 class Remove(engine.Step):

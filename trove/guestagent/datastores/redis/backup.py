@@ -37,6 +37,7 @@ from trove.guestagent.datastores import base
 from trove.guestagent.datastores.redis import connection, service, template
 from trove.guestagent.datastores.redis import dialect as dialects
 from trove.guestagent.datastores.redis import users as user_lists
+from trove.guestagent.system import facts as machine
 from trove.guestagent.system import filesystem, process
 
 _MAGIC = b"TROVERDB"
@@ -481,9 +482,10 @@ def _write_snapshot(content: base.Content, path: pathlib.Path, *, owner: Any) ->
 
 
 def _available_bytes() -> int:
-    """Return the memory that new programs may take (proc(5))."""
+    """Return the memory that new programs may take: of the machine, or of a lower limit."""
+    limit = machine.read_hardware().memory_mib << 20
     for line in pathlib.Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         name, _, rest = line.partition(":")
         if name == "MemAvailable":
-            return int(rest.split()[0]) * 1024
+            return min(int(rest.split()[0]) * 1024, limit)
     return 0
