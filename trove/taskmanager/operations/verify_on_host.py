@@ -171,8 +171,8 @@ class StartAgent(engine.Step):
                 volume_type=None,
                 project_id=chain[-1].project_id,
             )
-            if drivers.compute.find_server(ctx.instance_id) is None:
-                drivers.compute.create_server(_describe(ctx, chain[-1]))
+            # also where there is something: what died half-way is gone on with
+            drivers.compute.create_server(_describe(ctx, chain[-1]))
         except exception.DriverError as e:
             ctx.data[LACKS] = not e.retryable
             raise
