@@ -12,9 +12,13 @@ from tests.fixtures.actions import USER, Actions, make_actions
 from tests.fixtures.cloud.cinder import Cinder
 from tests.fixtures.cloud.fixtures import cloud_conf, standin_servers, standins
 from tests.fixtures.cloud.nova import Nova
-from tests.fixtures.control_plane import ControlPlane
+from tests.fixtures.control_plane import PROJECT, ControlPlane
+from tests.fixtures.database import new_backup
+from tests.functional.flows.test_snapshot_flows import Freezer, Setup
+from tests.functional.flows.test_snapshot_restores import restore
 from trove import states
-from trove.db import base
+from trove.db import backups, base
+from trove.drivers.cloud import name_of
 from trove.drivers.compute.nova import NovaCompute
 from trove.drivers.volume.cinder import CinderVolume
 
@@ -176,3 +180,38 @@ def test_a_volume_that_cannot_be_deleted_holds_the_deletion_up_until_it_is_mende
     plane.settle(runner)
     assert plane.instance(instance_id).is_deleted
     assert cinder.volumes == {}
+
+
+def test_a_volume_of_a_snapshot_takes_the_place_of_the_former_by_name(
+    plane: ControlPlane, nova: Nova, cinder: Cinder
+) -> None:
+    instance_id = make_active(plane, nova)
+    (former,) = cinder.volumes.values()
+    backed = Setup(
+        plane=plane, freezer=Freezer(plane), instance_id=instance_id, service=plane.backups()
+    )
+    new = new_backup(
+        plane.version_id,
+        project_id=PROJECT,
+        instance_id=instance_id,
+        kind=states.BackupKind.SNAPSHOT,
+    )
+    driver = plane.tools.drivers.volume
+    made = driver.create_snapshot(volume_id=former["id"], owner_id=new.id)
+    assert driver.find_snapshot(new.id).status == "available"  # type: ignore[union-attr]
+    with plane.database.writer() as session:
+        new = dataclasses.replace(new, location=made.id)
+        assert backups.create(session, new, now=plane.clock.now())
+    operation_id = restore(backed, new.id).operation_id
+    runner = plane.runner()
+    plane.settle(runner, until=lambda: plane.operation(operation_id).step == "await_agent")
+    plane.guests.hello(instance_id)
+    plane.settle(runner)
+    assert plane.operation(operation_id).state is states.OperationState.SUCCEEDED
+    names = {each["name"]: each for each in cinder.volumes.values()}
+    own = names[name_of(instance_id)]
+    assert (own["snapshot_id"], own["status"]) == (made.id, "in-use")
+    assert own["metadata"]["trove_instance_id"] == instance_id
+    # it stays for the snapshot alone
+    assert names[name_of(operation_id)] is former
+    assert (former["status"], len(cinder.volumes)) == ("available", 2)

@@ -80,7 +80,7 @@ def restore(setup: Setup, backup_id: str | None = None) -> Restored:
     """Accept that a snapshot of an instance is restored in its place."""
     plane = setup.plane
     backup_id = backup_id or setup.made()
-    volume = plane.volume.find_volume(setup.instance_id)
+    volume = plane.tools.drivers.volume.find_volume(setup.instance_id)
     assert volume is not None
     image_id = plane.instance(setup.instance_id).version.image_id
     plane.tools.drivers.image.import_image(
