@@ -348,7 +348,9 @@ def test_where_no_host_can_the_reason_is_told_or_a_server_does(
         "program": "mariadb-backup is missing",
         "room": "1 GiB is free",
     }
-    for fallback in ("none", "server"):
+    # one before a host was chosen, one after it
+    has_server = lack in ("engine", "program")
+    for fallback in ("none", "server") if has_server else ("none",):
         plane.conf.set_override("verify_fallback", fallback, group="backup")
         if lack == "room":
             full = exception.DriverError(service="local", reason="1 GiB is free")
@@ -363,8 +365,9 @@ def test_where_no_host_can_the_reason_is_told_or_a_server_does(
             assert words[lack] in found.verification_details["reason"]
         assert plane.leftovers() == left
         assert all(host.left == 0 for host in hosts.hosts.values())
-    assert found.verification is PASSED
-    assert last(plane, kind=operations.VERIFY_ON_SERVER).state is State.SUCCEEDED
+    if has_server:
+        assert found.verification is PASSED
+        assert last(plane, kind=operations.VERIFY_ON_SERVER).state is State.SUCCEEDED
 
 
 def test_a_backup_that_is_deleted_or_overdue_ends_its_proof(backed: Backed) -> None:
