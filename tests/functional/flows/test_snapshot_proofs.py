@@ -113,7 +113,7 @@ def test_whoever_dies_nothing_is_doubled_or_left(setup: Setup, direction: str) -
     if direction == "undo":
         plane.guests.failing["verify_backup"] = "the server is full"
         plane.guests.codes["verify_backup"] = exception.NotProven.code
-    for step in ("add_server", "create_volume", "create_server"):
+    for step in ("add_server", "create_volume"):
         operation_id = prove(setup, backup_id)
         crash_and_resume(plane, verify_on_server.FLOW, step, before=False, direction=direction)
         assert plane.made(operation_id).volumes == 1
