@@ -380,7 +380,7 @@ class MongodbBackup(base.Backup):
                 [str(program), f"--config={configuration}", "--archive"],
                 user=owner,
                 messages=messages,
-                directory=pathlib.Path("/"),
+                directory=self._server.run_dir,
             )
         except OSError as e:
             reason = filesystem.explain(e, "starting mongodump")

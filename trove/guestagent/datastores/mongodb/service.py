@@ -120,8 +120,17 @@ class MongodbService(server.Server):
         text = self._own_certificate.read_text(encoding="ascii")
         return text[text.index("-----BEGIN CERTIFICATE") :]
 
+    @property
+    def run_dir(self) -> pathlib.Path:
+        """Return the directory of the socket."""
+        return self._run_dir
+
     def uri_for_tools(self) -> str:
-        """Return how MongoDB's tools connect as the agent, run as the engine's user; a secret."""
+        """Return how MongoDB's tools connect as the agent; a secret.
+
+        They run as the engine's user, in the directory of the socket: of a path they make lower
+        case, as if it were the name of a host.
+        """
         options = {
             "authSource": "local",
             "authMechanism": "SCRAM-SHA-256",
@@ -138,9 +147,8 @@ class MongodbService(server.Server):
                 "tlsInsecure": "true",
                 "tlsCertificateKeyFile": str(shown),
             }
-        return (
-            f"mongodb://__system:{self._key}@{urllib.parse.quote(str(self._socket), safe='')}/?"
-            + urllib.parse.urlencode(options)
+        return f"mongodb://__system:{self._key}@{self._socket.name}/?" + urllib.parse.urlencode(
+            options
         )
 
     def without_secrets(self, text: str) -> str:
