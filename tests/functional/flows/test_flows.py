@@ -13,6 +13,7 @@ from tests.fixtures.crashes import Crash, crashing
 from trove import states
 from trove.common import exception
 from trove.db import base, guest_jobs, instances, operations, quotas
+from trove.drivers.compute.base import Server, ServerSpec
 from trove.taskmanager.operations import channel, create, engine
 
 Task = states.TaskStatus
@@ -62,6 +63,27 @@ def test_create_ends_active_with_everything_recorded(plane: ControlPlane) -> Non
     assert [step for step, event in plane.journal(operation_id) if event == "done"] == [
         step.name for step in create.FLOW.steps
     ]
+
+
+def test_a_server_that_a_driver_half_made_is_made(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance_id, _ = plane.create()
+    find, make = plane.compute.find_server, plane.compute.create_server
+    asked: list[str] = []
+    half = Server(id="half", instance_id=instance_id, status=states.ServerStatus.BUILD)
+
+    def create_server(spec: ServerSpec) -> Server:
+        asked.append(spec.instance_id)
+        return make(spec)
+
+    monkeypatch.setattr(plane.compute, "create_server", create_server)
+    monkeypatch.setattr(
+        plane.compute, "find_server", lambda wanted: find(wanted) if asked else half
+    )
+    plane.settle(plane.runner())
+    assert asked == [instance_id]
+    assert plane.instance(instance_id).task is Task.NONE
 
 
 def test_the_agent_gets_its_configuration_and_its_key(plane: ControlPlane) -> None:

@@ -97,7 +97,10 @@ class ComputeDriver(abc.ABC):
 
     @abc.abstractmethod
     def create_server(self, spec: ServerSpec) -> Server:
-        """Begin to make a server; raises DriverError. Must not make a second one for an id."""
+        """Begin to make a server; raises DriverError.
+
+        Makes no second one for an id: returns what there is, or goes on with what is half made.
+        """
 
     @abc.abstractmethod
     def find_server(self, instance_id: str) -> Server | None:

@@ -138,10 +138,8 @@ class CreateServer(engine.Step):
     def run(self, ctx: engine.Context) -> engine.Wait | None:
         """Find or make the server."""
         instance = steps.get_instance(ctx)
-        compute = ctx.tools.drivers.compute
-        server = compute.find_server(instance.id) or compute.create_server(
-            server_spec(ctx, instance)
-        )
+        # also where there is one: a driver that died half-way goes on with what it made
+        server = ctx.tools.drivers.compute.create_server(server_spec(ctx, instance))
         steps.record_server(ctx, server)
         return None
 
