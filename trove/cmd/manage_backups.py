@@ -12,7 +12,7 @@ from oslo_config import cfg
 
 from trove.cmd import manage_output as output
 from trove.common import concurrency, crypto, exception
-from trove.db import backups, base
+from trove.db import backups, base, operations, verifier_hosts
 from trove.services.backup_orphans import BackupOrphans, Stored
 from trove.services.backups import Backups
 from trove.storage import base as storage
@@ -24,7 +24,7 @@ _COLUMNS = ("id", "project", "instance", "name", "status", "type", "bytes", "com
 
 def add_backup(parser: argparse.ArgumentParser) -> None:
     """Add the commands below ``backup``."""
-    commands = parser.add_subparsers(required=True, metavar="list|import|orphans")
+    commands = parser.add_subparsers(required=True, metavar="list|import|orphans|hosts")
     command = commands.add_parser("list", help="list backups, newest change first")
     command.add_argument("--project", metavar="ID", help="of this project only")
     command.add_argument("--instance", metavar="ID", help="of this instance only")
@@ -63,6 +63,9 @@ def add_backup(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--delete", action="store_true", help="remove them")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_orphans)
+    command = commands.add_parser("hosts", help="list the hosts that prove backups")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_hosts)
 
 
 def _add_place(command: argparse.ArgumentParser, *, is_required: bool) -> None:
@@ -179,3 +182,25 @@ def _orphans(args: argparse.Namespace) -> None:
         return
     columns = ("account_id", "container", "prefix", "count", "size_bytes", "modified", "removed")
     output.show(rows, columns, as_json=args.json)
+
+
+def _hosts(args: argparse.Namespace) -> None:
+    with output.open_database(output.load(args)).reader() as session:
+        rows = [
+            {
+                "name": host.name,
+                "seen": output.plain(host.seen),
+                "proofs": len(operations.list_pinned(session, host.name)),
+                "at_once": host.at_once,
+                "engines": [
+                    f"{manager} {version}"
+                    for manager, versions in sorted(host.engines.items())
+                    for version in versions
+                ],
+            }
+            for host in verifier_hosts.list_hosts(session)
+        ]
+    if not rows and not args.json:
+        output.say("No host was heard of: see [backup] verify_place and trove-verifier.")
+        return
+    output.show(rows, ("name", "seen", "proofs", "at_once", "engines"), as_json=args.json)

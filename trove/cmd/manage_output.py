@@ -63,6 +63,8 @@ def cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(cell(each) for each in value)
     return " ".join(str(value).split())
 
 

@@ -14,8 +14,9 @@ from tests.fixtures import backups as agent
 from tests.fixtures.database import add_version, new_backup, sqlite_copy
 from trove import states
 from trove.cmd import manage, manage_backups
+from trove.cmd import manage_output as output
 from trove.common import concurrency, crypto
-from trove.db import backups, base, models
+from trove.db import backups, base, models, verifier_hosts
 from trove.storage import filesystem
 
 KEY = crypto.encode_key(b"k" * 32)
@@ -144,3 +145,24 @@ def test_only_what_belongs_to_no_backup_is_left_over(
     assert account.find("box", f"{unregistered.prefix}manifest.json") is not None
     assert account.find("box", "notes.txt") is not None
     assert run("orphans")[1] == []
+
+
+def test_the_hosts_that_prove_backups_are_listed(
+    run: Callable[..., tuple[int, Any, str]], database: base.Database, tmp_path: pathlib.Path
+) -> None:
+    assert run("hosts")[1] == []
+    seen = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    engines = {"mysql": ["8.0.40"], "mariadb": ["10.11.6", "11.4.2"]}
+    with database.writer() as session:
+        verifier_hosts.report(session, "one", at_once=2, engines=engines, now=seen)
+    _, rows, _ = run("hosts")
+    assert rows == [
+        {
+            "name": "one",
+            "seen": "2026-01-02T03:04:05+00:00",
+            "proofs": 0,
+            "at_once": 2,
+            "engines": ["mariadb 10.11.6", "mariadb 11.4.2", "mysql 8.0.40"],
+        }
+    ]
+    assert output.cell(rows[0]["engines"]) == "mariadb 10.11.6, mariadb 11.4.2, mysql 8.0.40"
