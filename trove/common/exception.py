@@ -248,6 +248,8 @@ class GuestError(TroveError):
 class ProgramMissing(GuestError):
     """A program that helps the engine is not installed."""
 
+    code = "trove.program_missing"
+
 
 class NotProven(GuestError):
     """Nothing was found out about a backup: it is as proven as it was."""
