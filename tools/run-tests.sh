@@ -5,7 +5,8 @@
 #
 # Installs missing packages (as root or by sudo), engines that Debian lacks (tools/test-engines.sh)
 # and a virtual environment of its own (.venv-tests; TROVE_VENV names another place). The tests are
-# shared by as many workers as there are cores, at most four; TROVE_TEST_WORKERS says another number.
+# shared by half as many workers again as there are cores, at most six, since half of the time they
+# wait for servers; TROVE_TEST_WORKERS says another number.
 # Their files are in memory where there is plenty of it, else below /tmp; TMPDIR says another place.
 # The last line is pytest's own; the exit code tells.
 set -Eeuo pipefail
@@ -76,7 +77,7 @@ check lint-imports
 
 # Not exec: an interrupt still has to put apt's policy back. The output ends with pytest's summary.
 cores=$(nproc)
-workers=${TROVE_TEST_WORKERS:-$((cores < 4 ? cores : 4))}
+workers=${TROVE_TEST_WORKERS:-$((cores < 4 ? (cores * 3 + 1) / 2 : 6))}
 # one for all workers: they must find the same tests in the same order
 export PYTHONHASHSEED=${PYTHONHASHSEED:-$RANDOM}
 # A module at a time, so that its database servers are started by one worker only; in order, so that
