@@ -90,17 +90,15 @@ def _bring_back(
 ) -> engine.Wait | None:
     instance = steps.get_instance(ctx)
     compute = ctx.tools.drivers.compute
-    is_gone = compute.find_server(instance.id) is None
-    if is_gone and "boot_before_back" not in ctx.data:
-        # saved before the server is made: whoever goes on knows which agent is the new one
-        ctx.data.update(boot_before_back=instance.heartbeat.boot, is_half_back=True)
-        return engine.Wait(event="server", timeout_s=0)
-    if is_gone or ctx.data.get("is_half_back"):
+    if compute.find_server(instance.id) is None:
+        if "boot_before_back" not in ctx.data:
+            # saved before the server is made: whoever goes on knows which agent is the new one
+            ctx.data["boot_before_back"] = instance.heartbeat.boot
+            return engine.Wait(event="server", timeout_s=0)
         server = compute.create_server(
             create.server_spec(ctx, instance, image_id=ctx.data.get("old_image_id"))
         )
         steps.record_server(ctx, server)
-        ctx.data["is_half_back"] = False
     if instance.heartbeat.boot <= ctx.data.get("boot_before_back", -1):
         steps.watch_server(ctx)
         return steps.agent_wait(ctx)
