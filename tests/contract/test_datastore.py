@@ -542,8 +542,13 @@ def test_a_log_is_switched_while_the_engine_runs_and_stays_within_its_bounds(
     monkeypatch.setitem(sources, name, dataclasses.replace(sources[name], bounds=lambda: _SMALL))
     with clean.login("joe", "secret", database=database) as session:
         guest.call("change_log", payloads.LogRequest(name=name, enable=True))
-        session.provoke(name, 4096)
-        wait_until(lambda: show().pending_bytes > 0, what=f"something in the log {name}")
+
+        def begun() -> bool:
+            # a session may hear of it a little later
+            session.provoke(name, 4096)
+            return show().pending_bytes > 0
+
+        wait_until(begun, what=f"something in the log {name}")
 
         def overflow() -> bool:
             session.provoke(name, _SMALL.piece_bytes)
