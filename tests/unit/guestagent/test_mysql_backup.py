@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import pathlib
+import random
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 
@@ -284,6 +286,21 @@ def test_growing_files_are_noticed_one_after_the_other(
     with (directory / binlog.name_of(3)).open("r+b") as stream:
         stream.write(b"y")
     assert len(made.within(3, 29, 100)) == 1
+
+
+def test_nothing_is_told_to_be_written_before_it_was(
+    watched: tuple[moments.Moments, pathlib.Path],
+) -> None:
+    made, directory = watched
+    path = directory / binlog.name_of(1)
+    for size in range(11, 61):
+        # what follows at once has a time of its own
+        threading.Event().wait(random.uniform(0.005, 0.01))
+        began_us = time.time_ns() // 1000
+        with path.open("ab") as stream:
+            stream.write(b"x")
+        (moment,) = made.within(1, size - 1, size)
+        assert moment.time_us >= began_us
 
 
 def test_who_asks_does_not_depend_on_who_watches(

@@ -28,9 +28,11 @@ LOG = log.getLogger(__name__)
 #: Looks a second that are taken at once; on a busier log there is a pause between two.
 _LOOKS = 100
 _PAUSE_S = 0.01
-#: What the time of a change of a file is rounded down to (clock_getres(2)).
+#: By how much the time of a change of a file is behind at most. The kernel moves it on at its
+#: ticks, by whole ticks: one may have gone by since, and nearly one be left over (clock_getres(2);
+#: timekeeping_advance in kernel/time/timekeeping.c).
 _REALTIME_COARSE = 5
-_ROUNDED_US = int(time.clock_getres(_REALTIME_COARSE) * 1e6)
+_BEHIND_US = int(2 * time.clock_getres(_REALTIME_COARSE) * 1e6)
 _WAKE_S = 10.0
 #: Seconds after which nobody seems to want to know any more.
 _UNUSED_S = 180.0
@@ -218,7 +220,7 @@ class Moments:
         except FileNotFoundError:
             return
         # never earlier than it was, later by a moment at most
-        time_us = min(status.st_mtime_ns // 1000 + _ROUNDED_US, time.time_ns() // 1000)
+        time_us = min(status.st_mtime_ns // 1000 + _BEHIND_US, time.time_ns() // 1000)
         with self._lock:
             known = self._files.setdefault(number, _File())
             known.add(status.st_size, time_us, is_late=is_late)
