@@ -19,6 +19,8 @@ LOG = log.getLogger(__name__)
 
 #: By how much at least a clock is set; what is less may be a slow look at it.
 _SET_S = 60.0
+#: By so much the clocks of two processes differ without either being wrong.
+CLOCKS_APART = datetime.timedelta(minutes=1)
 #: In which a clock that was set wrong is seen by people, or by what sets it right.
 SETTLED_S = 3600.0
 

@@ -8,10 +8,9 @@ from typing import cast
 import sqlalchemy as sa
 from sqlalchemy import orm
 
+from trove.common import concurrency
 from trove.db import models
 
-#: By so much the clocks of two processes differ without either being wrong.
-_AHEAD = datetime.timedelta(minutes=1)
 _leases = cast(sa.Table, models.Lease.__table__)
 #: Adds a row unless there is one already.
 _INSERT = (
@@ -37,7 +36,7 @@ def take(
     of a clock that was ahead, and holds nobody up.
     """
     until = now + datetime.timedelta(seconds=lease_s)
-    longest = now + datetime.timedelta(seconds=longest_s or lease_s) + _AHEAD
+    longest = now + datetime.timedelta(seconds=longest_s or lease_s) + concurrency.CLOCKS_APART
     taken = session.execute(
         sa.update(_leases)
         .where(

@@ -19,7 +19,6 @@ from trove.drivers.compute.fake import FakeCompute
 from trove.drivers.image.fake import FakeImage
 from trove.drivers.volume.fake import FakeVolume
 from trove.rpc import payloads
-from trove.services import proofs
 from trove.taskmanager import proof_keeping, verifier, verifier_watch
 from trove.taskmanager.operations import engine, verify_on_host
 
@@ -397,12 +396,7 @@ def test_backups_without_an_instance_are_proven(backed: Backed) -> None:
     backup_ids = [backed.add_backup(source), backed.add_backup(None)]
     plane.delete(source)
     hosts.settle()
-    service = proofs.Proofs(
-        conf=plane.conf,
-        database=plane.database,
-        run_operation=lambda operation_id: None,
-        clock=plane.clock,
-    )
+    service = plane.proofs()
     caller = context.RequestContext(project_id=PROJECT, user_id="user", overwrite=False)
     for backup_id in backup_ids:
         service.verify(caller, backup_id)

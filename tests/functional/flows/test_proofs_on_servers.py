@@ -14,7 +14,6 @@ from trove import states
 from trove.common import context, exception
 from trove.db import instance_views, instances, models, operations
 from trove.rpc import payloads
-from trove.services import proofs
 from trove.taskmanager import proof_keeping
 from trove.taskmanager.operations import verify_on_server
 
@@ -186,12 +185,7 @@ def test_the_backups_of_an_instance_that_is_gone_are_proven(backed: Backed) -> N
     backup_id = backed.add_backup(source)
     plane.delete(source)
     plane.settle(plane.runner())
-    service = proofs.Proofs(
-        conf=plane.conf,
-        database=plane.database,
-        run_operation=lambda operation_id: None,
-        clock=plane.clock,
-    )
+    service = plane.proofs()
     caller = context.RequestContext(project_id=PROJECT, user_id="user", overwrite=False)
     service.verify(caller, backup_id)
     with pytest.raises(exception.Conflict):

@@ -45,8 +45,6 @@ _BACKOFF_FIRST_S = 0.5
 _BACKOFF_LARGEST_S = 30.0
 #: Hints beyond this many are dropped: the sweep finds what they were for.
 _MAX_QUEUED = 1000
-#: By so much the clocks of two processes differ without either being wrong.
-_AHEAD = datetime.timedelta(minutes=1)
 #: Its own: Python's shared one is left to whoever seeds or watches it.
 _RANDOM = random.Random()  # noqa: S311 (no secret)
 
@@ -369,7 +367,10 @@ class Runner:
     def _put_right(self) -> None:
         with self._tools.database.writer() as session:
             operations.put_right(
-                session, now=self._tools.clock.now(), ahead=_AHEAD, lease_s=self._lease_s
+                session,
+                now=self._tools.clock.now(),
+                ahead=concurrency.CLOCKS_APART,
+                lease_s=self._lease_s,
             )
 
     @base.retry_on_conflict
